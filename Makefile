@@ -1,0 +1,74 @@
+# latent_summ: every target sets up .venv by itself, once, from constraints.txt.
+#   PYTHON=/path/to/python3.11   choose the interpreter      PIP_FLAGS='...'   extra options for pip
+#   ARGS='...'                   options for the command that a target runs, for instance make demo ARGS='--seed 2'
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS  ?=
+CODE  := latent_summ tests setup.py .ci/pages.py $(wildcard benchmarks) nbs
+
+export PYTHON
+export PIP_FLAGS
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint docs bench readme export clean distclean
+
+help:  ## show this list
+	@echo 'make demo     the whole road on a CPU: cache, four training stages, checkpoint, summaries with scores (runs/demo/)'
+	@echo 'make test     every notebook and every test'
+	@echo 'make lint     ruff; notebooks clean; modules, README and tiers in step with the notebooks'
+	@echo 'make docs     the website, in _docs/'
+	@echo 'make bench    the scripts in benchmarks/'
+	@echo 'make readme   README.md from nbs/index.ipynb'
+	@echo 'make export   clean the notebooks and export the package from them'
+	@echo 'make clean    remove what docs, tests and builds left (make distclean: .venv too)'
+	@echo 'Each sets up .venv by itself, once. PYTHON=/path/to/python3.11 chooses the interpreter, ARGS=... adds options.'
+
+$(STAMP): settings.ini constraints.txt setup.py
+	@rm -f $@
+	@.ci/setup-venv
+	@touch $@
+
+setup: $(STAMP)  ## only the environment
+
+demo: $(STAMP)
+	@$(BIN)/latent_summ demo $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python tests/run_all.py $(ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/python -m pytest -q tests/test_repository.py $(ARGS)
+
+# README.md is touched first: nbdev_docs would otherwise write it anew with Quarto when it looks older than its notebook.
+docs: $(STAMP)
+	@if command -v quarto >/dev/null 2>&1; then \
+	  touch README.md && PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_docs; \
+	else \
+	  $(BIN)/python .ci/pages.py html; \
+	fi
+
+bench: $(STAMP)
+	@if ls benchmarks/*.py >/dev/null 2>&1; then \
+	  for script in benchmarks/*.py; do \
+	    case $$script in */_*) continue;; esac; \
+	    echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; \
+	  done; \
+	else \
+	  echo 'There is nothing in benchmarks/ yet.'; \
+	fi
+
+readme: $(STAMP)
+	@$(BIN)/python .ci/pages.py readme
+
+export: $(STAMP)
+	@$(BIN)/nbdev_clean && $(BIN)/nbdev_export
+
+clean:
+	rm -rf _docs _proc build dist *.egg-info .pytest_cache .ruff_cache .hypothesis nbs/sidebar.yml
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
