@@ -23,7 +23,8 @@ help:  ## show this list
 	@echo 'make readme   README.md from nbs/index.ipynb'
 	@echo 'make export   clean the notebooks and export the package from them'
 	@echo 'make clean    remove what docs, tests and builds left (make distclean: .venv too)'
-	@echo 'Each sets up .venv by itself, once. PYTHON=/path/to/python3.11 chooses the interpreter, ARGS=... adds options.'
+	@echo 'Each sets up .venv by itself, once. PYTHON=/path/to/python3.11 chooses the interpreter, PIP_FLAGS=... adds options'
+	@echo 'for pip (for instance an index of CPU-only torch wheels, which are far smaller), ARGS=... for the command itself.'
 
 $(STAMP): settings.ini constraints.txt setup.py
 	@rm -f $@
@@ -39,8 +40,8 @@ test: $(STAMP)
 	@$(BIN)/python tests/run_all.py $(ARGS)
 
 lint: $(STAMP)
-	@$(BIN)/ruff check $(CODE)
-	@$(BIN)/python -m pytest -q tests/test_repository.py $(ARGS)
+	@$(BIN)/ruff check --output-format concise $(CODE); style=$$?; \
+	$(BIN)/python -m pytest -q --tb=short -p no:cacheprovider tests/test_repository.py $(ARGS) && exit $$style
 
 # README.md is touched first: nbdev_docs would otherwise write it anew with Quarto when it looks older than its notebook.
 docs: $(STAMP)

@@ -107,7 +107,7 @@ def run_notebook(path: Path, env: dict[str, str], timeout: float, flags: str) ->
     status, output = run(cmd, env, timeout)
     if status == 0 and re.search(r"^Success\.$", output, re.M): return Result(path, passed=1)
     if status is None: note = f"still running after {timeout:.0f} s"
-    elif status == 0: note = "nbdev_test found nothing to run"
+    elif status == 0: note = "ended without the `Success.` of nbdev_test"
     else: note = f"exit status {status}"
     return Result(path, failed=1, note=note, output=output)
 
@@ -148,7 +148,7 @@ def tell(r: Result):
     counts = f"{r.passed} passed, {r.failed} failed" + (f", {r.skipped} skipped" if r.skipped else "") if r.path.suffix == ".py" else ""
     with say_lock:
         print(f"{mark:4} {r.seconds:6.1f} s  {name}  {counts}{'  ' if counts and r.note else ''}{r.note}".rstrip())
-        if r.failed: print("\n".join(f"    | {line}" for line in r.output.rstrip().splitlines()[-TAIL_LINES:]))
+        for line in r.output.rstrip().splitlines()[-TAIL_LINES:] if r.failed else []: print(f"    | {line}")
         sys.stdout.flush()
 
 
