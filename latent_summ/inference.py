@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['find_model', 'saved_config', 'Summarizer']
 
-# %% ../nbs/40_inference.ipynb #05b4bbf3
+# %% ../nbs/40_inference.ipynb #b85385da
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from .model import LatentSummarizer
 from .runtime import CheckpointError, DataError, autocast, pick_device
 from .stages import checkpoint_folder, load_model
 
-# %% ../nbs/40_inference.ipynb #1e8be8e0
+# %% ../nbs/40_inference.ipynb #97bf2342
 def find_model(
     path, # run folder, checkpoint folder, or a finished `.pt`
 ) -> Path:
@@ -40,7 +40,7 @@ def saved_config(
     meta = load_checkpoint(path)[1]
     return Config(**{k: v for k, v in meta["config"].items() if k in Config.__dataclass_fields__})
 
-# %% ../nbs/40_inference.ipynb #383c642e
+# %% ../nbs/40_inference.ipynb #9f717247
 class Summarizer:
     "Encoder, model and decoder together; make one with `from_pretrained`."
     def __init__(self, cfg:Config, model:LatentSummarizer, encoder:Encoder, decoder:Decoder):
@@ -62,9 +62,10 @@ class Summarizer:
 
     def __repr__(self): return f"Summarizer({self.cfg.modernbert_model} -> {self.cfg.latent_seq_len} x {self.cfg.latent_dim} -> {self.cfg.gpt2_model}, {self.device})"
 
-# %% ../nbs/40_inference.ipynb #a21f589d
+# %% ../nbs/40_inference.ipynb #bb7ae167
 from fastcore.basics import patch
 
+# %% ../nbs/40_inference.ipynb #9934f6a2
 def _as_list(texts) -> list:
     "One text or many as a list; raises `DataError` for anything else."
     texts = [texts] if isinstance(texts, str) else list(texts)
@@ -94,7 +95,7 @@ def compress_meaning(self:Summarizer,
     "Summary latents: what the middle makes of document latents."
     return self.model.summary_latents(latents.to(self.device)).cpu()
 
-# %% ../nbs/40_inference.ipynb #6d8f0f79
+# %% ../nbs/40_inference.ipynb #74dc3c0f
 @patch
 @torch.inference_mode()
 def decode(self:Summarizer,
@@ -115,8 +116,11 @@ def summarize(self:Summarizer,
     texts, # a text, or a list of texts
     **overrides, # inference fields, as in `decode`
 ): # a summary, or a list of summaries in the same order
-    "Summaries: encode, middle, decode."
-    out = self.decode(self.compress_meaning(self.encode(texts)), **overrides)
+    "Summaries: encode, middle, decode. A blank text has an empty summary."
+    items = _as_list(texts)
+    full = [i for i, t in enumerate(items) if t.strip()]
+    out = [""] * len(items)
+    for i, text in zip(full, self.decode(self.compress_meaning(self.encode([items[i] for i in full])), **overrides)): out[i] = text
     return out[0] if isinstance(texts, str) else out
 
 @patch
@@ -125,7 +129,7 @@ def reconstruct(self:Summarizer, texts, **overrides):
     out = self.decode(self.encode(texts), **overrides)
     return out[0] if isinstance(texts, str) else out
 
-# %% ../nbs/40_inference.ipynb #cb849d7a
+# %% ../nbs/40_inference.ipynb #fd3a14c0
 @patch
 def interpolate(self:Summarizer,
     a:str,
