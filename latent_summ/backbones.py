@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MINI', 'locate', 'Encoder', 'load_encoder', 'Decoder', 'load_decoder']
 
-# %% ../nbs/12_backbones.ipynb #0b3dbf88
+# %% ../nbs/12_backbones.ipynb #8a362f2a
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils import is_flash_attn_2_available, logging as transformers_logging
 
 from .config import Config
 from .runtime import ModelError, pick_device, say_once, sha256_file
@@ -47,7 +47,7 @@ def locate(
         if isinstance(e, (KeyboardInterrupt, MemoryError)): raise
         raise _explain(name, what, field_name, e) from e
 
-# %% ../nbs/12_backbones.ipynb #c174bcb8
+# %% ../nbs/12_backbones.ipynb #010d7e57
 def _weights_id(folder:Path) -> str:
     "The snapshot's commit for a hub download, otherwise a hash over the weight files."
     if folder.parent.name == "snapshots": return folder.name
@@ -61,7 +61,7 @@ def _tokenizer_id(tokenizer:PreTrainedTokenizerBase) -> str:
 def _identity(name:str, folder:Path, tokenizer) -> dict:
     return dict(name=name if name == "mini" or not Path(name).is_dir() else Path(name).name, revision=_weights_id(folder), tokenizer=_tokenizer_id(tokenizer))
 
-# %% ../nbs/12_backbones.ipynb #1ef7b7c4
+# %% ../nbs/12_backbones.ipynb #2eaee5b5
 def _attention(cfg:Config, device) -> str:
     if cfg.attn_implementation != "flash_attention_2": return cfg.attn_implementation
     if device.type == "cuda" and is_flash_attn_2_available(): return "flash_attention_2"
@@ -72,6 +72,7 @@ def _attention(cfg:Config, device) -> str:
 def _load(auto, name:str, what:str, field_name:str, cfg:Config, device):
     "Model and tokenizer from `name`, frozen, in fp32 on `device`."
     folder = locate(name, what, field_name)
+    transformers_logging.disable_progress_bar()  # loading takes a blink; its bars would only clutter a log
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation=_attention(cfg, device), use_safetensors=True)
@@ -84,7 +85,7 @@ def _check_width(what:str, width:int, cfg:Config, field_name:str):
     if getattr(cfg, field_name) != width:
         raise ModelError(f"The {what} is {width} wide but {field_name}={getattr(cfg, field_name)}. Set {field_name}={width} (--{field_name.replace('_', '-')} {width}).")
 
-# %% ../nbs/12_backbones.ipynb #d598cde7
+# %% ../nbs/12_backbones.ipynb #0639f792
 @dataclass
 class Encoder:
     "A frozen encoder: `model(input_ids, attention_mask).last_hidden_state` is (batch, tokens, hidden_size)."
@@ -112,7 +113,7 @@ def load_encoder(
     _check_width("encoder", encoder.hidden_size, cfg, "modernbert_hidden_dim")
     return encoder
 
-# %% ../nbs/12_backbones.ipynb #e5cc5d50
+# %% ../nbs/12_backbones.ipynb #73c69b05
 @dataclass
 class Decoder:
     "A frozen causal decoder that reads `inputs_embeds` (batch, positions, hidden_size)."

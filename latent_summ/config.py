@@ -10,7 +10,7 @@ __all__ = ['SECTIONS', 'REFERENCE_SECTIONS', 'PRESETS', 'STAGES', 'LatentSummErr
            'PerDatasetCaps', 'LossWeights', 'DiagnosticModes', 'Bottleneck', 'Optimization', 'Sources', 'Config',
            'read_json', 'fields_of']
 
-# %% ../nbs/00_config.ipynb #e80f5cdd
+# %% ../nbs/00_config.ipynb #9e6c049f
 import dataclasses, difflib, hashlib, json, math, os, typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,14 @@ from typing import Optional
 
 from fastcore.basics import patch
 
-# %% ../nbs/00_config.ipynb #c85e486e
+# %% ../nbs/00_config.ipynb #9e6258d9
 class LatentSummError(Exception):
     "Base of every error this package raises on purpose: the message says what was given, what is allowed, and what to do next."
 
 class ConfigError(LatentSummError, ValueError):
     "A configuration value, key or file that cannot be used."
 
-# %% ../nbs/00_config.ipynb #5620b348
+# %% ../nbs/00_config.ipynb #8f7c0dae
 def par(
     default, # the only home of this default
     help:str, # one line for `--help`, the docs table and the form
@@ -41,7 +41,7 @@ def par(
     meta = dict(help=help, affects=tuple(affects.split()), choices=tuple(choices), ge=ge, gt=gt, le=le, lt=lt)
     return dataclasses.field(default=default, metadata=meta)
 
-# %% ../nbs/00_config.ipynb #0c321703
+# %% ../nbs/00_config.ipynb #6dc1067b
 def _nearest(name:str, names) -> str:
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f" Perhaps you meant {near[0]!r}?" if near else ""
@@ -60,7 +60,7 @@ def _in_bounds(value, meta) -> bool:
     return not ((meta["ge"] is not None and value < meta["ge"]) or (meta["gt"] is not None and value <= meta["gt"])
                 or (meta["le"] is not None and value > meta["le"]) or (meta["lt"] is not None and value >= meta["lt"]))
 
-# %% ../nbs/00_config.ipynb #145b17f1
+# %% ../nbs/00_config.ipynb #ed4c3897
 def check_value(
     field:dataclasses.Field, # a field made by `par`
     value, # the value somebody wants to give it
@@ -78,7 +78,7 @@ def check_value(
     if not _in_bounds(value, meta): raise ConfigError(f"{field.name} must be {_bounds_text(meta)}{' or None' if optional else ''}, got {value!r}.")
     return value
 
-# %% ../nbs/00_config.ipynb #48f1606f
+# %% ../nbs/00_config.ipynb #6ea06d56
 class Section:
     "Base of the sections: every assignment is checked against the field's own rule."
     def __setattr__(self, name, value):
@@ -86,7 +86,7 @@ class Section:
         if field is None: raise ConfigError(f"Config has no parameter {name!r}.{_nearest(name, type(self).__dataclass_fields__)}")
         super().__setattr__(name, check_value(field, value))
 
-# %% ../nbs/00_config.ipynb #e2ebe7aa
+# %% ../nbs/00_config.ipynb #e5560f85
 @dataclass
 class ModelDimensions(Section):
     "Model Dimensions"
@@ -107,7 +107,7 @@ class ModelDimensions(Section):
     adapter_use_rope: bool = par(True, "Rotary positions on the latents the adapter attends to; needs an even head size", affects="model")
     num_encoder_unfrozen_layers: int = par(2, "Top encoder layers trained in legacy mode and in phase2", ge=0, affects="training")
 
-# %% ../nbs/00_config.ipynb #a554e6fd
+# %% ../nbs/00_config.ipynb #b841a3d7
 @dataclass
 class TrainingHyperparameters(Section):
     "Training Hyperparameters"
@@ -122,7 +122,7 @@ class TrainingHyperparameters(Section):
     warmup_steps: int = par(200, "Optimizer steps of linear warmup in each stage (at most half of the stage)", ge=0, affects="training")
     weight_decay: float = par(0.01, "Decoupled weight decay on matrices (not on norms, biases, embeddings)", ge=0, affects="training")
 
-# %% ../nbs/00_config.ipynb #12e106ce
+# %% ../nbs/00_config.ipynb #d63663a1
 @dataclass
 class ModelNames(Section):
     "Model Names"
@@ -151,7 +151,7 @@ class AttentionAndNormalization(Section):
     use_prefix_rope: bool = par(True, "Rotate the adapter's prefix queries by their position; needs an even head size", affects="model")
     rope_base: int = par(10000, "RoPE base frequency in middle and adapter", ge=2, affects="model")
 
-# %% ../nbs/00_config.ipynb #4559b3f0
+# %% ../nbs/00_config.ipynb #1d127549
 @dataclass
 class Checkpointing(Section):
     "Checkpointing"
@@ -184,7 +184,7 @@ class LatentHandling(Section):
     stop_latent_seed: int = par(1337, "Seed of the stop latent", ge=0, affects="model")
     stop_latent_cosine_threshold: float = par(0.99, "Summary latents at least this close to the stop latent give an empty summary", ge=-1, le=1)
 
-# %% ../nbs/00_config.ipynb #8f021b2d
+# %% ../nbs/00_config.ipynb #64beb1a0
 @dataclass
 class Datasets(Section):
     "Datasets"
@@ -218,7 +218,7 @@ class CacheFieldControls(Section):
     cache_use_embeddings_for_training: bool = par(True, "Train from cached embeddings (else run the frozen encoder in every epoch)", affects="training")
     cache_write_offsets_index: bool = par(True, "Write the byte offset of each row, for random access")
 
-# %% ../nbs/00_config.ipynb #c679ecb5
+# %% ../nbs/00_config.ipynb #4c39e0fa
 @dataclass
 class PipelineControl(Section):
     "Pipeline Control"
@@ -246,7 +246,7 @@ class StageBatchSizes(Section):
     finetune_middle_batch_size: Optional[int] = par(None, "Batch size of stage 3 (None: batch_size)", ge=1, affects="training")
     finetune_adapter_batch_size: Optional[int] = par(None, "Batch size of stage 4 (None: batch_size)", ge=1, affects="training")
 
-# %% ../nbs/00_config.ipynb #bcbebf85
+# %% ../nbs/00_config.ipynb #c443246b
 @dataclass
 class StageMaxSamples(Section):
     "Stage-Specific Max Samples"
@@ -276,7 +276,7 @@ class DiagnosticModes(Section):
     training_phase: str = par("normal", "normal; phase1: decoder alignment only; phase2: encoder training; phase3: middle model only",
                               choices=("normal", "phase1", "phase2", "phase3"), affects="training")
 
-# %% ../nbs/00_config.ipynb #c8957450
+# %% ../nbs/00_config.ipynb #7fbcc1c5
 @dataclass
 class Bottleneck(Section):
     "Bottleneck (beyond the reference)"
@@ -296,7 +296,7 @@ class Optimization(Section):
     muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains", gt=0, affects="training")
     max_grad_norm: float = par(1.0, "Gradients are clipped to this norm", gt=0, affects="training")
     contrastive_temperature: float = par(0.1, "Temperature of the contrastive loss", gt=0, affects="training")
-    readout_weight: float = par(0.0, "Weight of the readout loss in stages 2 and 4: prefix slot k must look like target token k", ge=0, affects="training")
+    readout_weight: float = par(0.0, "Weight of the readout loss in stage 2: prefix slot k must look like target token k", ge=0, affects="training")
     readout_warmup: float = par(0.0, "Share of stage 2 that trains on the readout loss alone, without running the decoder", ge=0, lt=1, affects="training")
     stop_rows: int = par(2, "Stop-latent rows added to each batch of stages 3 and 4 while use_stop_latent", ge=0, affects="training")
     seed: int = par(42, "Seed of initialisation, shuffling and dropout", ge=0, affects="training")
@@ -311,7 +311,7 @@ class Sources(Section):
     messenger_rows: int = par(16000, "Training rows of the built-in messenger corpus", ge=1, affects="cache")
     run_dir: str = par("runs/latest", "Folder of this run: config, events, checkpoints, report")
 
-# %% ../nbs/00_config.ipynb #a44064bc
+# %% ../nbs/00_config.ipynb #90365344
 def _divides(cfg, heads:str, width:str, rope_fields:tuple) -> list:
     "Problems of splitting `width` over `heads`; RoPE turns pairs of numbers, so it needs an even share."
     n, d = getattr(cfg, heads), getattr(cfg, width)
@@ -334,7 +334,7 @@ def _problems(cfg) -> list:
     if len(set(names)) < 3: out.append(f"the three output files need three names, got {', '.join(names)}")
     return out
 
-# %% ../nbs/00_config.ipynb #f9db6394
+# %% ../nbs/00_config.ipynb #61885f02
 SECTIONS = (ModelDimensions, TrainingHyperparameters, ModelNames, DeviceAndOptimization, AttentionAndNormalization, Checkpointing, Inference,
             UI, LatentHandling, Datasets, Caching, CacheFieldControls, PipelineControl, StageEpochs, StageBatchSizes, StageMaxSamples,
             PerDatasetCaps, LossWeights, DiagnosticModes, Bottleneck, Optimization, Sources)
@@ -351,7 +351,7 @@ class Config(*reversed(SECTIONS)):
         if problems: raise ConfigError("Impossible configuration: " + "; ".join(problems) + ".")
         return self
 
-# %% ../nbs/00_config.ipynb #35ca2810
+# %% ../nbs/00_config.ipynb #e9d980a9
 def _check_names(given, where:str=""):
     names = Config.__dataclass_fields__
     for k in given:
@@ -369,7 +369,7 @@ def diff(self:Config, other:Optional[Config]=None) -> dict:
     other = other or Config()
     return {k: (other.__dict__[k], v) for k, v in self.__dict__.items() if v != other.__dict__[k]}
 
-# %% ../nbs/00_config.ipynb #63b63190
+# %% ../nbs/00_config.ipynb #21c97f89
 _MINI = dict(
     modernbert_model="mini", gpt2_model="mini", modernbert_hidden_dim=160, gpt2_hidden_dim=160, prefix_len=32, device="cpu",
     use_fp16=False, attn_implementation="eager", max_seq_len=256, max_target_len=64, max_generation_length=64, do_sample=False,
@@ -379,10 +379,10 @@ _MINI = dict(
 PRESETS = {
     "reference": {},
     "mini": dict(_MINI, encoder_pooling="latent_tokens", embedding_normalizer="standard", freeze_encoder_compression_in_pipeline=False,
-                 middle_residual=True, middle_dropout=0.0, adapter_latent_positions=True, adapter_flat_rank=256, adapter_dropout=0.0, optimizer="muon",
+                 middle_residual=True, middle_use_rope=False, middle_dropout=0.0, adapter_latent_positions=True, adapter_flat_rank=256, adapter_dropout=0.0, optimizer="muon",
                  learning_rate=1e-2, muon_learning_rate=1e-2, latent_mse_weight=256.0, readout_weight=0.3, readout_warmup=0.6,
-                 finetune_middle_batch_size=128, pretrain_middle_max_samples=2000,
-                 pretrain_middle_epochs=1, pretrain_adapter_epochs=3, finetune_middle_epochs=3, finetune_adapter_epochs=2),
+                 finetune_middle_batch_size=128, pretrain_middle_max_samples=2000, pretrain_adapter_max_samples=12000, finetune_adapter_max_samples=12000,
+                 pretrain_middle_epochs=1, pretrain_adapter_epochs=3, finetune_middle_epochs=2, finetune_adapter_epochs=2),
     "mini-reference": dict(_MINI, run_dir="runs/mini-reference"),
 }
 
@@ -392,7 +392,7 @@ def preset(cls:Config, name:str) -> Config:
     if name not in PRESETS: raise ConfigError(f"Unknown preset {name!r}; there are {', '.join(PRESETS)}.{_nearest(name, PRESETS)}")
     return cls(**PRESETS[name])
 
-# %% ../nbs/00_config.ipynb #146c0e1b
+# %% ../nbs/00_config.ipynb #50ba9308
 def _no_duplicates(pairs):
     seen = dict(pairs)
     if len(seen) < len(pairs):
@@ -414,7 +414,7 @@ def read_json(path) -> dict:
     if not isinstance(values, dict): raise ConfigError(f"{path} must hold a JSON object of name: value, got a {type(values).__name__}.")
     return values
 
-# %% ../nbs/00_config.ipynb #60d9c530
+# %% ../nbs/00_config.ipynb #cbddd82a
 @patch(cls_method=True)
 def load(cls:Config, path, base:Optional[Config]=None) -> Config:
     "Read a config file; what it does not name comes from `base` (default: the reference)."
@@ -437,7 +437,7 @@ def save(self:Config, path) -> Path:
         raise ConfigError(f"Cannot write {path}: {e.strerror}. Choose a folder you may write to.") from e
     return path
 
-# %% ../nbs/00_config.ipynb #25b2a5e4
+# %% ../nbs/00_config.ipynb #0eab247e
 def fields_of(what:str) -> list:
     "Names of the fields that belong to fingerprint `what` (`cache`, `model` or `training`)."
     return [f.name for f in dataclasses.fields(Config) if what in f.metadata["affects"]]
@@ -449,7 +449,7 @@ def fingerprint(self:Config, what:str) -> str:
     values = json.dumps({k: getattr(self, k) for k in fields_of(what)}, sort_keys=True)
     return hashlib.sha256(values.encode()).hexdigest()[:16]
 
-# %% ../nbs/00_config.ipynb #8edc40cc
+# %% ../nbs/00_config.ipynb #74c86ccb
 STAGES = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetune_adapter")
 
 @patch
@@ -457,7 +457,7 @@ def stage_batch_size(self:Config, stage:str) -> int:
     "Batch size of `stage`: its own, or `batch_size` where that is None."
     return getattr(self, f"{stage}_batch_size") or self.batch_size
 
-# %% ../nbs/00_config.ipynb #edd8e978
+# %% ../nbs/00_config.ipynb #00db2960
 @patch(cls_method=True)
 def describe(cls:Config, section:Optional[str]=None):
     "A pandas table: section, name, type, default, allowed values, help. `section` keeps one of them (part of its title is enough)."

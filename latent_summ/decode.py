@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['READOUT_SCALE', 'prompt_embeds', 'pad_labels', 'prefix_loss', 'readout_loss', 'generation_options', 'generate']
 
-# %% ../nbs/24_decode.ipynb #b2a78423
+# %% ../nbs/24_decode.ipynb #f507adb2
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
@@ -14,7 +14,7 @@ from .backbones import Decoder
 from .config import Config
 from .runtime import ModelError
 
-# %% ../nbs/24_decode.ipynb #d84d7981
+# %% ../nbs/24_decode.ipynb #b21b40e7
 def prompt_embeds(
     decoder:Decoder,
     prefix_embeds:torch.Tensor, # (batch, prefix_len, hidden)
@@ -25,7 +25,7 @@ def prompt_embeds(
     def fixed(ids): return decoder.embed(torch.tensor(ids, device=prefix_embeds.device, dtype=torch.long)).expand(len(prefix_embeds), -1, -1)
     return torch.cat([fixed(decoder.bos_ids), prefix_embeds, fixed(decoder.separator_ids)], 1)
 
-# %% ../nbs/24_decode.ipynb #55e10266
+# %% ../nbs/24_decode.ipynb #3f336061
 def pad_labels(
     rows:list, # lists of token ids, each ending with the decoder's end token
     device=None,
@@ -33,7 +33,7 @@ def pad_labels(
     "Target ids as one label tensor."
     return torch.nn.utils.rnn.pad_sequence([torch.as_tensor(r, dtype=torch.long) for r in rows], batch_first=True, padding_value=-100).to(device)
 
-# %% ../nbs/24_decode.ipynb #3b3e3f35
+# %% ../nbs/24_decode.ipynb #941aa18c
 _CHUNK_NUMBERS = 2**26  # logits alive at once: 256 MB in fp32
 
 def _chunk_loss(head, cap, hidden, labels):
@@ -60,7 +60,7 @@ def prefix_loss(
     hidden = decoder.model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state[:, prompt.shape[1] - 1:]
     return _summed_loss(decoder.model, hidden[keep], labels[keep]), keep.sum()
 
-# %% ../nbs/24_decode.ipynb #83349f39
+# %% ../nbs/24_decode.ipynb #f65e20a4
 READOUT_SCALE = 20.0  # cosines live in -1..1; a softmax needs a wider range
 
 def readout_loss(
@@ -76,7 +76,7 @@ def readout_loss(
     slots = F.normalize(prefix_embeds[:, :n][keep].float(), dim=-1)
     return F.cross_entropy(READOUT_SCALE * slots @ table.T, target, reduction="sum"), keep.sum()
 
-# %% ../nbs/24_decode.ipynb #2061d5e3
+# %% ../nbs/24_decode.ipynb #1923d91d
 def generation_options(cfg:Config) -> dict:
     "The config's inference fields as `generate` wants them: `temperature` and friends only while sampling."
     sampling = dict(temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k) if cfg.do_sample else dict(temperature=None, top_p=None, top_k=None)

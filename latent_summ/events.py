@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['EventLog', 'read_events']
 
-# %% ../nbs/32_events.ipynb #35e06c22
+# %% ../nbs/32_events.ipynb #9e3d736b
 import json, time
 from pathlib import Path
 
 from .runtime import LatentSummError
 
-# %% ../nbs/32_events.ipynb #b15bdbda
+# %% ../nbs/32_events.ipynb #d65b8bbf
 class EventLog:
     "Appends events to a JSONL file and hands each to the listeners; either may be left out."
     def __init__(self,
@@ -35,7 +35,7 @@ class EventLog:
         "Close the file."
         if self.file: self.file.close()
 
-# %% ../nbs/32_events.ipynb #274a6a26
+# %% ../nbs/32_events.ipynb #e9532a91
 def read_events(path) -> list:
     "All events of a log, in order; an incomplete last line is left out. Raises `LatentSummError` for a broken line elsewhere."
     path = Path(path)

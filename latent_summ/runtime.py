@@ -6,13 +6,13 @@
 __all__ = ['DataError', 'CacheError', 'ModelError', 'CheckpointError', 'say_once', 'pick_device', 'autocast_dtype', 'autocast',
            'seed_everything', 'atomic_write', 'write_json', 'sha256_file', 'Progress']
 
-# %% ../nbs/01_runtime.ipynb #bbdf3587
+# %% ../nbs/01_runtime.ipynb #7cdbf702
 import contextlib, hashlib, json, os, random, sys, time
 from pathlib import Path
 
 from .config import Config, LatentSummError
 
-# %% ../nbs/01_runtime.ipynb #fa6507f9
+# %% ../nbs/01_runtime.ipynb #de363a68
 class DataError(LatentSummError):
     "A source, column or row that cannot be used."
 
@@ -25,7 +25,7 @@ class ModelError(LatentSummError):
 class CheckpointError(LatentSummError):
     "A checkpoint that is missing, damaged or made for another configuration."
 
-# %% ../nbs/01_runtime.ipynb #c34d62c1
+# %% ../nbs/01_runtime.ipynb #b3b4e3dd
 _said = set()
 
 def say_once(
@@ -36,7 +36,7 @@ def say_once(
     _said.add(message)
     print(f"note: {message}", file=sys.stderr, flush=True)
 
-# %% ../nbs/01_runtime.ipynb #277a31d7
+# %% ../nbs/01_runtime.ipynb #cbd43ea3
 def _available(kind:str) -> bool:
     import torch
     if kind == "cuda": return torch.cuda.is_available()
@@ -54,7 +54,7 @@ def pick_device(
     say_once(f"device={cfg.device} is not available here; computing on the CPU (set --device cpu to silence this).")
     return torch.device("cpu")
 
-# %% ../nbs/01_runtime.ipynb #769c0f4c
+# %% ../nbs/01_runtime.ipynb #796b9768
 def _has_bf16(device) -> bool:
     import torch
     if device.type == "cuda": return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -80,13 +80,13 @@ def autocast(
     dtype = autocast_dtype(cfg, device, decoder)
     return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
 
-# %% ../nbs/01_runtime.ipynb #2e23f6e3
+# %% ../nbs/01_runtime.ipynb #1a284a54
 def seed_everything(seed:int):
     "Seed Python's, numpy's and torch's generators (all devices)."
     import numpy as np, torch
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-# %% ../nbs/01_runtime.ipynb #c91996d1
+# %% ../nbs/01_runtime.ipynb #411f8f43
 @contextlib.contextmanager
 def atomic_write(
     path, # where the finished file shall appear
@@ -114,7 +114,7 @@ def sha256_file(path) -> str:
     "Hex SHA-256 of a file's bytes, read in pieces."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
-# %% ../nbs/01_runtime.ipynb #ce8d08de
+# %% ../nbs/01_runtime.ipynb #179d48e3
 def _rich_bar(label:str, total):
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),

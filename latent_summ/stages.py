@@ -47,7 +47,7 @@ def latents_loss(model:LatentSummarizer, decoder:Decoder, cfg:Config, batch:dict
     stops = model.stop_latent.detach().expand(len(source) - len(target), -1, -1)
     return latent_loss(cfg, model.summary_latents(source), torch.cat([target, stops]))
 
-# %% ../nbs/34_stages.ipynb #46e2d591
+# %% ../nbs/34_stages.ipynb #676465cc
 def _prefix_labels(latents, labels, model, decoder, cfg):
     "Latents and labels of a batch, the stop rows (target: end token) appended while training."
     both = _with_stops(latents, model, cfg)
@@ -55,15 +55,15 @@ def _prefix_labels(latents, labels, model, decoder, cfg):
     if len(stops): stops[:, 0] = decoder.eos_id
     return both, torch.cat([labels, stops])
 
-def text_loss(model:LatentSummarizer, decoder:Decoder, cfg:Config, batch:dict, progress:float=1.0, middle:bool=True, warmup:float=0.0):
+def text_loss(model:LatentSummarizer, decoder:Decoder, cfg:Config, batch:dict, progress:float=1.0, middle:bool=True, readout:float=0.0, warmup:float=0.0):
     "Stages 2 and 4: cross-entropy of the target text after the prefix (`middle`: send the latents through the middle first)."
     readout_only, latents = progress < warmup, model.document_latents(batch["inputs"])
     if middle: latents = model.summary_latents(latents)
     latents, labels = _prefix_labels(latents, batch["labels"], model, decoder, cfg)
     prefix, parts, loss = model.prefix(latents), {}, 0.0
-    if readout_only or cfg.readout_weight:
+    if readout_only or readout:
         total, slots = readout_loss(decoder, prefix, labels)
-        loss = total / slots * (1.0 if readout_only else cfg.readout_weight)
+        loss = total / slots * (1.0 if readout_only else readout)
         parts["readout"] = (total / slots).detach()
     if not readout_only:
         total, tokens = prefix_loss(decoder, prefix, labels)
@@ -71,7 +71,7 @@ def text_loss(model:LatentSummarizer, decoder:Decoder, cfg:Config, batch:dict, p
         parts["cross_entropy"] = (total / tokens).detach()
     return loss, parts
 
-# %% ../nbs/34_stages.ipynb #0a7fb7ae
+# %% ../nbs/34_stages.ipynb #d5915671
 @dataclass(frozen=True)
 class Stage:
     "A stage as data."
@@ -87,7 +87,7 @@ def stage_table(cfg:Config) -> list:
     use_middle = cfg.adapter_pretrain_use_middle
     table = [
         Stage("pretrain_middle", "1 pretrain middle: latents to the same latents", ("middle",), "texts", lambda *a: latents_loss(*a, same=True)),
-        Stage("pretrain_adapter", "2 pretrain adapter: latents back to the text", learns, "texts", lambda *a: text_loss(*a, middle=use_middle, warmup=cfg.readout_warmup)),
+        Stage("pretrain_adapter", "2 pretrain adapter: latents back to the text", learns, "texts", lambda *a: text_loss(*a, middle=use_middle, readout=cfg.readout_weight, warmup=cfg.readout_warmup)),
         Stage("finetune_middle", "3 finetune middle: dialogue latents to summary latents", ("middle",), "pairs", latents_loss),
         Stage("finetune_adapter", "4 finetune adapter: summary latents to the summary", ("adapter",), "pairs", text_loss)]
     wanted = dict(pretrain=cfg.run_pretraining, finetune=cfg.run_finetuning)

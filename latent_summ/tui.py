@@ -44,9 +44,10 @@ class LineView:
         if self.live: print(f"\r\033[2K{'':<10}  {text}", end="", file=self.file, flush=True)
         elif time.monotonic() - self.told >= self.every: self.told = time.monotonic(); self.line("", text)
 
-# %% ../nbs/50_tui.ipynb #e03e6ec6
+# %% ../nbs/50_tui.ipynb #185b91cd
 from fastcore.basics import patch
 
+# %% ../nbs/50_tui.ipynb #e03e6ec6
 @patch
 def _preprocess(self:LineView, e): self.line("cached", f"{e['source']}: {e['rows']:,} rows in {in_words(e['seconds'])}")
 
