@@ -68,6 +68,7 @@ def readme(root: Path = ROOT) -> tuple[str, dict[str, bytes]]:
     text, _ = MarkdownExporter().from_notebook_node(nb)
     for mark, name in names.items(): text = text.replace(mark, name)
     text = re.sub(r"<style[^>]*>.*?</style>\n?", "", text, flags=re.S)  # a table's own style sheet shows as text on most sites
+    text = re.sub(r"^```python\n\s*```\n", "", text, flags=re.M)  # a cell whose code is not shown
     text = re.sub(r"[ \t]+$", "", text, flags=re.M)
     note = "<!-- Written from nbs/index.ipynb by `make readme`. -->\n\n"
     return note + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", pictures

@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['FORMAT', 'content_hash', 'save_checkpoint', 'load_checkpoint', 'snapshot', 'Saver']
 
-# %% ../nbs/31_checkpoint.ipynb #3dfc40e9
+# %% ../nbs/31_checkpoint.ipynb #894e0635
 import hashlib, json, pickle, queue, threading, zipfile
 from pathlib import Path
 
 import torch
 
-from .config import ConfigError
 from .runtime import CheckpointError, atomic_write
 
-# %% ../nbs/31_checkpoint.ipynb #5b566855
+# %% ../nbs/31_checkpoint.ipynb #151a106f
 FORMAT = 1
 
 def _digest(tree, h):
@@ -46,7 +45,7 @@ def save_checkpoint(
     with atomic_write(path) as f: torch.save(content, f)
     return Path(path)
 
-# %% ../nbs/31_checkpoint.ipynb #68656990
+# %% ../nbs/31_checkpoint.ipynb #e46cdbbc
 def load_checkpoint(
     path, # a file that `save_checkpoint` wrote
     map_location="cpu",
@@ -64,7 +63,7 @@ def load_checkpoint(
         raise CheckpointError(f"{path} is damaged: its content does not match its own hash. Use an earlier one, or train again.")
     return content["tensors"], json.loads(content["meta"])
 
-# %% ../nbs/31_checkpoint.ipynb #21e28b2b
+# %% ../nbs/31_checkpoint.ipynb #75664a06
 def snapshot(tree):
     "A deep copy of nested dicts, lists and tensors, on the CPU."
     if isinstance(tree, dict): return {k: snapshot(v) for k, v in tree.items()}

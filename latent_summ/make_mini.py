@@ -9,7 +9,7 @@ __all__ = ['N_LATENTS', 'ENCODER_SPECIALS', 'DECODER_SPECIALS', 'SUMMARY_CUE', '
            'save_backbone', 'tokenizer_corpus', 'make_decoder', 'make_encoder', 'holding_step', 'ThroughDecoder',
            'make_summaries', 'main']
 
-# %% ../nbs/60_make_mini.ipynb #1a9f8df1
+# %% ../nbs/60_make_mini.ipynb #199f2327
 import argparse, json, math, random, time
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from .decode import pad_labels, prefix_loss, readout_loss
 from .messenger import chats, texts
 from .runtime import autocast, seed_everything, write_json
 
-# %% ../nbs/60_make_mini.ipynb #6c43c200
+# %% ../nbs/60_make_mini.ipynb #5b1374dd
 N_LATENTS = 8
 ENCODER_SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]"] + [f"[LATENT_{i}]" for i in range(N_LATENTS)]
 DECODER_SPECIALS = ["<pad>", "<eos>", "<bos>"]
@@ -51,7 +51,7 @@ def decoder_tokenizer(corpus, vocab_size:int=3072) -> PreTrainedTokenizerFast:
     tok.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
     return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", model_max_length=1024)
 
-# %% ../nbs/60_make_mini.ipynb #c5ad1b0a
+# %% ../nbs/60_make_mini.ipynb #94d0f88a
 def mini_encoder(vocab_size:int, width:int=160, layers:int=4) -> ModernBertModel:
     "A small ModernBERT; every layer sees the whole text (the local windows of the original pay from 1,000 tokens on)."
     return ModernBertModel(ModernBertConfig(
@@ -65,7 +65,7 @@ def mini_decoder(vocab_size:int, width:int=160, layers:int=4) -> Gemma3ForCausal
         vocab_size=vocab_size, hidden_size=width, intermediate_size=3*width, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
         head_dim=head, query_pre_attn_scalar=head, layer_types=["full_attention"]*layers, max_position_embeddings=1024, pad_token_id=0, eos_token_id=1, bos_token_id=2))
 
-# %% ../nbs/60_make_mini.ipynb #5e92c57e
+# %% ../nbs/60_make_mini.ipynb #05dee747
 def batches(make_pool, length, batch_size:int, rng:random.Random):
     "Endless batches from `make_pool(k)` (pool number k as a list), each of rows of like `length`."
     k = 0
@@ -80,7 +80,7 @@ def pad(rows:list, value:int) -> torch.Tensor:
     "Lists of token ids to one (batch, longest) tensor, padded on the right."
     return nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=value)
 
-# %% ../nbs/60_make_mini.ipynb #137ba8fd
+# %% ../nbs/60_make_mini.ipynb #55bc5099
 class Optimizers:
     "Muon and AdamW side by side under one warmup-then-cosine schedule."
     def __init__(self, model:nn.Module, steps:int, lr:float, muon_lr:float, warmup:int=100):
@@ -100,7 +100,7 @@ class Optimizers:
         for o in self.opts: o.zero_grad()
         return float(norm)
 
-# %% ../nbs/60_make_mini.ipynb #c9303dde
+# %% ../nbs/60_make_mini.ipynb #768d1d63
 def smooth(mean:dict, numbers:dict, rate:float=0.02) -> dict:
     "Running means: `numbers` mixed into `mean`; a name seen for the first time starts at its value."
     return mean | {k: mean.get(k, v) + rate * (v - mean.get(k, v)) for k, v in numbers.items()}
@@ -120,7 +120,7 @@ def fit(model, step, source, steps:int, lr:float, muon_lr:float, log:list, label
         if i % max(steps // 10, 1) == 0: save()
     model.eval()
 
-# %% ../nbs/60_make_mini.ipynb #2bd3565a
+# %% ../nbs/60_make_mini.ipynb #19f22b60
 def _labels(ids:torch.Tensor, keep:torch.Tensor) -> torch.Tensor: return ids.masked_fill(~keep, -100)
 
 def lm_loss(decoder, inputs_embeds, labels, attention_mask=None):
@@ -143,7 +143,7 @@ def copy_inputs(decoder, rows:list, slots:int, separator:list, rng:torch.Generat
     labels = torch.cat([torch.full((len(rows), 1 + slots + sep.shape[1]), -100), _labels(tokens, tokens != 0)], 1)
     return embeds, labels
 
-# %% ../nbs/60_make_mini.ipynb #ab8faa42
+# %% ../nbs/60_make_mini.ipynb #b3111f9a
 SUMMARY_CUE = "\n\nSummary: "
 
 def decoder_exercises(tok, seed:int, batch_size:int=48):
@@ -176,7 +176,7 @@ def decoder_step(decoder, tok, seed:int):
         return loss, {kind: loss.item()}
     return step
 
-# %% ../nbs/60_make_mini.ipynb #733c3732
+# %% ../nbs/60_make_mini.ipynb #36c18df7
 class MaskedWords(nn.Module):
     "Masked-word prediction: the output table is the input table."
     def __init__(self, encoder, tok):
@@ -212,7 +212,7 @@ class Readout(nn.Module):
         loss = F.cross_entropy(logits.float(), targets[keep])
         return loss, (logits.argmax(-1) == targets[keep]).float().mean().item()
 
-# %% ../nbs/60_make_mini.ipynb #8c1e7b55
+# %% ../nbs/60_make_mini.ipynb #7cb7284a
 def latent_input(rows:list) -> torch.Tensor:
     "`[CLS]` + latent tokens + text + `[SEP]` for rows of ids that start with `[CLS]` and end with `[SEP]`."
     latents = list(range(4, 4 + N_LATENTS))
@@ -236,7 +236,7 @@ def holding_exercises(enc_tok, dec_tok, seed:int, slots:int, batch_size:int=32, 
         kind, source = rng.choices(sources, shares)[0]
         yield kind, next(source)
 
-# %% ../nbs/60_make_mini.ipynb #73221742
+# %% ../nbs/60_make_mini.ipynb #83c0bd0f
 def save_backbone(model, tok, out:Path, log:list, **facts):
     "Write model (half precision), tokenizer and `training.json` to `out`."
     import copy
@@ -281,7 +281,7 @@ def holding_step(readout:Readout):
         return loss, {kind: loss.item(), f"{kind}_accuracy": accuracy}
     return step
 
-# %% ../nbs/60_make_mini.ipynb #0055f02a
+# %% ../nbs/60_make_mini.ipynb #88c08463
 class ThroughDecoder(nn.Module):
     "Latent tokens' states -> 512 numbers -> (chats: a linear map) -> prefix of `slots` embeddings -> the frozen decoder."
     def __init__(self, encoder, decoder:Decoder, slots:int=32, size:int=64, rank:int=64):
@@ -322,7 +322,7 @@ def make_summaries(out, steps:int=2400, seed:int=0):
     fit(lesson, lesson.step, holding_exercises(tok, decoder.tokenizer, seed + 5000, 32, shares=(.15, .15, 0, .7)), steps, 3e-3, 3e-3, log, "what matters", save)
     save()
 
-# %% ../nbs/60_make_mini.ipynb #c7988f74
+# %% ../nbs/60_make_mini.ipynb #f74aeb19
 def main(args=None):
     "Command line: `python -m latent_summ.make_mini {decoder,encoder} --out FOLDER`."
     parser = argparse.ArgumentParser(prog="python -m latent_summ.make_mini", description="Train a mini backbone from nothing and write it to a folder.")

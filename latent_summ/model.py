@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['draw_stop_latent', 'LatentSummarizer']
 
-# %% ../nbs/25_model.ipynb #f889218a
+# %% ../nbs/25_model.ipynb #269897a1
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -15,7 +15,7 @@ from .compress import make_compression, make_normalizer, normalize_latents
 from .config import Config
 from .middle import make_middle
 
-# %% ../nbs/25_model.ipynb #d6a4fc6e
+# %% ../nbs/25_model.ipynb #187d4ca3
 def draw_stop_latent(cfg:Config) -> torch.Tensor: # (latent_seq_len, latent_dim)
     "The stop latent of `cfg`: random on the unit sphere, random, or zeros."
     shape = (cfg.latent_seq_len, cfg.latent_dim)
@@ -23,7 +23,7 @@ def draw_stop_latent(cfg:Config) -> torch.Tensor: # (latent_seq_len, latent_dim)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(cfg.stop_latent_seed))
     return F.normalize(x, dim=-1) if cfg.stop_latent_init == "random_normalized" else x
 
-# %% ../nbs/25_model.ipynb #98e8ff31
+# %% ../nbs/25_model.ipynb #f05ef9a9
 class LatentSummarizer(nn.Module):
     "Embeddings to latents to summary latents to prefix embeddings: everything that is trained."
     def __init__(self,

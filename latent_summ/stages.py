@@ -6,18 +6,19 @@
 __all__ = ['STOP_NOISE', 'stop_latents', 'latents_loss', 'text_loss', 'Stage', 'stage_table', 'stage_rows', 'Run',
            'checkpoint_folder', 'environment', 'open_run', 'save_model', 'load_model', 'run_pipeline']
 
-# %% ../nbs/34_stages.ipynb #c09c10ae
+# %% ../nbs/34_stages.ipynb #681641dd
 import platform, time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional
+from collections.abc import Callable
+from typing import Optional
 
 import torch
 
 from .backbones import Decoder, load_decoder, load_encoder
 from .checkpoint import Saver, load_checkpoint, save_checkpoint
 from .compress import normalize_latents
-from .config import Config, ConfigError, STAGES
+from .config import Config, ConfigError
 from .decode import prefix_loss, readout_loss
 from .embed import preprocess
 from .events import EventLog
@@ -26,7 +27,7 @@ from .model import LatentSummarizer
 from .runtime import CheckpointError, LatentSummError, pick_device, seed_everything, write_json
 from .trainer import Job, StageRows, Trainer, hash_seed, step_files
 
-# %% ../nbs/34_stages.ipynb #db8e6e01
+# %% ../nbs/34_stages.ipynb #74885390
 STOP_NOISE = 0.005 # per number; a unit latent of 256 numbers moves by about 0.08
 
 def stop_latents(model:LatentSummarizer, cfg:Config) -> torch.Tensor: # (stop_rows, latent_seq_len, latent_dim)
@@ -47,7 +48,7 @@ def latents_loss(model:LatentSummarizer, decoder:Decoder, cfg:Config, batch:dict
     stops = model.stop_latent.detach().expand(len(source) - len(target), -1, -1)
     return latent_loss(cfg, model.summary_latents(source), torch.cat([target, stops]))
 
-# %% ../nbs/34_stages.ipynb #676465cc
+# %% ../nbs/34_stages.ipynb #4077242b
 def _prefix_labels(latents, labels, model, decoder, cfg):
     "Latents and labels of a batch, the stop rows (target: end token) appended while training."
     both = _with_stops(latents, model, cfg)
@@ -71,7 +72,7 @@ def text_loss(model:LatentSummarizer, decoder:Decoder, cfg:Config, batch:dict, p
         parts["cross_entropy"] = (total / tokens).detach()
     return loss, parts
 
-# %% ../nbs/34_stages.ipynb #d5915671
+# %% ../nbs/34_stages.ipynb #ba217a75
 @dataclass(frozen=True)
 class Stage:
     "A stage as data."
@@ -93,7 +94,7 @@ def stage_table(cfg:Config) -> list:
     wanted = dict(pretrain=cfg.run_pretraining, finetune=cfg.run_finetuning)
     return [s for s in table if wanted[s.name.split("_")[0]] and getattr(cfg, f"{s.name}_epochs")]
 
-# %% ../nbs/34_stages.ipynb #0be33a14
+# %% ../nbs/34_stages.ipynb #1127d395
 def _draw(n:int, cap:Optional[int], seed:tuple) -> list:
     "All of `range(n)`, or `cap` of them drawn by `seed`, in order."
     if cap is None or cap >= n: return list(range(n))
@@ -120,7 +121,7 @@ def stage_rows(cfg:Config, stage:Stage, caches:dict, split:str="train") -> Optio
     rows = _joined([p.take(_draw(len(p), caps[s], (cfg.seed, stage.name, s))) for s, p in parts])
     return rows.take(_draw(len(rows), getattr(cfg, f"{stage.name}_max_samples") if split == "train" else None, (cfg.seed, stage.name)))
 
-# %% ../nbs/34_stages.ipynb #6373527c
+# %% ../nbs/34_stages.ipynb #4ee96f0e
 @dataclass
 class Run:
     "What the stages share: settings, backbones, caches, model, and where things are written."
@@ -144,7 +145,7 @@ def _job(run:Run, stage:Stage) -> Job:
     return Job(stage.name, run.model, stage.trains, rows, loss, getattr(cfg, f"{stage.name}_epochs"), cfg.stage_batch_size(stage.name),
                validation if validation is not None and len(validation) else None, dict(backbones=run.backbones))
 
-# %% ../nbs/34_stages.ipynb #099abc2b
+# %% ../nbs/34_stages.ipynb #ddb9ff32
 def checkpoint_folder(cfg:Config) -> Path:
     "Where this run's checkpoints are: `checkpoint_dir`, inside `run_dir` unless absolute."
     return Path(cfg.run_dir)/cfg.checkpoint_dir
@@ -170,7 +171,7 @@ def open_run(cfg:Config, resume:bool=False, overwrite:bool=False) -> Path:
     write_json(run/"environment.json", environment())
     return run
 
-# %% ../nbs/34_stages.ipynb #e7915aa6
+# %% ../nbs/34_stages.ipynb #0c70ec0c
 def save_model(path, model:LatentSummarizer, cfg:Config, backbones:dict, stage:str):
     "Write a finished model: trained parts, config and the identities of its backbones."
     return save_checkpoint(path, dict(model=model.state_dict()), dict(kind="model", stage=stage, config=cfg.__dict__, backbones=backbones))
@@ -187,7 +188,7 @@ def load_model(path, cfg:Config, backbones:dict) -> LatentSummarizer:
     model.load_state_dict(tensors["model"])
     return model
 
-# %% ../nbs/34_stages.ipynb #393e84ec
+# %% ../nbs/34_stages.ipynb #841c4fc1
 def _only_built(cfg:Config):
     "Refuse, rather than ignore, what this version cannot run yet."
     if cfg.pipeline_mode != "two_stage_scientific": raise ConfigError("pipeline_mode=legacy cannot be run by this version yet; use two_stage_scientific.")
@@ -207,7 +208,7 @@ def _newest_step(folder:Path, stages:list):
     found = [(i, p) for i, s in enumerate(stages) for p in step_files(folder) if p.name.startswith(f"step-{s.name}-")]
     return (found[-1][1], found[-1][0]) if found else (None, 0)
 
-# %% ../nbs/34_stages.ipynb #1c779772
+# %% ../nbs/34_stages.ipynb #68232b4c
 def _train_stage(run:Run, stage:Stage, restore=None):
     "One stage on `run.model`, from the step checkpoint `restore` on if it is given. Its last step is saved; earlier stages' steps are then not needed any more."
     folder = checkpoint_folder(run.cfg)
@@ -226,7 +227,7 @@ def _finish(run:Run, stage_name:str, *names:str):
         path = save_model(checkpoint_folder(run.cfg)/name, run.model, run.cfg, run.backbones, stage_name)
         run.log.emit("checkpoint", stage=stage_name, step=0, path=path.name, best=True)
 
-# %% ../nbs/34_stages.ipynb #193063ef
+# %% ../nbs/34_stages.ipynb #d81ac831
 def _train_all(run:Run, stages:list, resume:bool):
     "All stages in order; with `resume`, from the newest step checkpoint on."
     cfg, folder = run.cfg, checkpoint_folder(run.cfg)
@@ -235,7 +236,8 @@ def _train_all(run:Run, stages:list, resume:bool):
     for i, stage in enumerate(stages[at:], at):
         _train_stage(run, stage, newest if i == at else None)
         last_of_half = i + 1 == len(stages) or stages[i + 1].name.split("_")[0] != stage.name.split("_")[0]
-        if last_of_half: _finish(run, stage.name, cfg.pretrain_best_model_filename if stage.name.startswith("pretrain") else cfg.finetune_best_model_filename)
+        best = cfg.pretrain_best_model_filename if stage.name.startswith("pretrain") else cfg.finetune_best_model_filename
+        if last_of_half: _finish(run, stage.name, best)
     _finish(run, stages[-1].name, cfg.handoff_best_model_filename)
 
 def _take_up_pretrained(run:Run):
@@ -256,7 +258,7 @@ def _speed_up(cfg:Config, model:LatentSummarizer, decoder:Decoder, device):
     if cfg.use_torch_compile:
         for m in (model.compression, model.middle, model.adapter): m.compile(mode=cfg.torch_compile_mode)
 
-# %% ../nbs/34_stages.ipynb #86edd243
+# %% ../nbs/34_stages.ipynb #e203cd57
 def _prepare(cfg:Config, folder:Path, log:EventLog, device, encoder, decoder) -> Run:
     "Caches and the model."
     caches = preprocess(cfg, encoder, decoder, lambda key, cache, seconds: log.emit("preprocess", source=key, rows=len(cache), seconds=round(seconds, 1)))

@@ -6,11 +6,12 @@
 __all__ = ['StageRows', 'epoch_batches', 'hash_seed', 'make_optimizers', 'lr_factor', 'Job', 'batch_weight', 'set_trainable',
            'Interrupted', 'stop_on_signal', 'Position', 'Trainer', 'step_files', 'check_same_training']
 
-# %% ../nbs/33_trainer.ipynb #f072e535
+# %% ../nbs/33_trainer.ipynb #3e5ab388
 import contextlib, math, signal, time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Optional
+from collections.abc import Callable
+from typing import Optional
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ from .decode import pad_labels
 from .events import EventLog
 from .runtime import CheckpointError, LatentSummError, autocast
 
-# %% ../nbs/33_trainer.ipynb #cf09f8af
+# %% ../nbs/33_trainer.ipynb #045508ce
 @dataclass
 class StageRows:
     "Rows of a stage: embeddings of the input, of the summary (where there is one), and target token ids (where needed)."
@@ -45,7 +46,7 @@ class StageRows:
         pick = lambda x: None if x is None else [x[i] for i in index]
         return StageRows(self.inputs[index], None if self.outputs is None else self.outputs[index], pick(self.targets), pick(self.ids))
 
-# %% ../nbs/33_trainer.ipynb #926ad2bd
+# %% ../nbs/33_trainer.ipynb #b9d81511
 def epoch_batches(
     rows:StageRows,
     batch_size:int,
@@ -65,7 +66,7 @@ def hash_seed(*parts) -> int:
     import hashlib
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
-# %% ../nbs/33_trainer.ipynb #9e99f036
+# %% ../nbs/33_trainer.ipynb #bad04f53
 _MUON_LARGEST = 700_000 # numbers in a matrix; larger ones go to AdamW
 
 def _kind(name:str, p:nn.Parameter, optimizer:str) -> str:
@@ -91,7 +92,7 @@ def lr_factor(step:int, steps:int, warmup:int) -> float:
     if step < warmup: return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
-# %% ../nbs/33_trainer.ipynb #2101c958
+# %% ../nbs/33_trainer.ipynb #5e196a57
 @dataclass
 class Job:
     "One stage as the trainer sees it."
@@ -116,7 +117,7 @@ def set_trainable(model:nn.Module, trains:tuple) -> list:
     for name, m in model.named_children(): m.train(name in trains)
     return [(n, p) for n, p in model.named_parameters() if chosen(n)]
 
-# %% ../nbs/33_trainer.ipynb #2407a320
+# %% ../nbs/33_trainer.ipynb #139969df
 class Interrupted(LatentSummError):
     "The run was stopped on request; its message says how to go on."
 
@@ -135,7 +136,7 @@ def stop_on_signal():
     finally:
         for s, h in before.items(): signal.signal(s, h)
 
-# %% ../nbs/33_trainer.ipynb #184d17f5
+# %% ../nbs/33_trainer.ipynb #e6dc58da
 @dataclass
 class Position:
     "Where a job stands: optimizer steps done, the epoch, batches done in it, and the best validation so far."
@@ -151,7 +152,7 @@ def _set_rng_state(state:dict):
     torch.set_rng_state(state["cpu"].cpu())
     if state["cuda"] and torch.cuda.is_available(): torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
 
-# %% ../nbs/33_trainer.ipynb #24133d34
+# %% ../nbs/33_trainer.ipynb #818cacbd
 class Trainer:
     "Trains one `Job`: `Trainer(job, cfg, device).run()`."
     def __init__(self,
@@ -171,10 +172,10 @@ class Trainer:
         self.steps = job.epochs * math.ceil(self.batches_per_epoch / cfg.gradient_accumulation_steps)
         self.best_weights, self.kept = None, []
 
-# %% ../nbs/33_trainer.ipynb #f1196605
+# %% ../nbs/33_trainer.ipynb #d250d7ec
 from fastcore.basics import patch
 
-# %% ../nbs/33_trainer.ipynb #7f3cac11
+# %% ../nbs/33_trainer.ipynb #8aeffdeb
 @patch
 def _backward(self:Trainer, batches:list) -> dict:
     "Accumulate the gradients of a window of batches; returns the mean of the loss and its parts."
@@ -205,7 +206,7 @@ def _check_finite(self:Trainer, parts:dict, window:list):
     raise LatentSummError(f"The loss became {parts['loss']} in {self.job.name} at step {self.at.step + 1}; nothing was changed by that step. Rows: {ids[:8]}"
                           f"{' ...' if len(ids) > 8 else ''}. Lower learning_rate ({self.cfg.learning_rate}) or look at these rows.")
 
-# %% ../nbs/33_trainer.ipynb #adcdde8b
+# %% ../nbs/33_trainer.ipynb #cbc91fc7
 @patch
 def _step(self:Trainer, window:list):
     "One optimizer step over `window`, a list of batches given as row numbers."
@@ -237,7 +238,7 @@ def validate(self:Trainer) -> dict:
     _set_rng_state(state)
     return {k: v / count for k, v in total.items()}
 
-# %% ../nbs/33_trainer.ipynb #f4ef336d
+# %% ../nbs/33_trainer.ipynb #8eb02e23
 @patch
 def _end_of_epoch(self:Trainer):
     "Validate, and remember the weights if they are the best so far."
@@ -265,7 +266,7 @@ def run(self:Trainer) -> nn.Module:
     self.log.emit("stage_end", stage=job.name, seconds=round(time.monotonic() - start, 1), best_loss=None if math.isinf(self.at.best) else self.at.best)
     return job.model
 
-# %% ../nbs/33_trainer.ipynb #3a89a1f5
+# %% ../nbs/33_trainer.ipynb #5da0237c
 _KEEP = 2
 
 def step_files(folder) -> list:
@@ -291,7 +292,7 @@ def _interrupt(self:Trainer):
     where = f" Everything is saved in {self.folder}; the same command with --resume goes on from here." if self.folder else ""
     raise Interrupted(f"Stopped in {self.job.name} at step {self.at.step} of {self.steps}.{where}")
 
-# %% ../nbs/33_trainer.ipynb #54691ca0
+# %% ../nbs/33_trainer.ipynb #6a2b4793
 def check_same_training(saved:dict, cfg:Config, path):
     "Raise `CheckpointError` naming every field of the training and model fingerprints that differs from the saved config."
     from latent_summ.config import fields_of
