@@ -395,7 +395,7 @@ def _disk(self:CacheWriter):
 @patch
 def finish(self:CacheWriter,
     extra:Optional[dict]=None, # more for the manifest, e.g. the report of the source
-) -> "Cache":
+): # a `Cache`
     "Write the last shard and the manifest; returns the cache, open."
     if self.buffer: self._flush()
     if not self.shards: raise CacheError(f"No rows were added to {self.folder}; an empty cache is of no use.")

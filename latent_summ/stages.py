@@ -85,10 +85,10 @@ class Stage:
 def stage_table(cfg:Config) -> list:
     "The stages that `cfg` runs, in order."
     learns = ("adapter",) + (() if cfg.freeze_encoder_compression_in_pipeline else ("compression",)) + (("stop_latent",) if cfg.use_stop_latent else ())
-    use_middle = cfg.adapter_pretrain_use_middle
+    stage_2 = dict(middle=cfg.adapter_pretrain_use_middle, readout=cfg.readout_weight, warmup=cfg.readout_warmup)
     table = [
         Stage("pretrain_middle", "1 pretrain middle: latents to the same latents", ("middle",), "texts", lambda *a: latents_loss(*a, same=True)),
-        Stage("pretrain_adapter", "2 pretrain adapter: latents back to the text", learns, "texts", lambda *a: text_loss(*a, middle=use_middle, readout=cfg.readout_weight, warmup=cfg.readout_warmup)),
+        Stage("pretrain_adapter", "2 pretrain adapter: latents back to the text", learns, "texts", lambda *a: text_loss(*a, **stage_2)),
         Stage("finetune_middle", "3 finetune middle: dialogue latents to summary latents", ("middle",), "pairs", latents_loss),
         Stage("finetune_adapter", "4 finetune adapter: summary latents to the summary", ("adapter",), "pairs", text_loss)]
     wanted = dict(pretrain=cfg.run_pretraining, finetune=cfg.run_finetuning)
@@ -111,7 +111,8 @@ def _joined(parts:list) -> StageRows:
 def stage_rows(cfg:Config, stage:Stage, caches:dict, split:str="train") -> Optional[StageRows]:
     "The rows of a stage's `split`, capped; None where there are none (a source without validation rows)."
     if stage.data == "pairs":
-        cap = min((c for c in (cfg.max_train_samples, getattr(cfg, f"{stage.name}_max_samples")) if c), default=None) if split == "train" else None
+        caps = (cfg.max_train_samples, getattr(cfg, f"{stage.name}_max_samples")) if split == "train" else ()
+        cap = min((c for c in caps if c), default=None)
         rows = _cached(caches[f"pairs/{split}"], outputs=stage.name == "finetune_middle")
         return rows.take(_draw(len(rows), cap, (cfg.seed, stage.name)))
     sources = ("wikitext", "arxiv", "english") if stage.name == "pretrain_middle" else ("wikitext", "arxiv")
