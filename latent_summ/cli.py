@@ -451,4 +451,6 @@ def status_of(words:list) -> int:
 
 def main(words:Optional[list]=None):
     "The `latent_summ` command; `words` instead of `sys.argv` in tests."
+    # oneDNN keeps a compiled kernel for each of the last 1,024 matrix shapes; batches of text have so many shapes that this alone takes gigabytes
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     sys.exit(status_of(sys.argv[1:] if words is None else list(words)))
