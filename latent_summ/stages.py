@@ -192,8 +192,9 @@ def load_model(path, cfg:Config, backbones:dict) -> LatentSummarizer:
 # %% ../nbs/34_stages.ipynb #841c4fc1
 def _only_built(cfg:Config):
     "Refuse, rather than ignore, what this version cannot run yet."
-    if cfg.pipeline_mode != "two_stage_scientific": raise ConfigError("pipeline_mode=legacy cannot be run by this version yet; use two_stage_scientific.")
-    if cfg.training_phase != "normal": raise ConfigError(f"training_phase={cfg.training_phase} cannot be run by this version yet; use normal.")
+    can = dict(pipeline_mode="two_stage_scientific", training_phase="normal", run_preprocessing=True, cache_use_embeddings_for_training=True)
+    for name, value in can.items():
+        if getattr(cfg, name) != value: raise ConfigError(f"{name}={getattr(cfg, name)} cannot be run by this version yet; use {value}.")
 
 def _new_model(cfg:Config, decoder:Decoder, caches:dict, device) -> LatentSummarizer:
     "The model, drawn from `seed`, with its normaliser fitted on the training cache."
