@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['SHARDS', 'SHARD_ROWS', 'FORMAT_VERSION', 'quantize_int8', 'dequantize_int8', 'fields_of_row', 'json_line', 'Shard',
            'JsonlShard', 'ArrowShard', 'line_offsets', 'load_offsets', 'fingerprint_hash', 'differences', 'folder_lock',
-           'CacheWriter', 'Cache']
+           'CacheWriter', 'Cache', 'nearest_cache', 'parse_part', 'part_rows', 'part_fingerprint', 'part_folder',
+           'find_parts', 'merge_parts']
 
 # %% ../nbs/13_cache.ipynb #d5b00c78
-import base64, contextlib, hashlib, json, os, re, socket
+import base64, contextlib, hashlib, json, os, re, shutil, socket
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -72,8 +73,10 @@ def json_line(
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 # %% ../nbs/13_cache.ipynb #a45547c5
-def _array64(text, f:dict) -> np.ndarray: # (vectors, dim)
-    return np.frombuffer(base64.b64decode(text), "<f4" if f["kind"] == "float32" else np.int8).reshape(f["shape"])
+def _between(line:bytes, name:str, opens:bytes, closes:bytes) -> bytes:
+    "The value of a key in a line of JSON, which begins with `opens` and ends before `closes`."
+    start = line.index(b'"' + name.encode() + b'"' + opens) + len(name) + 2 + len(opens)
+    return line[start:line.index(closes, start)]
 
 def _values(shard, name:str, pattern:bytes) -> list:
     "The raw bytes of one field in every row of a jsonl shard."
@@ -83,8 +86,13 @@ def _values(shard, name:str, pattern:bytes) -> list:
 
 class Shard:
     "Some rows of a cache in one file; a subclass knows the format."
-    def __init__(self, path, fields:dict, rows:int): self.path, self.fields, self.rows = Path(path), fields, rows
-    def __reduce__(self): return type(self), (self.path, self.fields, self.rows) # a loader process maps the file itself
+    def __init__(self, path, fields:dict, rows:int, index:bool=True): self.path, self.fields, self.rows, self.index = Path(path), fields, rows, index
+
+    @cached_property
+    def mapped(self):
+        "The file's bytes as a `pyarrow.Buffer`, mapped and not read; the file itself is closed again, so that a thousand shards need no thousand open files."
+        import pyarrow as pa
+        with pa.memory_map(str(self.path)) as f: return f.read_buffer()
 
 # %% ../nbs/13_cache.ipynb #266409f6
 class JsonlShard(Shard):
@@ -93,15 +101,22 @@ class JsonlShard(Shard):
     def write(f, rows:list, fields:dict): f.writelines(json_line(row, fields) for row in rows)
 
     @cached_property
-    def data(self) -> np.ndarray: return np.memmap(self.path, dtype=np.uint8, mode="r")
+    def data(self) -> np.ndarray: return np.frombuffer(self.mapped, np.uint8)
 
-    def row(self, i:int, offsets) -> dict:
-        "Row `i` as it is stored, arrays as arrays."
-        row = json.loads(bytes(self.data[offsets[i]:offsets[i + 1]]))
-        for name, f in self.fields.items():
-            if "shape" in f: row[name] = _array64(row[name], f)
-            if f["kind"] == "int8": row[f"{name}_scale"] = np.frombuffer(base64.b64decode(row[f"{name}_scale"]), "<f4").reshape(-1, 1)
-        return row
+    @cached_property
+    def offsets(self) -> np.ndarray: return load_offsets(self.path.with_name(self.path.name.replace("rows-", "offsets-")).with_suffix(".bin"), self, self.index)
+
+    def line(self, i:int) -> bytes: return memoryview(self.mapped)[self.offsets[i]:self.offsets[i + 1]].tobytes()
+
+    def pick(self, name:str, rows:list): # (values (n, vectors, dim), scale (n, vectors, 1) or None), or a list of lists or texts
+        "One field of some rows as it is stored; the other fields are not parsed."
+        f, lines = self.fields[name], [self.line(i) for i in rows]
+        if f["kind"] == "text": return [json.loads(line)[name] for line in lines]
+        if f["kind"] == "ints": return [json.loads(_between(line, name, b":", b"]") + b"]") for line in lines]
+        array = lambda name, dtype: np.frombuffer(b"".join(base64.b64decode(_between(line, name, b':"', b'"')) for line in lines), dtype)
+        shape = (len(rows), *f["shape"])
+        if f["kind"] == "float32": return array(name, "<f4").reshape(shape), None
+        return array(name, np.int8).reshape(shape), array(f"{name}_scale", "<f4").reshape(*shape[:2], 1)
 
     def arrays(self, name:str) -> tuple: # values (rows, vectors, dim), scale (rows, vectors, 1) or None
         "A vector field of all rows, as stored."
@@ -111,6 +126,8 @@ class JsonlShard(Shard):
         return np.frombuffer(join(name), np.int8).reshape(shape), np.frombuffer(join(f"{name}_scale"), "<f4").reshape(*shape[:2], 1)
 
     def lists(self, name:str) -> list: return [[int(t) for t in v.split(b",")] if v else [] for v in _values(self, name, rb"\[([0-9,-]*)\]")]
+
+    def lengths(self, name:str) -> np.ndarray: return np.array([v.count(b",") + 1 if v else 0 for v in _values(self, name, rb"\[([0-9,-]*)\]")], np.int64)
 
     def texts(self, name:str) -> list: return [json.loads(v) for v in _values(self, name, rb'("(?:[^"\\]|\\.)*")')]
 
@@ -147,31 +164,40 @@ class ArrowShard(Shard):
     @cached_property
     def table(self):
         import pyarrow as pa
-        return pa.ipc.open_stream(pa.memory_map(str(self.path))).read_all()
+        return pa.ipc.open_stream(self.mapped).read_all()
+
+    @cached_property
+    def columns(self) -> dict: # name -> (values, scale or None), (numbers, offsets), or an Arrow column of texts
+        "Every field as arrays that are views of the file."
+        return {name: self._column(name, f) for name, f in self.fields.items()}
 
     def _numbers(self, name:str, depth:int) -> np.ndarray: # the flat numbers below `depth` levels of lists, not copied
         column = self.table[name].chunk(0)
         for _ in range(depth): column = column.flatten()
         return column.to_numpy(zero_copy_only=True)
 
-    def arrays(self, name:str) -> tuple:
-        "A vector field of all rows, as stored; a view of the file."
-        f = self.fields[name]
+    def _column(self, name:str, f:dict):
+        if f["kind"] == "text": return self.table[name].chunk(0)
+        if f["kind"] == "ints": return self._numbers(name, 1), self.table[name].chunk(0).offsets.to_numpy().tolist()
         shape = (self.rows, *f["shape"])
         return self._numbers(name, 2).reshape(shape), self._numbers(f"{name}_scale", 1).reshape(*shape[:2], 1) if f["kind"] == "int8" else None
 
-    def lists(self, name:str) -> list: return self.table[name].to_pylist()
-    texts = lists
+    def pick(self, name:str, rows:list):
+        "One field of some rows as it is stored."
+        kind, column = self.fields[name]["kind"], self.columns[name]
+        if kind == "text": return [column[i].as_py() for i in rows]
+        numbers, at = column
+        if kind == "ints": return [numbers[at[i]:at[i + 1]].tolist() for i in rows]
+        return numbers.take(rows, axis=0), None if at is None else at.take(rows, axis=0)
 
-# %% ../nbs/13_cache.ipynb #425ddad6
-@patch
-def row(self:ArrowShard, i:int, offsets=None) -> dict:
-    "Row `i` as it is stored, arrays as arrays."
-    row = {k: self.table[k][i].as_py() for k, f in self.fields.items() if "shape" not in f}
-    for name in (k for k, f in self.fields.items() if "shape" in f):
-        values, scale = self.arrays(name)
-        row |= {name: values[i]} if scale is None else {name: values[i], f"{name}_scale": scale[i]}
-    return row
+    def arrays(self, name:str) -> tuple: return self.columns[name]
+    def lists(self, name:str) -> list:
+        numbers, at = self.columns[name]
+        numbers = numbers.tolist()
+        return [numbers[a:b] for a, b in zip(at, at[1:])]
+
+    def lengths(self, name:str) -> np.ndarray: return np.diff(np.array(self.columns[name][1], np.int64))
+    def texts(self, name:str) -> list: return self.table[name].to_pylist()
 
 SHARDS = {"jsonl": JsonlShard, "arrow": ArrowShard}
 
@@ -371,12 +397,16 @@ def _flush(self:CacheWriter):
     path = self._path(k)
     with self._disk():
         with atomic_write(path) as f: shard.write(f, self.buffer, self.fields)
-        if self.offsets:
-            data = np.fromfile(path, np.uint8)
-            with atomic_write(self._path(k, "offsets")) as f: f.write(line_offsets(data).tobytes())
+        self._write_offsets(k)
         entry = dict(name=path.name, rows=len(self.buffer), bytes=path.stat().st_size, sha256=sha256_file(path), counts=dict(self.counts))
     self.shards.append(entry); self.buffer, self.counts = [], Counter()
     self._save("partial.json")
+
+@patch
+def _write_offsets(self:CacheWriter, k:int):
+    "Put the index of shard `k` on disk, if there shall be one."
+    if not self.offsets: return
+    with atomic_write(self._path(k, "offsets")) as f: f.write(line_offsets(np.fromfile(self._path(k), np.uint8)).tobytes())
 
 @patch
 def _save(self:CacheWriter, name:str, **extra):
@@ -410,9 +440,10 @@ class Cache:
     def __init__(self, folder, manifest:dict):
         self.folder, self.manifest, self.fields = Path(folder), manifest, manifest["fields"]
         kind = SHARDS[manifest["format"]]
-        self.shards = [kind(self.folder / s["name"], self.fields, s["rows"]) for s in manifest["shards"]]
-        self.starts, self._index = np.cumsum([0] + [s.rows for s in self.shards]), {}
+        self.shards = [kind(self.folder / s["name"], self.fields, s["rows"], manifest.get("offsets", False)) for s in manifest["shards"]]
+        self.starts = np.cumsum([0] + [s.rows for s in self.shards])
 
+    def __reduce__(self): return type(self), (self.folder, self.manifest) # a loader process opens the files itself
     def __len__(self): return int(self.starts[-1])
     def __repr__(self): return f"Cache({str(self.folder)!r}, {len(self):,} rows: {', '.join(self.fields)})"
 
@@ -440,22 +471,54 @@ def _no_manifest(folder:Path) -> str:
     if partial: return f"{folder} is unfinished ({partial['rows']:,} rows so far). The command that began it goes on from there."
     return f"There is no cache in {folder}. `latent_summ cache` makes one."
 
+def nearest_cache(
+    folders, # that may hold finished caches
+    fingerprint:dict, # what is wanted
+) -> Optional[tuple]: # (folder, sentences that say what differs)
+    "The finished cache whose fingerprint differs least, or None when there is no cache at all."
+    states = ((Path(folder), _read_state(Path(folder) / "manifest.json")[0]) for folder in folders)
+    found = [(folder, differences(state["fingerprint"], fingerprint)) for folder, state in states if state]
+    return min(found, key=lambda f: len(f[1]), default=None)
+
 # %% ../nbs/13_cache.ipynb #0b4d14fb
 @patch
 def __getitem__(self:Cache, i:int) -> dict:
     "Row `i`: text and lists as they are, vectors as float32 (vectors, dim)."
-    if not -len(self) <= i < len(self): raise IndexError(f"row {i} of a cache with {len(self)} rows")
-    i %= len(self)
-    k = int(np.searchsorted(self.starts, i, side="right")) - 1
-    row = self.shards[k].row(i - int(self.starts[k]), self._offsets(k))
-    for name in [n for n, f in self.fields.items() if f["kind"] == "int8"]: row[name] = dequantize_int8(row[name], row.pop(f"{name}_scale"))
-    return row
+    return {name: values[0] for name, values in self.take([i], tuple(self.fields)).items()}
 
 @patch
-def _offsets(self:Cache, k:int):
-    if self.manifest["format"] != "jsonl": return None
-    if k not in self._index: self._index[k] = load_offsets(self.folder / f"offsets-{k:05d}.bin", self.shards[k], self.manifest["offsets"])
-    return self._index[k]
+def take(self:Cache,
+    index, # row numbers, in any order, with repeats if you like
+    fields:tuple=("embedding",),
+) -> dict: # field -> float32 (rows, vectors, dim), list of lists, or list of texts
+    "Some fields of some rows, read from the mapped files. Raises `IndexError` for a row that is not there."
+    index, n = np.asarray(index, dtype=np.int64).reshape(-1), len(self)
+    if len(index) and not -n <= index.min() <= index.max() < n: raise IndexError(f"rows {index.min()} to {index.max()} of a cache with {n} rows")
+    index = index % n
+    shard = np.searchsorted(self.starts, index, side="right") - 1
+    groups = [(k, at := np.flatnonzero(shard == k), index[at] - self.starts[k]) for k in set(shard.tolist())]
+    return {name: self._take(name, groups, len(index)) for name in fields}
+
+# %% ../nbs/13_cache.ipynb #37562d20
+@patch
+def _take(self:Cache, name:str, groups:list, n:int):
+    "One field of `n` rows; a group is a shard's number, places in the result, and rows in the shard."
+    f = self._field(name, "int8", "float32", "ints", "text")
+    if "shape" not in f: return _placed(groups, [self.shards[k].pick(name, rows.tolist()) for k, _, rows in groups], n)
+    values = np.empty((n, *f["shape"]), np.int8 if f["kind"] == "int8" else np.float32)
+    scale = np.empty((n, f["shape"][0], 1), np.float32) if f["kind"] == "int8" else None
+    for k, at, rows in groups:
+        values[at], own = self.shards[k].pick(name, rows)
+        if scale is not None: scale[at] = own
+    return values if scale is None else dequantize_int8(values, scale)
+
+def _placed(groups:list, picked:list, n:int) -> list:
+    "Values of all groups, each in its place."
+    if len(groups) == 1: return picked[0]
+    out = [None] * n
+    for (_, at, _), values in zip(groups, picked):
+        for i, v in zip(at.tolist(), values): out[i] = v
+    return out
 
 # %% ../nbs/13_cache.ipynb #b4130e0a
 @patch
@@ -482,6 +545,12 @@ def targets(self:Cache, field:str="target_ids") -> list: # of lists of token ids
     return [row for s in self.shards for row in s.lists(field)]
 
 @patch
+def lengths(self:Cache, field:str="target_ids") -> np.ndarray: # int64 (rows,)
+    "How long the lists of a field are; one shard at a time is in memory."
+    self._field(field, "ints")
+    return np.concatenate([s.lengths(field) for s in self.shards])
+
+@patch
 def texts(self:Cache, field:str) -> list:
     "A text field of all rows, in order."
     self._field(field, "text")
@@ -498,3 +567,101 @@ def _field(self:Cache, name:str, *kinds) -> dict:
     if f is None or f["kind"] not in kinds:
         raise CacheError(f"{self.folder} keeps no {' or '.join(kinds)} field {name!r}; it keeps {', '.join(self.fields)}. The cache_store_* parameters choose.")
     return f
+
+# %% ../nbs/13_cache.ipynb #e50c1b2d
+def parse_part(
+    text:str, # e.g. `2/8`
+) -> tuple: # (i, n), 1 <= i <= n
+    "Read `i/n`; raises `CacheError` for anything else."
+    m = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text.strip())
+    if not m or int(m[1]) > int(m[2]): raise CacheError(f"A slice is written i/n with 1 <= i <= n, such as 1/8 for the first of eight; got {text!r}.")
+    return int(m[1]), int(m[2])
+
+def part_rows(
+    rows:int, # of the whole cache
+    part:tuple, # (i, n)
+    shard_rows:int=SHARD_ROWS,
+) -> tuple: # (first, last), last not included; equal when the slice is empty
+    "The rows of slice `i` of `n`: whole shards, spread evenly."
+    (i, n), shards = part, -(-rows // shard_rows)
+    return tuple(min(k * shards // n * shard_rows, rows) for k in (i - 1, i))
+
+def part_fingerprint(fingerprint:dict, rows:int, part:tuple, shard_rows:int=SHARD_ROWS) -> dict:
+    "The fingerprint of a slice: the whole one's, and which slice it is."
+    return fingerprint | {"part": dict(part=f"{part[0]}/{part[1]}", rows=list(part_rows(rows, part, shard_rows)), of=rows)}
+
+def part_folder(folder, part:tuple) -> Path: return Path(f"{folder}.part-{part[0]}-of-{part[1]}")
+
+# %% ../nbs/13_cache.ipynb #1ed7e5ff
+@patch
+def adopt(self:CacheWriter,
+    cache:Cache, # a finished one with the same fields, in the same format
+):
+    "Take over the shards of another cache, after checking their bytes. Raises `CacheError`."
+    self.fields = self.fields or cache.fields
+    if differ := differences(self.fields, cache.fields): raise CacheError(f"{cache.folder} holds other fields: {'; '.join(differ)}.")
+    for entry in cache.manifest["shards"]:
+        if problem := _shard_problem(cache.folder, entry): raise CacheError(f"{cache.folder / entry['name']} {problem}. Copy or make this part again.")
+        k = len(self.shards)
+        with self._disk():
+            _link_or_copy(cache.folder / entry["name"], self._path(k))
+            self._write_offsets(k)
+        self.shards.append(entry | {"name": self._path(k).name})
+    self._save("partial.json")
+
+def _link_or_copy(source:Path, path:Path):
+    "The same bytes under another name."
+    try: os.link(source, path)
+    except OSError: # another disk, or a file system without links
+        with atomic_write(path) as out, open(source, "rb") as f: shutil.copyfileobj(f, out, 1 << 20)
+
+# %% ../nbs/13_cache.ipynb #c59af7fc
+_PART = re.compile(r"(.+)\.part-(\d+)-of-(\d+)")
+
+def find_parts(
+    folders, # cache folders, or single slices
+) -> dict: # name of the cache -> folders of its slices
+    "All slices in some folders."
+    found = {}
+    for folder in map(Path, folders):
+        here = [folder] if _PART.fullmatch(folder.name) else sorted(folder.glob("*.part-*-of-*"))
+        for p in here: found.setdefault(_PART.fullmatch(p.name)[1], []).append(p)
+    return found
+
+def _in_order(name:str, parts:list) -> list:
+    "Slices by their first row; raises `CacheError` unless they are all of one cache, each once."
+    whole = lambda c: c.manifest["fingerprint"] | {"part": c.manifest["fingerprint"]["part"]["of"]}
+    for c in parts[1:]:
+        if differ := differences(whole(parts[0]), whole(c)): raise CacheError(f"{parts[0].folder} and {c.folder} are not of one cache: {'; '.join(differ)}.")
+    ranges = {c: c.manifest["fingerprint"]["part"] for c in parts}
+    parts, at, total = sorted(parts, key=lambda c: ranges[c]["rows"]), 0, ranges[parts[0]]["of"]
+    for c in parts:
+        first, last = ranges[c]["rows"]
+        if first < at: raise CacheError(f"{c.folder} holds rows {first:,} to {last:,} of {name}, which another part holds too. Move one of the two away.")
+        if first > at: break
+        at = last
+    if at < total:
+        have = ", ".join(ranges[c]["part"] for c in parts)
+        raise CacheError(f"{name} lacks its rows from {at:,} on ({total:,} in all; there are the parts {have}). Make what is missing with `latent_summ cache --shard i/n`.")
+    return parts
+
+# %% ../nbs/13_cache.ipynb #b32be91e
+def merge_parts(
+    into, # the cache folder to join them in (`preprocess_cache_dir`)
+    folders=(), # where the slices lie (none: in `into`)
+) -> list: # of `Cache`
+    "Join all slices; raises `CacheError` when some are missing, damaged or not of one cache. The slices stay."
+    found = find_parts(folders or [into])
+    if not found: raise CacheError(f"There are no parts in {', '.join(map(str, folders or [into]))}. `latent_summ cache --shard i/n` makes them.")
+    return [_merge(Path(into) / name, [Cache.open(p, verify=False) for p in parts]) for name, parts in found.items()]
+
+def _merge(folder:Path, parts:list) -> Cache:
+    parts = _in_order(folder.name, parts)
+    first = parts[0].manifest
+    fingerprint = {k: v for k, v in first["fingerprint"].items() if k != "part"}
+    if (folder / "manifest.json").exists(): return Cache.open(folder, fingerprint)
+    with CacheWriter(folder, fingerprint, overwrite=True, format=first["format"], offsets=first["offsets"]) as writer:
+        for part in parts: writer.adopt(part)
+        return writer.finish({k: v for k, v in first.items() if k not in _OWN})
+
+_OWN = {"version", "format", "rows", "fingerprint", "fields", "shards", "counts", "offsets", "seal"} # what each manifest has of its own; the rest tells of the source

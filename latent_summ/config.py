@@ -11,7 +11,7 @@ __all__ = ['SECTIONS', 'REFERENCE_SECTIONS', 'PRESETS', 'STAGES', 'LatentSummErr
            'read_json', 'fields_of']
 
 # %% ../nbs/00_config.ipynb #9e6c049f
-import dataclasses, difflib, hashlib, json, math, os, typing
+import dataclasses, difflib, hashlib, json, math, os, re, typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -36,14 +36,16 @@ def par(
     gt:Optional[float]=None, # value must be larger than this
     le:Optional[float]=None, # largest allowed value
     lt:Optional[float]=None, # value must be smaller than this
+    form:str="", # a regular expression that a text must match as a whole
+    means:str="", # what `form` says, in words
 ):
     "A dataclass field whose help, choices and bounds are metadata."
-    meta = dict(help=help, affects=tuple(affects.split()), choices=tuple(choices), ge=ge, gt=gt, le=le, lt=lt)
+    meta = dict(help=help, affects=tuple(affects.split()), choices=tuple(choices), ge=ge, gt=gt, le=le, lt=lt, form=form, means=means)
     return dataclasses.field(default=default, metadata=meta)
 
 # %% ../nbs/00_config.ipynb #6dc1067b
 def _nearest(name:str, names) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    near = [n for n in names if len(name) > 2 and n.startswith(name)][:1] or difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f" Perhaps you meant {near[0]!r}?" if near else ""
 
 def _base_type(annotation) -> tuple:
@@ -61,21 +63,33 @@ def _in_bounds(value, meta) -> bool:
                 or (meta["le"] is not None and value > meta["le"]) or (meta["lt"] is not None and value >= meta["lt"]))
 
 # %% ../nbs/00_config.ipynb #ed4c3897
+def _check_text(field:dataclasses.Field, value:str):
+    "Text must be storable anywhere (no NUL, no half of a surrogate pair), and of the field's form."
+    meta = field.metadata
+    if "\0" in value or not value.isascii() and any(0xD800 <= ord(c) <= 0xDFFF for c in value):
+        raise ConfigError(f"{field.name} must be text without NUL or lone surrogates, got {value!r}.")
+    if meta["choices"] and value not in meta["choices"]:
+        raise ConfigError(f"{field.name} must be one of {', '.join(meta['choices'])}; got {value!r}.{_nearest(value, meta['choices'])}")
+    if meta["form"] and not re.fullmatch(meta["form"], value): raise ConfigError(f"{field.name} must be {meta['means']}, got {value!r}.")
+
+def _check_number(field:dataclasses.Field, value, optional:bool):
+    "Numbers must be finite, fit in 64 bits and lie within the field's bounds."
+    if isinstance(value, float) and not math.isfinite(value): raise ConfigError(f"{field.name} must be a finite number, got {value!r}.")
+    if isinstance(value, int) and abs(value) >= 2**63: raise ConfigError(f"{field.name} must be a finite number below 2**63, got one of {value.bit_length()} bits.")
+    if not _in_bounds(value, field.metadata): raise ConfigError(f"{field.name} must be {_bounds_text(field.metadata)}{' or None' if optional else ''}, got {value!r}.")
+
 def check_value(
     field:dataclasses.Field, # a field made by `par`
     value, # the value somebody wants to give it
 ): # the value as it will be stored (an int for a float field becomes a float)
-    "Check one value against its field's type, choices and bounds; raises `ConfigError` naming all of them."
+    "Check one value against its field's type, choices, bounds and form; raises `ConfigError` naming all of them."
     kind, optional = _base_type(field.type)
-    meta, allowed = field.metadata, kind.__name__ + (" or None" if optional else "")
     if value is None and optional: return value
-    if kind is float and type(value) is int: value = float(value)
-    if type(value) is not kind: raise ConfigError(f"{field.name} must be {allowed}, got {value!r} ({type(value).__name__}).")
-    if kind is float and not math.isfinite(value): raise ConfigError(f"{field.name} must be a finite number, got {value!r}.")
-    if meta["choices"] and value not in meta["choices"]:
-        near = _nearest(value, meta["choices"]) if kind is str else ""
-        raise ConfigError(f"{field.name} must be one of {', '.join(map(str, meta['choices']))}; got {value!r}.{near}")
-    if not _in_bounds(value, meta): raise ConfigError(f"{field.name} must be {_bounds_text(meta)}{' or None' if optional else ''}, got {value!r}.")
+    if kind is float and type(value) is int and abs(value) < 2**63: value = float(value)
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ConfigError(f"{field.name} must be {kind.__name__}{' or None' if optional else ''}, got {value!r} ({type(value).__name__}).")
+    if kind is str: _check_text(field, value)
+    elif kind is not bool: _check_number(field, value, optional)
     return value
 
 # %% ../nbs/00_config.ipynb #6ea06d56
@@ -105,7 +119,7 @@ class ModelDimensions(Section):
     adapter_num_heads: int = par(4, "Attention heads in the prefix adapter; must divide gpt2_hidden_dim", ge=1, affects="model")
     adapter_dropout: float = par(0.1, "Dropout in the prefix adapter while training", ge=0, lt=1, affects="training")
     adapter_use_rope: bool = par(True, "Rotary positions on the latents the adapter attends to; needs an even head size", affects="model")
-    num_encoder_unfrozen_layers: int = par(2, "Top encoder layers trained in legacy mode and in phase2", ge=0, affects="training")
+    num_encoder_unfrozen_layers: int = par(2, "Top encoder layers (and its final norm) trained in legacy mode and in phase2; 0: none", ge=0, affects="model training")
 
 # %% ../nbs/00_config.ipynb #b841a3d7
 @dataclass
@@ -116,7 +130,7 @@ class TrainingHyperparameters(Section):
     gradient_accumulation_steps: int = par(3, "Batches per optimizer step, weighted by their tokens", ge=1, affects="training")
     max_seq_len: int = par(512, "Longest input in encoder tokens; longer texts are cut, and counted", ge=16, affects="cache training")
     max_target_len: int = par(256, "Longest target in decoder tokens, end token included", ge=2, affects="cache training")
-    num_workers: int = par(4, "Loader processes, used when a stage's rows do not fit in memory", ge=0)
+    num_workers: int = par(4, "Loader processes, used when a stage's rows exceed rows_in_memory_gb", ge=0)
     prefetch_factor: int = par(4, "Batches each loader process keeps ready", ge=1)
     num_epochs: int = par(50, "Epochs of the legacy pipeline and of the diagnostic phases", ge=1, affects="training")
     warmup_steps: int = par(200, "Optimizer steps of linear warmup in each stage (at most half of the stage)", ge=0, affects="training")
@@ -132,7 +146,8 @@ class ModelNames(Section):
 @dataclass
 class DeviceAndOptimization(Section):
     "Device and Optimization"
-    device: str = par("cuda", "Where to compute: cuda, cuda:1, mps or cpu; without that device the CPU is used and it is said once")
+    device: str = par("cuda", "Where to compute: cuda, cuda:1, mps or cpu; without that device the CPU is used and it is said once",
+                      form=r"cuda(:\d+)?|mps|cpu", means="cuda, cuda:N, mps or cpu")
     use_fp16: bool = par(True, "Allow fp16 autocast on a GPU without bf16 (Gemma itself then stays in fp32: its activations overflow)", affects="training")
     use_bf16: bool = par(True, "Allow bf16 autocast where the hardware has it; wins over use_fp16", affects="training")
     use_gradient_checkpointing: bool = par(True, "Recompute decoder activations in the backward pass on a GPU: less memory, more time")
@@ -152,14 +167,16 @@ class AttentionAndNormalization(Section):
     rope_base: int = par(10000, "RoPE base frequency in middle and adapter", ge=2, affects="model")
 
 # %% ../nbs/00_config.ipynb #1d127549
+_FILE = r"[^/\\\\]+\.pt"
+
 @dataclass
 class Checkpointing(Section):
     "Checkpointing"
-    checkpoint_dir: str = par("checkpoints", "Folder for checkpoints; a relative one lies inside run_dir")
+    checkpoint_dir: str = par("checkpoints", "Folder for checkpoints; a relative one lies inside run_dir", form=r".*\S.*", means="a folder's name")
     save_every: int = par(500, "Optimizer steps between saves", ge=1)
-    pretrain_best_model_filename: str = par("best_model_pretrain.pt", "Best model of stages 1-2")
-    finetune_best_model_filename: str = par("best_model_finetune.pt", "Best model of stages 3-4")
-    handoff_best_model_filename: str = par("best_model.pt", "Final model: what inference loads")
+    pretrain_best_model_filename: str = par("best_model_pretrain.pt", "Best model of stages 1-2", form=_FILE, means="a file name without folders, ending in .pt")
+    finetune_best_model_filename: str = par("best_model_finetune.pt", "Best model of stages 3-4", form=_FILE, means="a file name without folders, ending in .pt")
+    handoff_best_model_filename: str = par("best_model.pt", "Final model: what inference loads", form=_FILE, means="a file name without folders, ending in .pt")
 
 @dataclass
 class Inference(Section):
@@ -200,7 +217,7 @@ class Datasets(Section):
 @dataclass
 class Caching(Section):
     "Caching"
-    preprocess_cache_dir: str = par("cache/preprocessed", "Where embeddings and targets are kept")
+    preprocess_cache_dir: str = par("cache/preprocessed", "Where embeddings and targets are kept", form=r".*\S.*", means="a folder's name")
     preprocess_format: str = par("jsonl", "Cache format", choices=("jsonl", "arrow"), affects="cache")
     skip_preprocessing_if_cached: bool = par(True, "Reuse a cache whose fingerprint matches (else embed again)")
     preprocess_batch_size: int = par(32, "Most texts in one encoder batch", ge=1)
@@ -215,7 +232,7 @@ class CacheFieldControls(Section):
     cache_store_target_ids: bool = par(True, "Keep the decoder's target ids, end token included", affects="cache")
     cache_store_target_attention_mask: bool = par(True, "Keep the mask of the target ids", affects="cache")
     cache_store_embeddings_int8: bool = par(True, "Keep embeddings as int8 with one scale per vector (else float32)", affects="cache")
-    cache_use_embeddings_for_training: bool = par(True, "Train from cached embeddings (else run the frozen encoder in every epoch)", affects="training")
+    cache_use_embeddings_for_training: bool = par(True, "Train from cached embeddings (else no cache is made and the frozen encoder runs in every epoch)", affects="training")
     cache_write_offsets_index: bool = par(True, "Write the byte offset of each row, for random access")
 
 # %% ../nbs/00_config.ipynb #4c39e0fa
@@ -224,7 +241,7 @@ class PipelineControl(Section):
     "Pipeline Control"
     pipeline_mode: str = par("two_stage_scientific", "two_stage_scientific: the four stages; legacy: end to end with the MLP middle",
                              choices=("two_stage_scientific", "legacy"), affects="model training")
-    run_preprocessing: bool = par(True, "Fill the cache before training")
+    run_preprocessing: bool = par(True, "Fill the cache before training (False: only use what is there; what is missing is an error)")
     run_pretraining: bool = par(True, "Run stages 1-2")
     run_finetuning: bool = par(True, "Run stages 3-4")
     freeze_encoder_compression_in_pipeline: bool = par(True, "Keep the compression head as drawn (False: it learns in stage 2 and is frozen after)", affects="training")
@@ -273,8 +290,9 @@ class LossWeights(Section):
 @dataclass
 class DiagnosticModes(Section):
     "Diagnostic Modes"
-    training_phase: str = par("normal", "normal; phase1: decoder alignment only; phase2: encoder training; phase3: middle model only",
-                              choices=("normal", "phase1", "phase2", "phase3"), affects="training")
+    training_phase: str = par("normal", "normal; or one part alone, with a verdict: phase1 adapter (a text from its latents), phase2 encoder side (the same), "
+                              "phase3 middle (dialogue to summary latents)",
+                              choices=("normal", "phase1", "phase2", "phase3"), affects="model training")
 
 # %% ../nbs/00_config.ipynb #7fbcc1c5
 @dataclass
@@ -298,18 +316,22 @@ class Optimization(Section):
     contrastive_temperature: float = par(0.1, "Temperature of the contrastive loss", gt=0, affects="training")
     readout_weight: float = par(0.0, "Weight of the readout loss in stage 2: prefix slot k must look like target token k", ge=0, affects="training")
     readout_warmup: float = par(0.0, "Share of stage 2 that trains on the readout loss alone, without running the decoder", ge=0, lt=1, affects="training")
+    keep_checkpoints: int = par(2, "Step checkpoints kept of a stage, the newest ones", ge=1)
+    rows_in_memory_gb: float = par(4.0, "Rows of a stage above this size are read from the cache while training, by num_workers processes (0: always)", ge=0)
     stop_rows: int = par(2, "Stop-latent rows added to each batch of stages 3 and 4 while use_stop_latent", ge=0, affects="training")
     seed: int = par(42, "Seed of initialisation, shuffling and dropout", ge=0, affects="training")
 
 @dataclass
 class Sources(Section):
-    "Sources (beyond the reference)"
+    "Sources and runs (beyond the reference)"
     text_column: Optional[str] = par(None, "Column with the text of pretraining sources (None: probe the usual names)", affects="cache")
     dialogue_column: Optional[str] = par(None, "Column with the dialogue (None: dialogue)", affects="cache")
     summary_column: Optional[str] = par(None, "Column with the summary (None: summary)", affects="cache")
     max_eval_samples: Optional[int] = par(None, "Cap on validation and test rows (None: all)", ge=1)
     messenger_rows: int = par(16000, "Training rows of the built-in messenger corpus", ge=1, affects="cache")
-    run_dir: str = par("runs/latest", "Folder of this run: config, events, checkpoints, report")
+    trackers: str = par("", "Also send the events to: tensorboard, trackio, or both with a comma; empty for none", means="tensorboard, trackio, both with a comma, or empty",
+                        form=r"((tensorboard|trackio)(,(tensorboard|trackio))?)?")
+    run_dir: str = par("runs/latest", "Folder of this run: config, events, checkpoints, report", form=r".*\S.*", means="a folder's name")
 
 # %% ../nbs/00_config.ipynb #90365344
 def _divides(cfg, heads:str, width:str, rope_fields:tuple) -> list:
@@ -340,9 +362,18 @@ SECTIONS = (ModelDimensions, TrainingHyperparameters, ModelNames, DeviceAndOptim
             PerDatasetCaps, LossWeights, DiagnosticModes, Bottleneck, Optimization, Sources)
 REFERENCE_SECTIONS = SECTIONS[:-3]
 
+def _check_names(given, where:str=""):
+    names = Config.__dataclass_fields__
+    for k in given:
+        if k not in names: raise ConfigError(f"{where}unknown parameter {k!r}.{_nearest(k, names)} See `latent_summ config show` for all of them.")
+
 @dataclass
 class Config(*reversed(SECTIONS)):
     "Every parameter of the package. `Config()` equals the reference; see `Config.preset` for others."
+    def __new__(cls, *_, **given):
+        _check_names(given)
+        return super().__new__(cls)
+
     def __post_init__(self): self.validate()
 
     def validate(self):
@@ -352,11 +383,6 @@ class Config(*reversed(SECTIONS)):
         return self
 
 # %% ../nbs/00_config.ipynb #e9d980a9
-def _check_names(given, where:str=""):
-    names = Config.__dataclass_fields__
-    for k in given:
-        if k not in names: raise ConfigError(f"{where}unknown parameter {k!r}.{_nearest(k, names)} See `latent_summ config show` for all of them.")
-
 @patch
 def override(self:Config, **changes) -> Config:
     "A copy of this config with `changes`, checked as a whole."
@@ -389,7 +415,7 @@ PRESETS = {
 @patch(cls_method=True)
 def preset(cls:Config, name:str) -> Config:
     "A named starting point: `reference`, `mini` or `mini-reference`."
-    if name not in PRESETS: raise ConfigError(f"Unknown preset {name!r}; there are {', '.join(PRESETS)}.{_nearest(name, PRESETS)}")
+    if not isinstance(name, str) or name not in PRESETS: raise ConfigError(f"Unknown preset {name!r}; there are {', '.join(PRESETS)}.{_nearest(str(name), PRESETS)}")
     return cls(**PRESETS[name])
 
 # %% ../nbs/00_config.ipynb #50ba9308
@@ -405,12 +431,16 @@ def _no_constant(name): raise ConfigError(f"{name} is not a usable number")
 def read_json(path) -> dict:
     "The JSON object in `path`, or a `ConfigError` that names the file and what is wrong with it."
     path = Path(path)
-    try: values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    except OSError as e: raise ConfigError(f"Cannot read the config file {path}: {e.strerror}. Write one with `latent_summ config save {path}`.") from e
+    try: text = path.read_text(encoding="utf-8-sig") # some editors begin a file with a byte order mark
     except UnicodeDecodeError as e: raise ConfigError(f"{path} is not UTF-8 text.") from e
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"Cannot read the config file {path}: {getattr(e, 'strerror', e)}. Write one with `latent_summ config save {path}`.") from e
+    if not text.strip(): raise ConfigError(f"{path} is empty. Write a config with `latent_summ config save {path}`.")
+    try: values = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except json.JSONDecodeError as e: raise ConfigError(f"{path} is not JSON: {e.msg} at line {e.lineno}, column {e.colno}.") from e
     except RecursionError as e: raise ConfigError(f"{path} is nested too deeply for a config.") from e
     except ConfigError as e: raise ConfigError(f"{path}: {e}.") from e
+    except ValueError as e: raise ConfigError(f"{path}: a number in it is too long to read.") from e
     if not isinstance(values, dict): raise ConfigError(f"{path} must hold a JSON object of name: value, got a {type(values).__name__}.")
     return values
 
@@ -425,16 +455,17 @@ def load(cls:Config, path, base:Optional[Config]=None) -> Config:
 
 @patch
 def save(self:Config, path) -> Path:
-    "Write all values as JSON; complete or not at all."
+    "Write all values as JSON; complete or not at all. Raises `ConfigError` for an impossible combination, and where nothing can be written."
+    self.validate()
     path = Path(path)
-    tmp = path.with_name(path.name + f".tmp{os.getpid()}")
+    tmp = path.parent/f".{path.name[:64]}.tmp{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tmp.write_text(json.dumps(self.__dict__, indent=2) + "\n", encoding="utf-8")
         os.replace(tmp, path)
-    except OSError as e:
-        tmp.unlink(missing_ok=True) if path.parent.is_dir() else None
-        raise ConfigError(f"Cannot write {path}: {e.strerror}. Choose a folder you may write to.") from e
+    except (OSError, ValueError) as e:
+        if "\0" not in str(path) and path.parent.is_dir(): tmp.unlink(missing_ok=True)
+        raise ConfigError(f"Cannot write {path}: {getattr(e, 'strerror', e)}. Choose a file in a folder you may write to.") from e
     return path
 
 # %% ../nbs/00_config.ipynb #0eab247e

@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['CPU_TOKENS', 'n_vectors', 'segment_weights', 'pool', 'check_pooling', 'input_ids', 'target_ids', 'token_batches',
-           'Embedder', 'embed_texts', 'cached_rows', 'cache_fingerprint', 'cache_folder', 'build_cache',
-           'pretrain_caps', 'pairs_cap', 'preprocess']
+           'encode_batch', 'Embedder', 'clock', 'EmbedProgress', 'embed_texts', 'Window', 'tokenise', 'cached_rows',
+           'cache_fingerprint', 'cache_folder', 'build_cache', 'ahead', 'behind', 'Interrupted', 'finish_on_signal',
+           'pretrain_caps', 'pairs_cap', 'needed_rows', 'preprocess']
 
 # %% ../nbs/14_embed.ipynb #957dea48
-import math, re, time
+import contextlib, math, re, signal, sys, time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -19,9 +22,9 @@ import torch
 from fastcore.basics import patch
 
 from .backbones import Decoder, Encoder
-from .cache import SHARD_ROWS, Cache, CacheWriter, fingerprint_hash
-from .config import Config
-from .runtime import CacheError, ModelError, Progress, autocast, pick_device, say_once
+from .cache import SHARD_ROWS, Cache, CacheWriter, fingerprint_hash, nearest_cache, part_fingerprint, part_folder, part_rows
+from .config import Config, LatentSummError
+from .runtime import CacheError, ModelError, autocast, pick_device, say_once
 from .sources import Rows, load_pairs, load_texts, pretrain_sources, shared_dialogues
 
 # %% ../nbs/14_embed.ipynb #fccbd839
@@ -116,6 +119,17 @@ def token_batches(
         i += rows
     return batches
 
+# %% ../nbs/14_embed.ipynb #5079087a
+def encode_batch(
+    cfg:Config,
+    encoder:Encoder,
+    input_ids, # (batch, tokens), on the encoder's device
+    attention_mask, # (batch, tokens)
+): # (batch, vectors, hidden), float32
+    "Run the encoder in the config's precision and pool its states. Gradients flow where they are asked for: the encoder can be trained through it."
+    with autocast(cfg, input_ids.device): states = encoder.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state # (batch, tokens, hidden)
+    return pool(states, attention_mask, input_ids, cfg.encoder_pooling, n_vectors(cfg), encoder.latent_ids)
+
 # %% ../nbs/14_embed.ipynb #959d2848
 def _out_of_memory(e:BaseException) -> bool:
     "Whether an error means that memory ran out, on a GPU or on the CPU."
@@ -133,19 +147,18 @@ class Embedder:
         self.pad_id = encoder.tokenizer.pad_token_id or 0
 
     @torch.inference_mode()
-    def batch(self, ids:list) -> np.ndarray:
+    def batch(self, ids:list) -> np.ndarray: # float32 (batch, vectors, hidden)
         "Encode and pool one batch, padded on the right to its longest."
         widest = max(map(len, ids))
         input_ids = torch.tensor([i + [self.pad_id] * (widest - len(i)) for i in ids], device=self.device) # (batch, tokens)
         attention_mask = torch.tensor([[1] * len(i) + [0] * (widest - len(i)) for i in ids], device=self.device)
-        with autocast(self.cfg, self.device): states = self.encoder.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return pool(states, attention_mask, input_ids, self.cfg.encoder_pooling, n_vectors(self.cfg), self.encoder.latent_ids).cpu().numpy()
+        return encode_batch(self.cfg, self.encoder, input_ids, attention_mask).cpu().numpy()
 
 # %% ../nbs/14_embed.ipynb #201d0eee
 @patch
 def __call__(self:Embedder,
     ids:list, # token id lists; sorted by length as a whole, so hand over a bounded number
-    advance:Optional[Callable]=None, # called with the number of rows done
+    advance:Optional[Callable]=None, # called with the numbers of texts and of tokens done
 ) -> np.ndarray: # float32 (texts, vectors, hidden)
     "Embed in batches of similar length; halves the token budget when memory runs out."
     out = np.empty((len(ids), n_vectors(self.cfg), self.encoder.hidden_size), np.float32)
@@ -159,7 +172,7 @@ def __call__(self:Embedder,
             self._shrink(len(rows), int(lengths[rows].max()), e)
             left = np.concatenate([rows, *todo])
             todo = deque(left[b] for b in token_batches(lengths[left], self.cfg.preprocess_batch_size, self.max_tokens))
-        else: advance and advance(len(rows))
+        else: advance and advance(len(rows), int(lengths[rows].sum()))
     return out
 
 @patch
@@ -169,6 +182,87 @@ def _shrink(self:Embedder, rows:int, longest:int, error:BaseException):
     self.max_tokens = max(1, rows * longest // 2)
     if self.device.type == "cuda": torch.cuda.empty_cache()
     say_once(f"Out of memory with {rows} texts of up to {longest} tokens: going on with batches of at most {self.max_tokens:,} tokens.")
+
+# %% ../nbs/14_embed.ipynb #233013cc
+def clock(seconds:float) -> str:
+    "A duration as `0:41` or `2:03:07`."
+    minutes, s = divmod(round(seconds), 60)
+    return f"{minutes}:{s:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{s:02}"
+
+def _face() -> str:
+    "Where progress is shown: `terminal`, `notebook` or `log`."
+    if sys.stdout.isatty(): return "terminal"
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return "notebook" if type(shell).__name__ == "ZMQInteractiveShell" else "log"
+
+class EmbedProgress:
+    "Counts embedded texts and tokens: `with EmbedProgress('embed', rows=100) as p: p.expect(100, 5000); p.advance(32, 1600)`."
+    def __init__(self,
+        label:str, # what is embedded
+        rows:int, # how many rows in all
+        each:int=1, # texts in a row: 2 for pairs
+        quiet:bool=False, # show nothing
+        every:float=10.0, # seconds between lines in a log
+        face:Optional[str]=None, # terminal, notebook or log (None: find out)
+    ):
+        self.label, self.rows, self.each, self.every, self.face = label, rows, each, every, "quiet" if quiet else face or _face()
+        self.texts = self.tokens = self.known_texts = self.known_tokens = 0
+        self.start, self.told, self.bar = time.monotonic(), 0.0, None
+
+    def expect(self, texts:int, tokens:int):
+        "Announce texts that will be embedded next."
+        self.known_texts += texts; self.known_tokens += tokens
+
+    def advance(self, texts:int, tokens:int):
+        "Count texts as embedded, and show it when it is time to."
+        self.texts += texts; self.tokens += tokens
+        wait = self.every if self.face == "log" else 0.2
+        now = time.monotonic() - self.start
+        if self.face != "quiet" and now >= 2 and now - self.told >= wait: self.told = now; self._show()
+
+# %% ../nbs/14_embed.ipynb #51943551
+@patch(as_prop=True)
+def share(self:EmbedProgress) -> float:
+    "The share of all tokens that is embedded, 0 to 1; estimated while not all are known."
+    total = self.known_tokens / max(self.known_texts, 1) * self.rows * self.each
+    return min(self.tokens / total, 1.0) if total else 0.0
+
+@patch(as_prop=True)
+def line(self:EmbedProgress) -> str:
+    "The state in words."
+    seconds = max(time.monotonic() - self.start, 1e-9)
+    left = f", {clock(seconds * (1 - self.share) / self.share)} left" if self.share else ""
+    rate = lambda n: f"{n / seconds:,.0f}" if n >= 10 * seconds else f"{n / seconds:.1f}"
+    return f"{self.label}: {self.texts // self.each:,}/{self.rows:,} rows, {rate(self.texts / self.each)} rows/s, {rate(self.tokens)} tokens/s{left}"
+
+@patch
+def _show(self:EmbedProgress):
+    if self.face == "log": print(self.line, flush=True)
+    elif self.face == "terminal": self._show_bar()
+    else:
+        from IPython.display import HTML, display
+        html = HTML(f'<progress value="{self.share:.3f}" max="1"></progress> {self.line}')
+        if self.bar: self.bar.update(html)
+        else: self.bar = display(html, display_id=True)
+
+@patch
+def _show_bar(self:EmbedProgress):
+    from rich.progress import BarColumn, Progress, TextColumn
+    if not self.bar:
+        self.bar = Progress(BarColumn(bar_width=24), TextColumn("{task.description}"), transient=True)
+        self.bar.start(); self.bar.add_task("", total=1.0)
+    self.bar.update(self.bar.task_ids[0], completed=self.share, description=self.line)
+
+@patch
+def __enter__(self:EmbedProgress): return self
+
+@patch
+def __exit__(self:EmbedProgress, *_):
+    if not self.bar: return
+    if self.face == "terminal": self.bar.stop()
+    else:
+        from IPython.display import HTML
+        self.bar.update(HTML(""))
 
 # %% ../nbs/14_embed.ipynb #ec7768fa
 def embed_texts(
@@ -181,8 +275,11 @@ def embed_texts(
     "Embeddings of `texts`, in their order. Texts are sorted by length within windows of 4,096."
     embedder, window = Embedder(cfg, encoder, device), 2 * SHARD_ROWS
     out = [np.empty((0, n_vectors(cfg), encoder.hidden_size), np.float32)]
-    with Progress(label or "embed", len(texts), quiet=label is None) as progress:
-        for i in range(0, len(texts), window): out.append(embedder(input_ids(cfg, encoder, texts[i:i + window])[0], progress.advance))
+    with EmbedProgress(label or "embed", len(texts), quiet=label is None) as progress:
+        for i in range(0, len(texts), window):
+            ids, _ = input_ids(cfg, encoder, texts[i:i + window])
+            progress.expect(len(ids), sum(map(len, ids)))
+            out.append(embedder(ids, progress.advance))
     return np.concatenate(out)
 
 # %% ../nbs/14_embed.ipynb #981f82fa
@@ -192,22 +289,37 @@ def _optional(cfg:Config, row:dict, ids:list, target:list) -> dict:
     texts = {k: row[k] for k in ("dialogue", "summary", "text") if k in row and cfg.cache_store_text}
     return {k: v for k, v in keep.items() if getattr(cfg, f"cache_store_{k}")} | texts
 
-def cached_rows(
+@dataclass
+class Window:
+    "Some rows of a source with their tokens; what the encoder is fed at a time."
+    rows: list # of a source: pairs or texts
+    inputs: list # ids of the dialogues or texts, then of the summaries
+    targets: list # ids of the decoder's targets
+    counts: dict # what was cut, and how many tokens
+
+def tokenise(
     cfg:Config,
-    embedder:Embedder,
+    encoder:Encoder,
     decoder:Decoder,
     rows:list, # from a source: pairs or texts
-    advance:Optional[Callable]=None, # called with the number of encoder inputs done
-) -> tuple: # (rows for the cache, counts of what was cut)
-    "Embed and tokenise some rows."
+) -> Window:
+    "Tokenise some rows for the encoder and the decoder."
     pairs = "dialogue" in rows[0]
-    inputs, cut = input_ids(cfg, embedder.encoder, [r["dialogue" if pairs else "text"] for r in rows])
-    summaries, cut_summaries = input_ids(cfg, embedder.encoder, [r["summary"] for r in rows] if pairs else [])
+    inputs, cut = input_ids(cfg, encoder, [r["dialogue" if pairs else "text"] for r in rows])
+    summaries, cut_summaries = input_ids(cfg, encoder, [r["summary"] for r in rows] if pairs else [])
     targets, cut_targets = _targets(cfg, decoder, [r["summary" if pairs else "text"] for r in rows])
-    vectors, n = embedder(inputs + summaries, advance), len(rows)
-    out = [{"id": r["id"], "embedding": vectors[i]} | ({"summary_embedding": vectors[n + i]} if pairs else {}) | _optional(cfg, r, inputs[i], targets[i])
-           for i, r in enumerate(rows)]
-    return out, dict(cut_inputs=cut, cut_summaries=cut_summaries, cut_targets=cut_targets, input_tokens=sum(map(len, inputs + summaries)))
+    counts = dict(cut_inputs=cut, cut_summaries=cut_summaries, cut_targets=cut_targets, input_tokens=sum(map(len, inputs + summaries)))
+    return Window(rows, inputs + summaries, targets, counts)
+
+def cached_rows(
+    cfg:Config,
+    window:Window,
+    vectors, # float32 (texts, vectors, hidden), of `window.inputs`
+) -> list: # rows for the cache
+    "A window's rows as they are cached."
+    n = len(window.rows)
+    second = [{"summary_embedding": v} for v in vectors[n:]] or [{}] * n
+    return [{"id": r["id"], "embedding": vectors[i]} | second[i] | _optional(cfg, r, window.inputs[i], window.targets[i]) for i, r in enumerate(window.rows)]
 
 # %% ../nbs/14_embed.ipynb #cf10969b
 def cache_fingerprint(
@@ -228,11 +340,30 @@ def cache_folder(cfg:Config, name:str, split:str, fingerprint:dict) -> Path:
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", name if name.count("/") == 1 and not Path(name).parent.exists() else Path(name).name.split(".")[0]).strip("-")
     return Path(cfg.preprocess_cache_dir) / f"{slug or 'source'}-{split}-{fingerprint_hash(fingerprint)}"
 
-def _reuse(folder:Path, fingerprint:dict) -> Optional[Cache]:
-    "The finished cache in `folder`, or None; a damaged one is told and will be repaired."
-    if not (folder / "manifest.json").exists(): return None
+def _others(folder:Path) -> list:
+    "Caches of the same source and split for other settings."
+    return [p for p in folder.parent.glob(folder.name.rsplit("-", 1)[0] + "-*") if p != folder and re.fullmatch(r"[0-9a-f]{8}", p.name.rsplit("-", 1)[1])]
+
+def _stale(folder:Path, fingerprint:dict) -> str:
+    "What the nearest cache of the source was made for instead, or nothing."
+    found = nearest_cache(_others(folder), fingerprint)
+    if not found: return ""
+    differ = [d for d in found[1] if not d.startswith("rows_identity")] or ["other rows"] # two hashes would tell a reader nothing
+    return f" {found[0]} was made for other settings: {'; '.join(differ)}."
+
+def _open_only(folder:Path, fingerprint:dict, where:str) -> Cache:
+    "The finished cache in `folder`; anything else is an error, as nothing may be embedded."
     try: return Cache.open(folder, fingerprint)
-    except CacheError as e: say_once(str(e))
+    except CacheError as e:
+        raise CacheError(f"{where}: {e}{_stale(folder, fingerprint)} With run_preprocessing=False nothing is embedded: run `latent_summ cache` with the same "
+                         "settings first, or leave out --no-run-preprocessing.") from e
+
+def _reuse(folder:Path, fingerprint:dict, where:str) -> Optional[Cache]:
+    "The finished cache in `folder`, or None; a damaged one, and one for other settings, is told and not used."
+    try:
+        if (folder / "manifest.json").exists(): return Cache.open(folder, fingerprint)
+    except CacheError as e: say_once(str(e)); return None
+    if stale := _stale(folder, fingerprint): say_once(f"{where}: a new cache is made.{stale}")
 
 # %% ../nbs/14_embed.ipynb #ae409340
 def build_cache(
@@ -244,26 +375,86 @@ def build_cache(
     split:str="train",
     max_rows:Optional[int]=None, # cap
     rows:Optional[Rows]=None, # the source's rows, where they are already at hand
-) -> Cache:
-    "The cache of one source and split: opened where it exists, else embedded. Raises `DataError`, `ModelError`, `CacheError`."
+    part:Optional[tuple]=None, # (i, n): only this slice
+) -> Optional[Cache]: # None for a slice without rows
+    "The cache of one source and split: opened where it exists, else embedded. Raises `DataError`, `ModelError`, `CacheError`, `Interrupted`."
     name = name or cfg.dataset_name
     if rows is None: rows = load_pairs(cfg, split, max_rows, name) if kind == "pairs" else load_texts(cfg, name, split, max_rows)
-    fingerprint = cache_fingerprint(cfg, encoder, decoder, rows.report)
+    fingerprint, where, bounds = cache_fingerprint(cfg, encoder, decoder, rows.report), f"{name} ({split})", (0, len(rows))
     folder = cache_folder(cfg, name, split, fingerprint)
-    cache = _reuse(folder, fingerprint) if cfg.skip_preprocessing_if_cached else None
-    if cache is None: cache = _embed_into(folder, fingerprint, cfg, Embedder(cfg, encoder), decoder, rows, f"{Path(name).name} {split}")
-    _tell_cuts(cfg, cache, f"{name} ({split})")
+    if part:
+        folder, fingerprint, bounds = part_folder(folder, part), part_fingerprint(fingerprint, len(rows), part, SHARD_ROWS), part_rows(len(rows), part, SHARD_ROWS)
+        if bounds[0] == bounds[1]: say_once(f"{where}: its {len(rows):,} rows are too few for {part[1]} parts; part {part[0]} has none of them."); return None
+    if not cfg.run_preprocessing: return _open_only(folder, fingerprint, where)
+    cache = _reuse(folder, fingerprint, where) if cfg.skip_preprocessing_if_cached else None
+    if cache is None: cache = _embed_into(folder, fingerprint, cfg, Embedder(cfg, encoder), decoder, rows, bounds, f"{Path(name).name} {split}")
+    _tell_cuts(cfg, cache, where)
     return cache
 
+# %% ../nbs/14_embed.ipynb #e1715fd3
+def ahead(
+    f:Callable,
+    items:Iterable,
+):
+    "Yield `f(item)` for all items; while one result is in use, a thread computes the next."
+    with ThreadPoolExecutor(1) as thread:
+        coming = None
+        for item in items:
+            ready, coming = coming, thread.submit(f, item)
+            if ready: yield ready.result()
+            ready = None
+        if coming: yield coming.result()
+
+@contextlib.contextmanager
+def behind(f:Callable):
+    "Yield a function that has a thread call `f` and returns at once; the call before must have ended, and its error is raised here."
+    with ThreadPoolExecutor(1) as thread:
+        last = []
+        def call(*args):
+            if last: last.pop().result()
+            last.append(thread.submit(f, *args))
+        yield call
+        if last: last.pop().result()
+
+# %% ../nbs/14_embed.ipynb #62e92a43
+class Interrupted(LatentSummError):
+    "Embedding was stopped on request; the message says how to go on."
+
+@contextlib.contextmanager
+def finish_on_signal(
+    message:str, # what to print when it comes
+):
+    "Yield a function that says whether Ctrl-C (or SIGTERM) was received; a second one takes its usual effect."
+    asked, before = [], {}
+    def handler(number, frame):
+        asked.append(number)
+        for s, h in before.items(): signal.signal(s, h)
+        print(f"\n{message}", flush=True)
+    try:
+        for s in (signal.SIGINT, signal.SIGTERM): before[s] = signal.signal(s, handler)
+    except ValueError: before.clear() # not in the main thread: signals are somebody else's business
+    try: yield lambda: bool(asked)
+    finally:
+        for s, h in before.items(): signal.signal(s, h)
+
 # %% ../nbs/14_embed.ipynb #21202c6e
-def _embed_into(folder, fingerprint, cfg, embedder, decoder, rows:Rows, label:str) -> Cache:
-    "Embed what the folder does not have yet, a shard at a time."
+_STOPPING = "Finishing this shard, then stopping (press Ctrl-C again to quit at once and lose it) ..."
+
+def _embed_into(folder, fingerprint, cfg, embedder, decoder, rows:Rows, bounds:tuple, label:str) -> Cache:
+    "Embed the rows within `bounds` that the folder does not have yet, a shard at a time."
+    each, n = 2 if "dialogue" in rows[0] else 1, bounds[1] - bounds[0]
+    read = lambda start: tokenise(cfg, embedder.encoder, decoder, rows[start:min(start + SHARD_ROWS, bounds[1])])
     with CacheWriter(folder, fingerprint, overwrite=not cfg.skip_preprocessing_if_cached, format=cfg.preprocess_format, shard_rows=SHARD_ROWS,
-                     int8=cfg.cache_store_embeddings_int8, offsets=cfg.cache_write_offsets_index) as writer:
-        each = 2 if "dialogue" in rows[0] else 1
-        with Progress(f"embed {label}", each * (len(rows) - writer.done)) as progress:
-            for start in range(writer.done, len(rows), SHARD_ROWS):
-                writer.add(*cached_rows(cfg, embedder, decoder, rows[start:start + SHARD_ROWS], progress.advance))
+                     int8=cfg.cache_store_embeddings_int8, offsets=cfg.cache_write_offsets_index) as writer, \
+         EmbedProgress(f"embed {label}", n - writer.done, each) as progress, finish_on_signal(_STOPPING) as stopping:
+        done = writer.done
+        with behind(writer.add) as write:
+            for window in ahead(read, range(bounds[0] + done, bounds[1], SHARD_ROWS)):
+                progress.expect(len(window.inputs), window.counts["input_tokens"])
+                write(cached_rows(cfg, window, embedder(window.inputs, progress.advance)), window.counts)
+                done += len(window.rows)
+                if stopping(): break
+        if done < n: raise Interrupted(f"Stopped while embedding {label}: {done:,} of {n:,} rows are kept in {folder}. The same command goes on from there.")
         return writer.finish({"source": rows.report})
 
 def _tell_cuts(cfg:Config, cache:Cache, where:str):
@@ -300,26 +491,34 @@ def pairs_cap(cfg:Config) -> Optional[int]:
     return _least(cfg.max_train_samples, _most([getattr(cfg, f"{s}_max_samples") for s in stages])) if stages else 0
 
 # %% ../nbs/14_embed.ipynb #b9e19dac
+def needed_rows(cfg:Config):
+    "Yield `(key, source, split, Rows)` for all that the enabled stages read; keys are `texts/wikitext/train`, `pairs/validation` ..."
+    fraction = cfg.preprocess_validation_fraction
+    for key, cap in pretrain_caps(cfg).items():
+        name, held_out = pretrain_sources(cfg)[key], None if cap is None else math.ceil(cap * fraction / (1 - fraction))
+        yield f"texts/{key}/train", name, "train", load_texts(cfg, name, "train", cap)
+        yield f"texts/{key}/validation", name, "validation", load_texts(cfg, name, "validation", held_out)
+    if pairs_cap(cfg) == 0: return
+    train, validation = load_pairs(cfg, "train", pairs_cap(cfg)), load_pairs(cfg, "validation")
+    if shared := len(shared_dialogues(validation, train)):
+        say_once(f"{cfg.dataset_name}: {shared:,} of {len(validation):,} validation dialogues are also in train. They stay, and flatter the scores.")
+    yield "pairs/train", cfg.dataset_name, "train", train
+    yield "pairs/validation", cfg.dataset_name, "validation", validation
+
+# %% ../nbs/14_embed.ipynb #9b1e2ff2
 def preprocess(
     cfg:Config,
     encoder:Encoder,
     decoder:Decoder,
     on_done:Optional[Callable]=None, # called with (key, cache, seconds) after each
+    part:Optional[tuple]=None, # (i, n): only this slice of each source; `merge_parts` of notebook 13 joins them
 ) -> dict: # `pairs/train`, `pairs/validation`, `texts/wikitext/train`, ... -> Cache
-    "All caches that the enabled stages need."
-    caches, fraction = {}, cfg.preprocess_validation_fraction
-    def keep(key, *args, **kw):
+    "All caches that the enabled stages need. With `run_preprocessing` off they are only opened, and one that is not there is a `CacheError`."
+    caches = {}
+    for key, name, split, rows in needed_rows(cfg):
         start = time.monotonic()
-        caches[key] = build_cache(cfg, encoder, decoder, *args, **kw)
-        if on_done: on_done(key, caches[key], time.monotonic() - start)
-    for key, cap in pretrain_caps(cfg).items():
-        name = pretrain_sources(cfg)[key]
-        keep(f"texts/{key}/train", "texts", name, "train", cap)
-        keep(f"texts/{key}/validation", "texts", name, "validation", None if cap is None else math.ceil(cap * fraction / (1 - fraction)))
-    if pairs_cap(cfg) == 0: return caches
-    train, validation = load_pairs(cfg, "train", pairs_cap(cfg)), load_pairs(cfg, "validation")
-    if shared := len(shared_dialogues(validation, train)):
-        say_once(f"{cfg.dataset_name}: {shared:,} of {len(validation):,} validation dialogues are also in train. They stay, and flatter the scores.")
-    keep("pairs/train", rows=train)
-    keep("pairs/validation", split="validation", rows=validation)
+        cache = build_cache(cfg, encoder, decoder, name=name, split=split, rows=rows, part=part)
+        if cache is None: continue
+        caches[key] = cache
+        if on_done: on_done(key, cache, time.monotonic() - start)
     return caches

@@ -58,7 +58,7 @@ class Summarizer:
         cfg = saved_config(file).override(**overrides)
         device = pick_device(cfg)
         encoder, decoder = load_encoder(cfg, device), load_decoder(cfg, device)
-        return cls(cfg, load_model(file, cfg, dict(encoder=encoder.identity, decoder=decoder.identity)), encoder, decoder)
+        return cls(cfg, load_model(file, cfg, encoder, decoder), encoder, decoder)
 
     def __repr__(self): return f"Summarizer({self.cfg.modernbert_model} -> {self.cfg.latent_seq_len} x {self.cfg.latent_dim} -> {self.cfg.gpt2_model}, {self.device})"
 

@@ -5,17 +5,19 @@
 # %% auto #0
 __all__ = ['COLOURS', 'STAGE_TITLES', 'REPORT_FILES', 'of_kind', 'run_seconds', 'run_rows', 'trained_stages', 'loss_figure',
            'known_results', 'scores_table', 'rich_table', 'markdown_table', 'scores_figure', 'rows_of', 'demo_figure',
-           'examples_text', 'write_report']
+           'examples_text', 'write_report', 'run_state', 'run_time', 'stages_done', 'run_line', 'find_runs',
+           'runs_table', 'compare_runs', 'runs_rich', 'comparison_rich']
 
 # %% ../nbs/42_report.ipynb #e3291d1b
-import io, json, textwrap
+import io, json, textwrap, time
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .config import STAGES
+from .config import LatentSummError, STAGES, read_json
 from .evaluate import BASELINES, rounded, write_predictions
 from .events import read_events
 from .runtime import DataError, atomic_write, write_json
@@ -250,3 +252,158 @@ def write_report(
     if trained_stages(events): demo_figure(events, report, to_png)
     write_json(to_json, report)
     return report
+
+# %% ../nbs/42_report.ipynb #d82d77de
+_QUIET = 900.0 # seconds without a new event after which a run without an end counts as broken off
+
+def run_state(
+    events:list, # of one run
+    quiet:float=0.0, # seconds since something was written
+) -> str: # finished, stopped, failed, not finished, running? or broken off
+    "How a run ended, or that it has not."
+    last = next((e for e in reversed(events) if e["event"] in ("run_start", "run_end")), None)
+    if last is None: return "no events"
+    if last["event"] == "run_start": return "running?" if quiet < _QUIET else "broken off"
+    if last.get("ok"): return "finished"
+    error = last.get("error")
+    return "stopped" if error in ("Interrupted", "KeyboardInterrupt") else "failed" if error else "not finished"
+
+def run_time(events:list) -> float:
+    "Seconds that a run took, its resumed parts added up; a part that was broken off counts up to its last event."
+    total, start, last = 0.0, None, None
+    for e in events:
+        if e["event"] == "run_start":
+            if start is not None: total += last - start
+            start = e.get("time")
+        elif e["event"] == "run_end": total, start = total + e["seconds"], None
+        last = e.get("time", last)
+    return round(total + (last - start if start is not None else 0.0), 1)
+
+def stages_done(events:list) -> str: # "4/4", or "2" where the number of stages is not known
+    "How many stages are done, of how many."
+    done, plan = {e["stage"] for e in of_kind(events, "stage_end")}, of_kind(events, "plan")
+    total = len(plan[-1]["stages"]) if plan else len(done) if run_state(events) == "finished" else 0
+    return f"{len(done)}/{total}" if total else str(len(done))
+
+# %% ../nbs/42_report.ipynb #afd6b565
+_SCORES = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "fact_recall": "facts %"}
+_RUN_FILES = ("events.jsonl", "config.json", "report.json")
+
+def _read(path, read, problems:list, empty):
+    "What `read` makes of `path`; where that fails, `empty`, and a problem more."
+    if not path.exists(): return empty
+    try: return read(path)
+    except (LatentSummError, OSError, UnicodeDecodeError) as e: problems.append(str(e)); return empty
+
+def run_line(
+    folder, # of one run
+) -> dict: # a line of `runs_table`
+    "What a run's folder says. Never fails for a damaged file: `problem` names it."
+    folder, problems = Path(folder), []
+    events = _read(folder/"events.jsonl", _checked_events, problems, [])
+    report = _read(folder/"report.json", read_json, problems, {})
+    _read(folder/"config.json", read_json, problems, {})
+    if not (folder/"config.json").exists(): problems.append("config.json is missing")
+    there = [p for p in (folder/f for f in _RUN_FILES) if p.exists()]
+    started = next((e["time"] for e in events if "time" in e), None) or min(p.stat().st_mtime for p in there)
+    quiet = time.time() - max(p.stat().st_mtime for p in there)
+    best = {s: min(e["loss"] for e in of_kind(events, "validation", s)) for s in dict.fromkeys(e["stage"] for e in of_kind(events, "validation"))}
+    scores = {label: report[k] * (100 if k == "fact_recall" else 1) for k, label in _SCORES.items() if isinstance(report.get(k), (int, float))}
+    return dict(started=datetime.fromtimestamp(int(started)), state=run_state(events, quiet), stages=stages_done(events), seconds=run_time(events), **best,
+                **scores, problem="; ".join(problems))
+
+def _checked_events(path) -> list:
+    "Events with what a line of the table needs. Raises `LatentSummError` for one that lacks it."
+    events, needed = read_events(path), dict(run_end={"seconds"}, stage_end={"stage"}, validation={"stage", "loss"}, plan={"stages"})
+    for n, e in enumerate(events, 1):
+        if not isinstance(e, dict) or "event" not in e or not needed.get(e["event"], set()) <= set(e): raise DataError(f"{path}, line {n} is not a complete event.")
+    return events
+
+# %% ../nbs/42_report.ipynb #f4bdb57d
+def find_runs(folder="runs") -> list: # of paths
+    "Run folders in `folder` (itself, or up to three below it). Raises `DataError` when there is no such folder."
+    folder = Path(folder)
+    if not folder.is_dir(): raise DataError(f"There is no folder {folder}. Runs lie in runs/ unless --run-dir says otherwise; name the folder that holds them.")
+    found = {p.parent for depth in ("", "*/", "*/*/", "*/*/*/") for name in _RUN_FILES[:2] for p in folder.glob(depth + name)}
+    return sorted(found)
+
+def runs_table(
+    runs="runs", # a folder with runs in it, or a list of run folders
+) -> pd.DataFrame: # a line for each run, the newest first
+    "All runs: started, state, stages done, seconds, best validation loss of each stage, scores, and what could not be read."
+    named = isinstance(runs, (str, Path))
+    paths = find_runs(runs) if named else [Path(p) for p in runs]
+    for p in paths:
+        if not any((p/f).is_file() for f in _RUN_FILES): raise DataError(f"{p} does not hold a run: there is none of {', '.join(_RUN_FILES)}.")
+    names = [str(p.relative_to(runs)) if named and p != Path(runs) else str(p) for p in paths]
+    table = pd.DataFrame([run_line(p) for p in paths], index=pd.Index(names, name="run"))
+    own = [c for c in table.columns if c not in ("started", "state", "stages", "seconds", "problem", *_SCORES.values())]
+    order = ["started", "state", "stages", "seconds", *sorted(own, key=lambda s: STAGES.index(s) if s in STAGES else len(STAGES)), *_SCORES.values(), "problem"]
+    return table.reindex(columns=order).sort_values("started", ascending=False, kind="stable")
+
+# %% ../nbs/42_report.ipynb #2bf6760c
+def compare_runs(
+    paths:list, # at least two run folders
+) -> pd.DataFrame: # setting x run
+    "The settings in which runs differ. Raises `DataError` for fewer than two runs, or one whose settings cannot be read."
+    paths = [Path(p) for p in paths]
+    if len(paths) < 2: raise DataError(f"Name two or more run folders to compare; got {len(paths)}.")
+    configs = [_settings_of(p) for p in paths]
+    names = [k for k in dict.fromkeys(k for c in configs for k in c) if k != "run_dir"]
+    shown = {k: [c.get(k, "(not there)") for c in configs] for k in names}
+    lines = {k: v for k, v in shown.items() if any(x != v[0] for x in v)}
+    return pd.DataFrame.from_dict(lines, orient="index", columns=[str(p) for p in paths], dtype=object).rename_axis("setting")
+
+def _settings_of(folder) -> dict:
+    "A run's settings."
+    path = Path(folder)/"config.json"
+    if not path.is_file(): raise DataError(f"{folder} has no config.json: name the folder of a run.")
+    return read_json(path)
+
+# %% ../nbs/42_report.ipynb #8dd54404
+def _cell(value) -> str:
+    "A value in few characters."
+    if value is None: return "none"
+    if isinstance(value, float) and pd.isna(value): return ""
+    if isinstance(value, datetime): return f"{value:%Y-%m-%d %H:%M}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+def _short_line(line) -> dict:
+    "A run's line of `runs_table` in seven columns."
+    losses = [line[s] for s in line.index if s not in ("started", "state", "stages", "seconds", "problem", *_SCORES.values()) and not pd.isna(line[s])]
+    scores = {k: "" if pd.isna(line[k]) else f"{line[k]:.1f}" for k in ("ROUGE-1", "facts %")}
+    return dict(started=f"{line['started']:%m-%d %H:%M}", state=line["state"] + ("" if line["stages"] == "0" else f" {line['stages']}"), seconds=f"{line['seconds']:,.0f}",
+                **{"best loss": f"{losses[-1]:.4g}" if losses else ""}, **scores)
+
+def _plain_table(index:str, columns:list):
+    from rich.table import Table
+    out = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption_justify="left", caption_style="yellow")
+    out.add_column(index, overflow="fold", style="bold")
+    for c in columns: out.add_column(c, overflow="fold")
+    return out
+
+def runs_rich(
+    table:pd.DataFrame, # of `runs_table`
+):
+    "The list of runs for `rich`'s console."
+    lines = {name: _short_line(line) for name, line in table.iterrows()}
+    columns = ["started", "state", "seconds", "best loss", "ROUGE-1", "facts %"]
+    used = [c for c in columns if not lines or any(line[c] for line in lines.values())]
+    out = _plain_table("run", used)
+    for column in out.columns[3:]: column.justify = "right"
+    for name, line in lines.items(): out.add_row(str(name), *(line[c] for c in used))
+    out.caption = "\n".join(f"{name}: {text}" for name, text in table.problem.items() if text) or None
+    return out
+
+def comparison_rich(
+    paths:list, # at least two run folders
+):
+    "Runs side by side for `rich`'s console: results above, the settings that differ below."
+    settings, results = compare_runs(paths), runs_table(paths).T
+    out = _plain_table("", list(settings.columns))
+    for name, values in results.iterrows():
+        cells = [_cell(values[c]) for c in settings.columns]
+        if any(cells): out.add_row(name, *cells)
+    out.add_section()
+    for name, values in settings.iterrows(): out.add_row(name, *(_cell(v) or '""' for v in values))
+    return out

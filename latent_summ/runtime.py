@@ -31,8 +31,8 @@ _said = set()
 def say_once(
     message:str, # the note; the same text is printed only once per process
 ):
-    "Print a note on stderr, once per process."
-    if message in _said: return
+    "Print a note on stderr, once; of several processes that train together only the first speaks."
+    if message in _said or os.environ.get("RANK", "0") != "0": return
     _said.add(message)
     print(f"note: {message}", file=sys.stderr, flush=True)
 

@@ -1,14 +1,21 @@
 """What a notebook cell cannot show of the cache: processes that are killed, disks that are full, writers that meet."""
+import dataclasses
 import json
+import multiprocessing
 import os
+import pickle
 import resource
 import signal
+import sys
+import time
+import tracemalloc
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from latent_summ.cache import Cache, CacheWriter
+from latent_summ.cache import Cache, CacheWriter, merge_parts, part_fingerprint, part_folder, part_rows
 from latent_summ.runtime import CacheError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -151,3 +158,248 @@ def test_a_flipped_byte_is_found_in_every_file(tmp_path):
 def _same_json(a, b):
     try: return json.loads(a) == json.loads(b)
     except ValueError: return False
+
+
+def test_random_access_with_few_open_files(tmp_path):
+    """A cache of more shards than a process may have files open; rows in any order, with repeats."""
+    def read():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        for format in ("jsonl", "arrow"):
+            with CacheWriter(tmp_path / format, FINGERPRINT, format=format, shard_rows=1) as w:
+                w.add(rows() * 5)
+                cache = w.finish()
+            at = [99, 3, 50, 3, -1, *range(100)]
+            got = cache.take(at, ("embedding", "target_ids", "id"))
+            assert got["target_ids"] == [rows()[i % ROWS]["target_ids"] for i in at]
+            assert got["id"] == [rows()[i % ROWS]["id"] for i in at]
+            assert np.array_equal(got["embedding"], cache.embeddings()[at])
+            assert cache.lengths().tolist() == [i % ROWS % 4 for i in range(100)]
+
+    assert in_child(read) == 0
+
+
+def take_in_another_process(cache): return cache.take([7, 0, 19], ("embedding", "target_ids"))
+
+
+@pytest.mark.parametrize("format", ["jsonl", "arrow"])
+def test_a_cache_is_sent_to_a_loader_process(tmp_path, format):
+    cache = write(tmp_path, format)
+    here = take_in_another_process(cache)  # its files are mapped now, which is not sent
+    assert len(pickle.dumps(cache)) < 3000
+    with multiprocessing.get_context("spawn").Pool(1) as pool: there = pool.apply(take_in_another_process, (cache,))
+    assert np.array_equal(here["embedding"], there["embedding"]) and here["target_ids"] == there["target_ids"]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_merging_survives_a_kill_and_a_damaged_part_is_refused(tmp_path, linked, monkeypatch):
+    def refuse(*_): raise OSError("no links on this file system")
+    if not linked: monkeypatch.setattr(os, "link", refuse)
+    everything = rows()
+    whole = write(tmp_path / "whole" / "toy")
+    for i in (2, 1):
+        first, last = part_rows(ROWS, (i, 2), SHARD)
+        with CacheWriter(part_folder(tmp_path / "parts" / "toy", (i, 2)), part_fingerprint(FINGERPRINT, ROWS, (i, 2), SHARD), shard_rows=SHARD) as w:
+            w.add(everything[first:last])
+            w.finish()
+    real, count = os.replace, [0]
+
+    def deadly(*args):
+        count[0] += 1
+        if count[0] == 4: os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args)
+
+    def die():
+        os.replace = deadly
+        merge_parts(tmp_path / "joined", [tmp_path / "parts"])
+
+    assert os.WIFSIGNALED(in_child(die))
+    with pytest.raises(CacheError): Cache.open(tmp_path / "joined" / "toy")
+    (joined,) = merge_parts(tmp_path / "joined", [tmp_path / "parts"])
+    assert files(joined.folder) == files(whole.folder)
+    shard = tmp_path / "parts" / "toy.part-2-of-2" / "rows-00000.jsonl"
+    data = shard.read_bytes()
+    shard.unlink()
+    shard.write_bytes(data[:50] + bytes([data[50] ^ 4]) + data[51:])
+    with pytest.raises(CacheError, match="toy.part-2-of-2/rows-00000.jsonl has changed"): merge_parts(tmp_path / "again", [tmp_path / "parts"])
+    assert files(joined.folder) == files(whole.folder)
+
+
+# From here on texts are embedded, with the small encoder of the package; torch is loaded only now, as the tests above fork.
+
+@pytest.fixture(scope="module")
+def small():
+    """Config, encoder and decoder."""
+    import torch
+    from latent_summ.backbones import load_decoder, load_encoder
+    from latent_summ.config import Config
+    torch.set_num_threads(1)
+    cfg = Config.preset("mini").override(device="cpu", messenger_rows=200, max_eval_samples=20, run_pretraining=False)
+    return cfg, load_encoder(cfg), load_decoder(cfg)
+
+
+@pytest.fixture
+def shards_of_32(monkeypatch):
+    from latent_summ import embed
+    monkeypatch.setattr(embed, "SHARD_ROWS", 32)
+    return embed
+
+
+def embed_and_signal(small, embed, folder, signals=(), pause=0):
+    """Embed 150 rows in a forked process and send it a signal after each of these batches. Returns its output and the number of batches."""
+    cfg, encoder, decoder = small
+    ours, its = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        one_batch = embed.Embedder.batch
+        sys.stdout = os.fdopen(its, "w", buffering=1)
+
+        def slowly(self, ids):
+            print("batch")
+            time.sleep(pause)
+            return one_batch(self, ids)
+
+        embed.Embedder.batch = slowly
+        try: print("finished", len(embed.build_cache(cfg.override(preprocess_cache_dir=str(folder)), encoder, decoder, max_rows=150)))
+        except BaseException as e: print(type(e).__name__, e)
+        finally: os._exit(0)
+    os.close(its)
+    batches, lines, signals = 0, [], dict(signals)
+    with os.fdopen(ours) as f:
+        for line in f:
+            if line != "batch\n": lines.append(line)
+            elif (batches := batches + 1) in signals: os.kill(pid, signals[batches])
+    os.waitpid(pid, 0)
+    return "".join(lines), batches
+
+
+def test_ctrl_c_finishes_the_shard_and_the_next_run_goes_on(tmp_path, small, shards_of_32):
+    out, batches = embed_and_signal(small, shards_of_32, tmp_path / "straight")
+    assert out == "finished 150\n"
+    expected = files(next((tmp_path / "straight").iterdir()))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        folder = tmp_path / number.name
+        out, some = embed_and_signal(small, shards_of_32, folder, {1: number}, 0.05)
+        assert "Finishing this shard, then stopping (press Ctrl-C again to quit at once and lose it)" in out
+        assert "Interrupted Stopped while embedding messenger train: 32 of 150 rows are kept in " in out and "The same command goes on from there." in out
+        (unfinished,) = folder.iterdir()
+        assert set(files(unfinished)) == {"partial.json", "rows-00000.jsonl", "offsets-00000.bin"}
+        out, rest = embed_and_signal(small, shards_of_32, folder)
+        assert out == "finished 150\n" and some + rest == batches, "a batch was embedded twice, or not at all"
+        assert files(unfinished) == expected
+
+
+def test_a_second_ctrl_c_quits_at_once(tmp_path, small, shards_of_32):
+    out, batches = embed_and_signal(small, shards_of_32, tmp_path, {1: signal.SIGINT, 2: signal.SIGINT}, 0.5)
+    assert "KeyboardInterrupt" in out and batches == 2
+    (unfinished,) = tmp_path.iterdir()
+    assert not [n for n in files(unfinished) if n.startswith("rows-")]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "arrow"])
+def test_parts_join_to_the_cache_of_one_machine(tmp_path, small, shards_of_32, format):
+    cfg, encoder, decoder = small
+    cfg = cfg.override(preprocess_format=format)
+    here, there = (cfg.override(preprocess_cache_dir=str(tmp_path / name)) for name in ("here", "there"))
+    whole = shards_of_32.preprocess(here, encoder, decoder)
+    for i in (3, 1):
+        shards_of_32.preprocess(there, encoder, decoder, part=(i, 3))
+    with pytest.raises(CacheError, match="lacks its rows from 64 on .200 in all; there are the parts 1/3, 3/3"): merge_parts(tmp_path / "there")
+    shards_of_32.preprocess(there, encoder, decoder, part=(2, 3))
+    merge_parts(tmp_path / "there")
+    joined = shards_of_32.preprocess(there, uncallable(encoder), decoder)
+    assert set(joined) == set(whole)
+    for key in whole: assert files(joined[key].folder) == files(whole[key].folder)
+
+
+def uncallable(encoder):
+    """An encoder that must not be called."""
+    import torch
+
+    class Absent(torch.nn.Module):
+        config = encoder.model.config
+        def forward(self, **_): raise AssertionError("the encoder was called")
+
+    return dataclasses.replace(encoder, model=Absent())
+
+
+def test_without_preprocessing_caches_are_opened_or_it_is_said_what_to_do(tmp_path, small, shards_of_32):
+    cfg, encoder, decoder = small
+    cfg = cfg.override(preprocess_cache_dir=str(tmp_path))
+    only_open, absent = cfg.override(run_preprocessing=False), uncallable(encoder)
+    with pytest.raises(CacheError, match=r"messenger \(train\): There is no cache in .* run `latent_summ cache` with the same settings first, or leave out --no-run-preprocessing"):
+        shards_of_32.preprocess(only_open, absent, decoder)
+    made = shards_of_32.preprocess(cfg, encoder, decoder)
+    opened = shards_of_32.preprocess(only_open, absent, decoder)
+    assert {k: c.folder for k, c in opened.items()} == {k: c.folder for k, c in made.items()}
+    with pytest.raises(CacheError, match="was made for other settings: max_target_len is 64 there and 32 here"):
+        shards_of_32.preprocess(only_open.override(max_target_len=32), absent, decoder)
+    shard = made["pairs/validation"].shards[0].path
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(CacheError, match=r"messenger \(validation\): .*bytes instead of"): shards_of_32.preprocess(only_open, absent, decoder)
+
+
+def test_other_settings_make_a_new_cache_and_name_what_differs(tmp_path, small, shards_of_32, capsys):
+    cfg, encoder, decoder = small
+    cfg = cfg.override(preprocess_cache_dir=str(tmp_path))
+    first = shards_of_32.build_cache(cfg, encoder, decoder, max_rows=40)
+    before = files(first.folder)
+    second = shards_of_32.build_cache(cfg.override(max_seq_len=64), encoder, decoder, max_rows=40)
+    assert "a new cache is made" in (told := capsys.readouterr().err) and "max_seq_len is 256 there and 64 here" in told
+    assert second.folder != first.folder and files(first.folder) == before
+    assert "% of rows exceed max_seq_len=64 and were cut" in told and second.manifest["counts"]["cut_inputs"] > 0
+    stamps = {p.name: p.stat().st_mtime_ns for p in first.folder.iterdir()}
+    shards_of_32.build_cache(cfg, uncallable(encoder), decoder, max_rows=40)
+    assert {p.name: p.stat().st_mtime_ns for p in first.folder.iterdir()} == stamps
+    rebuilt = shards_of_32.build_cache(cfg.override(skip_preprocessing_if_cached=False), encoder, decoder, max_rows=40)
+    assert rebuilt.folder == first.folder and files(first.folder) == before
+    assert {p.name: p.stat().st_mtime_ns for p in first.folder.iterdir()} != stamps
+
+
+def test_out_of_memory_halves_the_budget_and_keeps_the_order(tmp_path, small, shards_of_32, capsys):
+    import torch
+    cfg, encoder, decoder = small
+    widest = []
+
+    class Small(torch.nn.Module):
+        config = encoder.model.config
+        def forward(self, input_ids, **kw):
+            if widest and input_ids.numel() > 700: raise torch.OutOfMemoryError("no room any more")
+            widest.append(input_ids.numel())
+            return encoder.model(input_ids=input_ids, **kw)
+
+    build = lambda folder, e: shards_of_32.build_cache(cfg.override(preprocess_cache_dir=str(tmp_path / folder)), e, decoder, max_rows=100)
+    plenty, scarce = build("plenty", encoder), build("scarce", dataclasses.replace(encoder, model=Small()))
+    assert "Out of memory" in capsys.readouterr().err and widest[0] > 700 >= max(widest[1:])
+    assert scarce.ids == plenty.ids and scarce.targets() == plenty.targets()
+    for field in ("embedding", "summary_embedding"):
+        a, b = plenty.embeddings(field), scarce.embeddings(field)
+        assert np.abs(a - b).max() <= 0.02 * np.abs(a).max(), field
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path, small, shards_of_32):
+    """Peak of what Python and numpy hold while 8 and 64 shards are embedded."""
+    import torch
+    cfg, encoder, decoder = small
+
+    class Quick(torch.nn.Module):
+        config = encoder.model.config
+        def forward(self, input_ids, **_): return types.SimpleNamespace(last_hidden_state=torch.zeros(*input_ids.shape, encoder.hidden_size))
+
+    class Generated:
+        def __init__(self, n): self.n, self.report = n, dict(kept=n, identity=f"{n} rows")
+        def __len__(self): return self.n
+        def __getitem__(self, at):
+            one = lambda i: {"id": str(i), "text": f"Row {i}: see you at {i % 12}. " * 20}
+            return [one(i) for i in range(*at.indices(self.n))] if isinstance(at, slice) else one(at)
+
+    def peak(n):
+        own, quick = cfg.override(preprocess_cache_dir=str(tmp_path / str(n))), dataclasses.replace(encoder, model=Quick())
+        tracemalloc.start()
+        try: cache = shards_of_32.build_cache(own, quick, decoder, "texts", "made", rows=Generated(n))
+        finally: most = tracemalloc.get_traced_memory()[1]; tracemalloc.stop()
+        assert len(cache) == n
+        return most
+
+    peak(64)  # imports and first-time tables
+    few, many = peak(8 * 32), peak(64 * 32)
+    assert many < 1.2 * few + 100_000, (few, many)  # 300 bytes of manifest a shard

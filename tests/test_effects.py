@@ -1,0 +1,649 @@
+"""No dead parameter: for every field of the config, something that can be seen to change when it is set.
+
+`EFFECTS` maps each field to a function that sets it and looks at the effect: a shape, a module's type, a file, a row count, a dtype,
+an option passed on. A field without an entry fails the first test.
+"""
+import contextlib
+import dataclasses
+import functools
+import json
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from latent_summ import backbones, cache, embed, model, runtime, sources, stages, trainer
+from latent_summ.config import Config
+from latent_summ.decode import generate, generation_options
+from latent_summ.losses import latent_loss
+
+SCRATCH = Path(tempfile.mkdtemp(prefix="latent-summ-effects-"))
+CPU = torch.device("cpu")
+MINI = Config.preset("mini").override(messenger_rows=40, max_eval_samples=12, preprocess_cache_dir=str(SCRATCH / "cache"), run_dir=str(SCRATCH / "run"), device="cpu")
+EFFECTS = {}
+
+
+def effect(*names):
+    "The decorated function shows the effect of these fields; it is called with the field's name."
+    def register(f):
+        for n in names:
+            assert n not in EFFECTS
+            EFFECTS[n] = f
+        return f
+    return register
+
+
+# --- what the checks need, made once ----------------------------------------------------------------------------------
+
+@functools.cache
+def encoder(): return backbones.load_encoder(MINI, CPU)
+
+
+@functools.cache
+def decoder(): return backbones.load_decoder(MINI, CPU)
+
+
+@functools.cache
+def files() -> Path:
+    "A dialogue source with splits and columns of other names, and three text sources."
+    folder = SCRATCH / "files"
+    folder.mkdir()
+    def write(name, rows): (folder / name).write_text("".join(json.dumps(r) + "\n" for r in rows))
+    for split, n in (("fit", 30), ("check", 8), ("probe", 5)):
+        write(f"talk.{split}.jsonl", [dict(id=f"{split}{i}", chat=f"A: number {i} of {split}\nB: fine", gist=f"It is {i}.") for i in range(n)])
+    for name, n in (("one", 60), ("two", 50), ("three", 40)): write(f"{name}.train.jsonl", [dict(body=f"A text with the number {i} in {name}.", text="x") for i in range(n)])
+    return folder
+
+
+def with_files(**changes) -> Config:
+    "The mini preset on these files."
+    there = dict(dataset_name=str(files() / "talk"), train_split="fit", validation_split="check", test_split="probe", dialogue_column="chat", summary_column="gist", text_column="body",
+                 wikitext_dataset=str(files() / "one.train.jsonl"), arxiv_dataset=str(files() / "two.train.jsonl"), english_pretrain_dataset=str(files() / "three.train.jsonl"),
+                 preprocess_cache_dir=str(SCRATCH / "cache-files"), pretrain_adapter_max_samples=None, pretrain_middle_max_samples=None)
+    return MINI.override(**there | changes)
+
+
+def keys(cfg) -> dict: return {key: len(rows) for key, _, _, rows in embed.needed_rows(cfg)}
+
+
+def seeded(cfg) -> model.LatentSummarizer:
+    torch.manual_seed(0)
+    return model.LatentSummarizer(cfg)
+
+
+def shapes(**changes) -> dict: return {k: tuple(v.shape) for k, v in seeded(Config(**changes)).state_dict().items()}
+
+
+LATENTS = torch.nn.functional.normalize(torch.randn(3, 8, 256, generator=torch.Generator().manual_seed(1)), dim=-1)
+
+
+def outputs(part, **changes):
+    "What the middle or the adapter makes of fixed latents, with weights from a fixed seed."
+    with torch.inference_mode(): return getattr(seeded(Config(**changes)).eval(), part)(LATENTS)
+
+
+def differs(part, **changes): return not torch.allclose(outputs(part), outputs(part, **changes), atol=1e-4)
+
+
+def jitter(part, **changes) -> bool:
+    "Whether two passes in training mode differ."
+    m = seeded(Config(**changes)).train()
+    return not torch.equal(getattr(m, part)(LATENTS), getattr(m, part)(LATENTS))
+
+
+def stage(cfg, name): return next(s for s in stages.stage_table(cfg) if s.name == name)
+
+
+def rows_of(name, cfg=Config(), **there) -> int:
+    "How many rows a stage takes from sources of 300,000 rows each."
+    given = {k: range(300_000 + i) for i, k in enumerate(("texts/wikitext/train", "texts/arxiv/train", "texts/english/train", "pairs/train"))} | there
+    return sum(len(index) for _, index in stages.chosen_rows(cfg, stage(cfg, name), given))
+
+
+class Small(torch.nn.Module):
+    def __init__(self): super().__init__(); self.part = torch.nn.Linear(4, 4, bias=False)
+
+
+def toy(cfg, n=24, log=None, folder=None, loss=None):
+    "A trainer on a linear layer."
+    m = Small()
+    def square(batch, progress): return m.part(batch["inputs"]).pow(2).mean(), {}
+    job = trainer.Job("toy", m, ("part",), trainer.StageRows(torch.ones(n, 1, 4)), loss or square, 1, cfg.batch_size)
+    return trainer.Trainer(job, cfg, CPU, log, folder=folder)
+
+
+PLAIN = Config(device="cpu", use_bf16=False, optimizer="adamw", batch_size=4, gradient_accumulation_steps=1, warmup_steps=0)
+
+
+def one_run(**changes) -> Path:
+    "A whole small run with few rows; returns its folder."
+    cfg = with_files(**dict(encoder_pooling="mean", max_train_samples=16, pretrain_adapter_epochs=1, finetune_middle_epochs=1, finetune_adapter_epochs=1, pretrain_middle_epochs=1,
+                            english_pretrain_dataset="", arxiv_dataset="", batch_size=8, max_eval_samples=4) | changes)
+    return stages.run_pipeline(cfg)
+
+
+def cached(**changes):
+    "A fresh cache of the file's dialogues."
+    cfg = with_files(**dict(preprocess_cache_dir=tempfile.mkdtemp(dir=SCRATCH)) | changes)
+    return embed.build_cache(cfg, encoder(), decoder(), name=cfg.dataset_name, split="train", rows=sources.load_pairs(cfg, "train"))
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+@effect("latent_dim")
+def _(name): assert seeded(Config(latent_dim=128)).document_latents(torch.zeros(2, 1, 768)).shape == (2, 8, 128)
+
+
+@effect("latent_seq_len")
+def _(name): assert seeded(Config(latent_seq_len=4)).document_latents(torch.zeros(2, 1, 768)).shape == (2, 4, 256)
+
+
+@effect("prefix_len")
+def _(name): assert outputs("prefix", prefix_len=20).shape == (3, 20, 640)
+
+
+@effect("modernbert_hidden_dim")
+def _(name):
+    assert shapes(modernbert_hidden_dim=96)["compression.hidden.weight"] == (96, 96)
+    with pytest.raises(runtime.ModelError, match=r"160 wide but modernbert_hidden_dim=768.*--modernbert-hidden-dim 160"):
+        backbones.load_encoder(MINI.override(modernbert_hidden_dim=768), CPU)
+
+
+@effect("gpt2_hidden_dim")
+def _(name):
+    assert outputs("prefix", gpt2_hidden_dim=320).shape == (3, 50, 320)
+    with pytest.raises(runtime.ModelError, match=r"160 wide but gpt2_hidden_dim=640.*--gpt2-hidden-dim 160"):
+        backbones.load_decoder(MINI.override(gpt2_hidden_dim=640), CPU)
+
+
+@effect("middle_hidden_dim")
+def _(name): assert shapes(pipeline_mode="legacy", middle_hidden_dim=77)["middle.out.weight"] == (2048, 77)
+
+
+@effect("middle_layers")
+def _(name): assert len(seeded(Config(pipeline_mode="legacy", middle_layers=7)).middle.layers) == 7
+
+
+@effect("middle_transformer_layers")
+def _(name): assert len(seeded(Config(middle_transformer_layers=3)).middle.blocks) == 3
+
+
+@effect("middle_num_heads")
+def _(name): assert differs("summary_latents", middle_num_heads=2) and seeded(Config(middle_num_heads=2)).middle.blocks[0].attention.heads == 2
+
+
+@effect("middle_ffn_multiplier")
+def _(name): assert shapes(middle_ffn_multiplier=1.5)["middle.blocks.0.ffn.down.weight"] == (256, 384)
+
+
+@effect("middle_dropout")
+def _(name): assert jitter("summary_latents", middle_dropout=0.5) and not jitter("summary_latents", middle_dropout=0.0)
+
+
+@effect("middle_use_rope")
+def _(name): assert "middle.positions" in shapes(middle_use_rope=False) and "middle.positions" not in shapes()
+
+
+@effect("adapter_num_heads")
+def _(name): assert differs("prefix", adapter_num_heads=8) and seeded(Config(adapter_num_heads=8)).adapter.attention.heads == 8
+
+
+@effect("adapter_dropout")
+def _(name): assert jitter("prefix", adapter_dropout=0.5) and not jitter("prefix", adapter_dropout=0.0)
+
+
+@effect("adapter_use_rope")
+def _(name): assert differs("prefix", adapter_use_rope=False)
+
+
+@effect("num_encoder_unfrozen_layers")
+def _(name):
+    def learning(n):
+        cfg = MINI.override(pipeline_mode="legacy", num_encoder_unfrozen_layers=n)
+        m = model.adopt_encoder(seeded(cfg), encoder().model, model.tuned_layers(cfg))
+        return sum(n.startswith("encoder_top") for n, _ in trainer.set_trainable(m, stage(cfg, "legacy").trains))
+    assert 0 == learning(0) < learning(1) < learning(2)
+    encoder().model.requires_grad_(False)
+
+
+@effect("learning_rate")
+def _(name): assert toy(PLAIN.override(learning_rate=0.125)).optimizers[0].param_groups[0]["lr"] == 0.125
+
+
+@effect("batch_size")
+def _(name): assert (toy(PLAIN).steps, toy(PLAIN.override(batch_size=12)).steps) == (6, 2)
+
+
+@effect("gradient_accumulation_steps")
+def _(name): assert toy(PLAIN.override(gradient_accumulation_steps=3)).steps == 2
+
+
+@effect("max_seq_len")
+def _(name): assert [len(embed.input_ids(MINI.override(max_seq_len=n), encoder(), ["word " * 300])[0][0]) for n in (40, 90)] == [40, 90]
+
+
+@effect("max_target_len")
+def _(name): assert [len(embed.target_ids(MINI.override(max_target_len=n), decoder(), ["word " * 300])[0]) for n in (7, 33)] == [7, 33]
+
+
+def streamed(cfg): return trainer.CachedRows([(cached(), range(12))], dict(inputs="embedding", labels="target_ids")).loader([[0, 1], [5, 6], [7, 8]], cfg)
+
+
+@effect("num_workers", "prefetch_factor")
+def _(name):
+    loader = streamed(Config(num_workers=2, prefetch_factor=3))
+    assert (len(loader._workers), loader._prefetch_factor) == (2, 3)
+    assert [b["inputs"].shape for b in loader] == [b["inputs"].shape for b in streamed(Config(num_workers=0))] == [(2, 8, 160)] * 3
+
+
+@effect("num_epochs")
+def _(name): assert [stages.stage_epochs(c, stages.stage_table(c)[0]) for c in (Config(pipeline_mode="legacy", num_epochs=3), Config(training_phase="phase1", num_epochs=4))] == [3, 4]
+
+
+@effect("warmup_steps")
+def _(name):
+    heard = []
+    toy(PLAIN.override(warmup_steps=3, learning_rate=0.3), log=trainer.EventLog(listeners=[heard.append])).run()
+    assert [round(e["lr"], 6) for e in heard if e["event"] == "step"][:3] == [0.1, 0.2, 0.3]
+
+
+@effect("weight_decay")
+def _(name): assert toy(PLAIN.override(weight_decay=0.5)).optimizers[0].param_groups[0]["weight_decay"] == 0.5
+
+
+@effect("modernbert_model", "gpt2_model")
+def _(name):
+    what, load = dict(modernbert_model=("encoder", backbones.load_encoder), gpt2_model=("decoder", backbones.load_decoder))[name]
+    with pytest.raises(runtime.ModelError, match=f"nobody/nothing.*--{name.replace('_', '-')} mini"), mock.patch("huggingface_hub.snapshot_download", side_effect=OSError):
+        load(MINI.override(**{name: "nobody/nothing"}), CPU)
+    assert load(MINI.override(**{name: str(backbones.MINI / what)}), CPU).identity["name"] == what
+
+
+@effect("device")
+def _(name):
+    with mock.patch("torch.cuda.is_available", return_value=True): assert runtime.pick_device(Config(device="cuda:1")) == torch.device("cuda:1")
+    assert runtime.pick_device(Config(device="cpu")) == CPU
+
+
+@effect("use_fp16", "use_bf16")
+def _(name):
+    cuda = torch.device("cuda")
+    def dtype(bf16_machine, **changes):
+        with mock.patch.object(runtime, "_has_bf16", return_value=bf16_machine): return runtime.autocast_dtype(Config(**changes), cuda)
+    assert (dtype(True), dtype(False)) == (torch.bfloat16, torch.float16)
+    assert (dtype(True, use_bf16=False), dtype(False, use_fp16=False)) == (torch.float16, torch.float32)
+    with mock.patch.object(runtime, "_has_bf16", return_value=False): assert runtime.autocast_dtype(Config(), cuda, decoder=True) == torch.float32
+
+
+@effect("use_gradient_checkpointing")
+def _(name):
+    def recomputes(on):
+        d = backbones.load_decoder(MINI, CPU)
+        stages._speed_up(MINI.override(use_gradient_checkpointing=on), seeded(MINI), d, torch.device("cuda"))
+        return d.model.model.layers[0].gradient_checkpointing
+    assert recomputes(True) and not recomputes(False)
+
+
+@effect("use_torch_compile", "torch_compile_mode")
+def _(name):
+    def modes(**changes):
+        with mock.patch("torch.nn.Module.compile") as compile: stages._speed_up(MINI.override(**changes), seeded(MINI), decoder(), CPU)
+        return [call.kwargs["mode"] for call in compile.call_args_list]
+    assert modes() == [] and modes(use_torch_compile=True) == ["reduce-overhead"] * 3
+    assert modes(use_torch_compile=True, torch_compile_mode="max-autotune") == ["max-autotune"] * 3
+
+
+@effect("async_checkpointing")
+def _(name):
+    def threads(on):
+        seen, save = set(), stages.Saver.save
+        import threading
+        def spy(self, *a): seen.add(self.thread in threading.enumerate()); return save(self, *a)
+        with mock.patch.object(stages.Saver, "save", spy): one_run(run_dir=str(SCRATCH / f"async-{on}"), async_checkpointing=on, run_finetuning=False, pretrain_middle_epochs=0)
+        return seen
+    assert threads(True) == {True} and threads(False) == {False}
+
+
+@effect("attn_implementation")
+def _(name): assert [backbones.load_encoder(MINI.override(attn_implementation=a), CPU).model.config._attn_implementation for a in ("eager", "sdpa")] == ["eager", "sdpa"]
+
+
+@effect("use_rmsnorm")
+def _(name): assert "adapter.norm.bias" in shapes(use_rmsnorm=False) and "adapter.norm.bias" not in shapes()
+
+
+@effect("rmsnorm_eps")
+def _(name): assert differs("summary_latents", rmsnorm_eps=1.0) and differs("prefix", rmsnorm_eps=1.0)
+
+
+@effect("use_prefix_rope")
+def _(name): assert differs("prefix", use_prefix_rope=False)
+
+
+@effect("rope_base")
+def _(name): assert differs("prefix", rope_base=10) and differs("summary_latents", rope_base=10)
+
+
+FILES = dict(checkpoint_dir="points", save_every=1, keep_checkpoints=3, pretrain_best_model_filename="pre.pt", finetune_best_model_filename="fine.pt", handoff_best_model_filename="last.pt")
+
+
+@functools.cache
+def named_run() -> Path: return one_run(run_dir=str(SCRATCH / "named"), **FILES)
+
+
+@effect("checkpoint_dir", "pretrain_best_model_filename", "finetune_best_model_filename", "handoff_best_model_filename", "run_dir", "save_every", "keep_checkpoints")
+def _(name):
+    steps = [p.name for p in trainer.step_files(SCRATCH / "named" / "points")] if named_run() else []
+    assert {p.name for p in (SCRATCH / "named" / "points").iterdir()} == {"pre.pt", "fine.pt", "last.pt", *steps}
+    assert steps == [f"step-finetune_adapter-000000{n}.pt" for n in (1, 2)] and named_run() == SCRATCH / "named"
+    if name == "keep_checkpoints":
+        def kept(n):
+            folder = Path(tempfile.mkdtemp(dir=SCRATCH))
+            toy(PLAIN.override(save_every=1, keep_checkpoints=n), folder=folder).run()
+            return [p.stem[-1] for p in trainer.step_files(folder)]
+        assert kept(1) == ["6"] and kept(4) == ["3", "4", "5", "6"]
+
+
+@effect("temperature", "top_p", "top_k")
+def _(name): assert generation_options(Config(**{name: dict(temperature=0.3, top_p=0.5, top_k=7)[name]}))[name] == dict(temperature=0.3, top_p=0.5, top_k=7)[name]
+
+
+@effect("max_generation_length")
+def _(name):
+    prefix = torch.randn(1, 4, 160, generator=torch.Generator().manual_seed(0))
+    with mock.patch.object(type(decoder()), "eos_id", -1):
+        texts = [generate(decoder(), prefix, MINI.override(max_generation_length=n))[0] for n in (3, 12)]
+    assert texts[1].startswith(texts[0][:3]) and len(texts[0]) < len(texts[1])
+
+
+@effect("do_sample")
+def _(name):
+    assert generation_options(Config(do_sample=False))["temperature"] is None and generation_options(Config())["do_sample"]
+    prefix = torch.randn(1, 4, 160, generator=torch.Generator().manual_seed(0))
+    def texts(on): return {generate(decoder(), prefix, MINI.override(do_sample=on, max_generation_length=12, temperature=2.0))[0] for _ in range(4)}
+    assert len(texts(False)) == 1 < len(texts(True))
+
+
+@effect("use_tui")
+def _(name):
+    from latent_summ.tui import LineView, view_for
+    with mock.patch("sys.stdout.isatty", return_value=True, create=True), mock.patch.dict("os.environ", TERM="xterm"):
+        views = [type(view_for(Config(use_tui=on))) for on in (True, False)]
+    assert views[1] is LineView and views[0] is not LineView
+
+
+@effect("normalize_latent")
+def _(name):
+    x = torch.randn(2, 1, 768)
+    assert torch.allclose(seeded(Config()).document_latents(x).norm(dim=-1), torch.ones(2, 8), atol=1e-5)
+    assert not torch.allclose(seeded(Config(normalize_latent=False)).document_latents(x).norm(dim=-1), torch.ones(2, 8), atol=1e-2)
+
+
+@effect("use_stop_latent")
+def _(name):
+    m = seeded(Config())
+    assert m.is_stop(m.stop_latent[None]).item() and not seeded(Config(use_stop_latent=False)).is_stop(m.stop_latent[None]).item()
+    assert "stop_latent" not in stage(Config(use_stop_latent=False), "pretrain_adapter").trains
+
+
+@effect("stop_latent_init")
+def _(name):
+    norms = {i: model.draw_stop_latent(Config(stop_latent_init=i)).norm(dim=-1).mean().item() for i in ("random_normalized", "random", "zeros")}
+    assert norms["zeros"] == 0 and norms["random_normalized"] == pytest.approx(1) and norms["random"] > 10
+
+
+@effect("stop_latent_seed")
+def _(name): assert not torch.equal(model.draw_stop_latent(Config()), model.draw_stop_latent(Config(stop_latent_seed=7)))
+
+
+@effect("stop_latent_cosine_threshold")
+def _(name): assert [seeded(Config(stop_latent_cosine_threshold=t)).is_stop(LATENTS).any().item() for t in (0.99, -1.0)] == [False, True]
+
+
+@effect("dataset_name", "wikitext_dataset", "arxiv_dataset", "english_pretrain_dataset")
+def _(name):
+    if name == "dataset_name": assert sources.load_pairs(with_files(), "train").report["source"].endswith("talk") != sources.load_pairs(MINI, "train").report["source"].endswith("talk")
+    else: assert f"texts/{name.split('_')[0]}/train" in keys(with_files()) and f"texts/{name.split('_')[0]}/train" not in keys(with_files(**{name: ""}))
+
+
+@effect("train_split", "validation_split", "test_split")
+def _(name):
+    names = dict(train_split="fit", validation_split="check", test_split="probe")
+    other = "test_split" if name != "test_split" else "validation_split"
+    swapped = {name: names[other], other: names[name]}
+    sizes = [len(sources.load_pairs(with_files(max_eval_samples=None, **changes), name.removesuffix("_split"))) for changes in ({}, swapped)]
+    assert sizes == [dict(fit=30, check=8, probe=5)[n] for n in (names[name], names[other])]
+
+
+@effect("max_train_samples")
+def _(name): assert keys(with_files(max_train_samples=11))["pairs/train"] == 11 and rows_of("finetune_middle", Config(max_train_samples=11)) == 11
+
+
+@effect("preprocess_cache_dir")
+def _(name): assert cached(preprocess_cache_dir=str(SCRATCH / "elsewhere")).folder.parent == SCRATCH / "elsewhere"
+
+
+@effect("preprocess_format")
+def _(name): assert [{p.suffix for p in cached(preprocess_format=f).folder.glob("rows-*")} for f in ("jsonl", "arrow")] == [{".jsonl"}, {".arrow"}]
+
+
+@effect("skip_preprocessing_if_cached")
+def _(name):
+    def embedded_twice(**changes):
+        folder = tempfile.mkdtemp(dir=SCRATCH)
+        cached(preprocess_cache_dir=folder)
+        with mock.patch.object(embed.Embedder, "batch", autospec=True, side_effect=embed.Embedder.batch) as batch: cached(preprocess_cache_dir=folder, **changes)
+        return batch.called
+    assert not embedded_twice() and embedded_twice(skip_preprocessing_if_cached=False)
+
+
+@effect("preprocess_batch_size")
+def _(name):
+    def most(n):
+        with mock.patch.object(embed.Embedder, "batch", autospec=True, side_effect=embed.Embedder.batch) as batch: cached(preprocess_batch_size=n)
+        return max(len(call.args[1]) for call in batch.call_args_list)
+    assert most(3) == 3 and most(20) == 20
+
+
+@effect("preprocess_validation_fraction")
+def _(name):
+    def share(f): return keys(with_files(preprocess_validation_fraction=f, max_eval_samples=None))
+    assert share(0.1)["texts/wikitext/validation"] < share(0.5)["texts/wikitext/validation"]
+    assert share(0.5)["texts/wikitext/train"] + share(0.5)["texts/wikitext/validation"] == 60
+
+
+@effect("cache_store_text", "cache_store_input_ids", "cache_store_attention_mask", "cache_store_target_ids", "cache_store_target_attention_mask")
+def _(name):
+    field = name.removeprefix("cache_store_")
+    all_on = dict.fromkeys(("cache_store_text", "cache_store_input_ids", "cache_store_attention_mask", "cache_store_target_ids", "cache_store_target_attention_mask"), True)
+    off = {name: False} | {f"{name.removesuffix('ids')}attention_mask" if name != "cache_store_input_ids" else "cache_store_attention_mask": False for _ in [0] if name.endswith("ids")}
+    wanted = {"dialogue", "summary"} if field == "text" else {field}
+    assert wanted <= set(cached(**all_on).fields) and not wanted & set(cached(**all_on | off).fields)
+
+
+@effect("cache_store_embeddings_int8")
+def _(name): assert [cached(cache_store_embeddings_int8=on).fields["embedding"]["kind"] for on in (True, False)] == ["int8", "float32"]
+
+
+@effect("cache_use_embeddings_for_training")
+def _(name):
+    assert not stages.is_live(MINI) and stages.is_live(MINI.override(cache_use_embeddings_for_training=False))
+    folder = SCRATCH / "no-cache"
+    with mock.patch.object(stages, "encode_batch", side_effect=embed.encode_batch) as encoded:
+        one_run(run_dir=str(SCRATCH / "live"), preprocess_cache_dir=str(folder), cache_use_embeddings_for_training=False, run_finetuning=False, pretrain_adapter_epochs=0)
+    assert encoded.called and not folder.exists()
+
+
+@effect("cache_write_offsets_index")
+def _(name): assert [bool(list(cached(cache_write_offsets_index=on).folder.glob("offsets-*"))) for on in (True, False)] == [True, False]
+
+
+@effect("pipeline_mode")
+def _(name): assert [(type(seeded(c).middle).__name__, stages.stage_table(c)[0].name) for c in (Config(), Config(pipeline_mode="legacy"))] == [
+    ("MiddleTransformer", "pretrain_middle"), ("LegacyMiddle", "legacy")]
+
+
+@effect("run_preprocessing")
+def _(name):
+    cfg = with_files(preprocess_cache_dir=tempfile.mkdtemp(dir=SCRATCH))
+    with pytest.raises(runtime.CacheError): embed.preprocess(cfg.override(run_preprocessing=False), encoder(), decoder())
+    made = embed.preprocess(cfg, encoder(), decoder())
+    assert {k: len(c) for k, c in embed.preprocess(cfg.override(run_preprocessing=False), encoder(), decoder()).items()} == {k: len(c) for k, c in made.items()}
+
+
+@effect("run_pretraining", "run_finetuning")
+def _(name):
+    assert {s.name.split("_")[0] for s in stages.stage_table(Config(**{name: False}))} == {"finetune" if name == "run_pretraining" else "pretrain"}
+    assert keys(with_files(**{name: False})).keys() == {k for k in keys(with_files()) if k.startswith("pairs" if name == "run_pretraining" else "texts")}
+
+
+@effect("freeze_encoder_compression_in_pipeline")
+def _(name): assert ["compression" in stage(Config(freeze_encoder_compression_in_pipeline=on), "pretrain_adapter").trains for on in (True, False)] == [False, True]
+
+
+@effect("adapter_pretrain_use_middle")
+def _(name):
+    def passed(on):
+        cfg = MINI.override(adapter_pretrain_use_middle=on, readout_weight=0.0, embedding_normalizer="none")
+        m, batch = seeded(cfg).eval(), dict(inputs=torch.randn(2, 8, 160), labels=torch.tensor([[5, 6], [7, 8]]))
+        with mock.patch.object(m.middle, "forward", side_effect=m.middle.forward) as forward: stage(cfg, "pretrain_adapter").loss(m, decoder(), cfg, batch, 1.0)
+        return forward.called
+    assert passed(True) and not passed(False)
+
+
+STAGE_NAMES = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetune_adapter")
+
+
+@effect(*(f"{s}_epochs" for s in STAGE_NAMES))
+def _(name):
+    s, cfg = name.removesuffix("_epochs"), Config(**{name: 9})
+    assert stages.stage_epochs(cfg, stage(cfg, s)) == 9 and s not in [t.name for t in stages.stage_table(Config(**{name: 0}))]
+
+
+@effect(*(f"{s}_batch_size" for s in STAGE_NAMES))
+def _(name):
+    cfg = Config(**{name: 7})
+    assert {s.name: stages.stage_batch_size(cfg, s) for s in stages.stage_table(cfg)} == dict.fromkeys(STAGE_NAMES, 30) | {name.removesuffix("_batch_size"): 7}
+
+
+@effect(*(f"{s}_max_samples" for s in STAGE_NAMES))
+def _(name):
+    s = name.removesuffix("_max_samples")
+    assert rows_of(s, Config(**{name: 1234})) == 1234 < rows_of(s)
+
+
+@effect("pretrain_middle_max_samples_wikitext", "pretrain_middle_max_samples_arxiv", "pretrain_middle_max_samples_english",
+        "pretrain_adapter_max_samples_wikitext", "pretrain_adapter_max_samples_arxiv")
+def _(name):
+    s, source = name.split("_max_samples_")
+    def rows(cap): return rows_of(s, Config(**{name: cap}), **{f"texts/{other}/train": [] for other in ("wikitext", "arxiv", "english") if other != source})
+    assert (rows(777), rows(None) >= 300_000) == (777, True)
+
+
+@effect("latent_mse_weight", "contrastive_weight", "contrastive_temperature")
+def _(name):
+    other = LATENTS.flip(0)
+    assert not torch.isclose(latent_loss(Config(), LATENTS, other)[0], latent_loss(Config(**{name: 0.7}), LATENTS, other)[0])
+
+
+@effect("training_phase")
+def _(name): assert [[s.name for s in stages.stage_table(Config(training_phase=p))] for p in ("phase1", "phase2", "phase3")] == [["phase1"], ["phase2"], ["phase3"]]
+
+
+# beyond the reference
+
+@effect("encoder_pooling")
+def _(name): assert [embed.embed_texts(MINI.override(encoder_pooling=p), encoder(), ["Anna: hi"]).shape for p in ("mean", "segments", "latent_tokens")] == [(1, 1, 160), (1, 8, 160), (1, 8, 160)]
+
+
+@effect("embedding_normalizer")
+def _(name): assert [shapes(embedding_normalizer=n).get("normalizer.transform") for n in ("none", "standard", "whiten")] == [None, (1, 768), (768, 768)]
+
+
+@effect("middle_residual")
+def _(name): assert torch.allclose(outputs("summary_latents", middle_residual=True), LATENTS, atol=1e-5) and not torch.allclose(outputs("summary_latents"), LATENTS, atol=1e-2)
+
+
+@effect("adapter_latent_positions")
+def _(name): assert "adapter.latent_positions" in shapes(adapter_latent_positions=True)
+
+
+@effect("adapter_flat_rank")
+def _(name): assert shapes(adapter_flat_rank=5)["adapter.flat_down.weight"] == (5, 2048)
+
+
+@effect("optimizer")
+def _(name): assert [type(o).__name__ for o in toy(PLAIN.override(optimizer="muon")).optimizers] == ["Muon"]
+
+
+@effect("muon_learning_rate")
+def _(name): assert toy(PLAIN.override(optimizer="muon", muon_learning_rate=0.25)).optimizers[0].param_groups[0]["lr"] == 0.25
+
+
+@effect("max_grad_norm")
+def _(name):
+    def gradient(limit):
+        t = toy(PLAIN.override(max_grad_norm=limit), n=4)
+        with mock.patch.object(t.optimizers[0], "zero_grad"): t.run()
+        return t.job.model.part.weight.grad.norm().item()
+    assert gradient(1e-3) == pytest.approx(1e-3, rel=1e-2) and gradient(1e6) > 1e-2
+
+
+@effect("readout_weight", "readout_warmup")
+def _(name):
+    def parts(progress, **changes):
+        cfg = MINI.override(**dict(readout_weight=0.0, readout_warmup=0.0, embedding_normalizer="none") | changes)
+        batch = dict(inputs=torch.randn(2, 8, 160), labels=torch.tensor([[5, 6], [7, 8]]))
+        return set(stage(cfg, "pretrain_adapter").loss(seeded(cfg), decoder(), cfg, batch, progress)[1])
+    assert parts(1.0) == {"cross_entropy"} and parts(1.0, readout_weight=0.5) == {"cross_entropy", "readout"}
+    assert parts(0.1, readout_warmup=0.5) == {"readout"} and parts(0.6, readout_warmup=0.5) == {"cross_entropy"}
+
+
+@effect("rows_in_memory_gb")
+def _(name):
+    cfg = with_files(run_pretraining=False)
+    caches = embed.preprocess(cfg, encoder(), decoder())
+    kinds = [type(stages.stage_rows(cfg.override(rows_in_memory_gb=gb), stage(cfg, "finetune_adapter"), caches)) for gb in (4.0, 0.0)]
+    assert kinds == [trainer.StageRows, trainer.CachedRows]
+
+
+@effect("stop_rows")
+def _(name): assert [len(stages.stop_latents(seeded(Config()), Config(stop_rows=n))) for n in (0, 5)] == [0, 5]
+
+
+@effect("seed")
+def _(name):
+    rows = trainer.StageRows(torch.zeros(50, 1, 1))
+    assert trainer.epoch_batches(rows, 5, (1, "x", 0)) != trainer.epoch_batches(rows, 5, (2, "x", 0))
+    def drawn(seed): return stages._new_model(MINI.override(seed=seed, embedding_normalizer="none"), encoder(), decoder(), {}, CPU).compression.out.weight
+    assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(1), drawn(2))
+
+
+@effect("text_column", "dialogue_column", "summary_column")
+def _(name):
+    def read(cfg): return list(sources.load_texts(cfg, cfg.wikitext_dataset, "train")) if name == "text_column" else list(sources.load_pairs(cfg, "train"))
+    row = read(with_files())[0]
+    assert row[name.removesuffix("_column")].startswith(dict(text_column="A text with", dialogue_column="A: number", summary_column="It is")[name])
+    with pytest.raises(runtime.DataError, match=name.replace("_", "-")): read(with_files(**{name: "nowhere"}))
+
+
+@effect("max_eval_samples")
+def _(name): assert [len(sources.load_pairs(with_files(max_eval_samples=n), "validation")) for n in (3, None)] == [3, 8]
+
+
+@effect("messenger_rows")
+def _(name): assert [len(sources.load_pairs(MINI.override(messenger_rows=n), "train")) for n in (10, 25)] == [10, 25]
+
+
+# --- the tests --------------------------------------------------------------------------------------------------------
+
+def test_every_field_has_an_entry():
+    fields = {f.name for f in dataclasses.fields(Config)}
+    assert set(EFFECTS) == fields, (fields - set(EFFECTS), set(EFFECTS) - fields)
+
+
+@pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Config)])
+def test_effect(name):
+    with contextlib.redirect_stderr(None): EFFECTS[name](name)

@@ -1,0 +1,283 @@
+"""Training that survives: killed anywhere and resumed, streamed or in memory, on one process or two, the weights are the same."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from latent_summ import runtime, trainer
+from latent_summ.checkpoint import load_checkpoint, save_checkpoint
+from latent_summ.config import Config
+from latent_summ.events import EventLog
+from latent_summ.runtime import CheckpointError, LatentSummError
+from latent_summ.stages import run_pipeline, stage_table
+
+ROOT = Path(__file__).resolve().parent.parent
+SEED = int(os.environ.get("LATENT_SUMM_KILL_SEED", random.SystemRandom().randrange(10**6)))
+CPU = torch.device("cpu")
+MODES = {"stages": {}, "legacy": dict(pipeline_mode="legacy"), "phase1": dict(training_phase="phase1"), "phase2": dict(training_phase="phase2"),
+         "phase3": dict(training_phase="phase3"), "live": dict(cache_use_embeddings_for_training=False, pretrain_adapter_epochs=0, finetune_adapter_epochs=0)}
+STREAMED = dict(rows_in_memory_gb=0.0, num_workers=2, prefetch_factor=2)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory): return tmp_path_factory.mktemp("training")
+
+
+def config(folder:Path, shared:Path, **changes) -> Config:
+    "A small run: 4 to 9 optimizer steps a stage, a checkpoint after every second."
+    few = dict(messenger_rows=48, max_eval_samples=6, batch_size=8, finetune_middle_batch_size=8, gradient_accumulation_steps=2, save_every=2, warmup_steps=1, num_epochs=2,
+               pretrain_middle_epochs=1, pretrain_adapter_epochs=1, finetune_middle_epochs=2, finetune_adapter_epochs=2, middle_dropout=0.1, max_generation_length=8,
+               pretrain_middle_max_samples=48, pretrain_adapter_max_samples=48, pretrain_middle_max_samples_wikitext=48, pretrain_adapter_max_samples_wikitext=48)
+    return Config.preset("mini").override(**few | dict(run_dir=str(folder), preprocess_cache_dir=str(shared / "cache")) | changes)
+
+
+def weights(folder:Path) -> dict: return load_checkpoint(folder / "checkpoints" / "best_model.pt")[0]["model"]
+
+
+def same(a:dict, b:dict) -> bool: return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def command(cfg:Config, *more, processes:int=1) -> list:
+    cfg.save(Path(cfg.run_dir + ".json"))
+    start = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port", str(random.SystemRandom().randrange(20000, 40000))] if processes > 1 else []
+    return [sys.executable, *start, "-m", "latent_summ", "train", "--config", cfg.run_dir + ".json", *more]
+
+
+def environment() -> dict: return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def finish(cfg:Config, *more, processes:int=1) -> Path:
+    p = subprocess.run(command(cfg, *more, processes=processes), env=environment(), capture_output=True, text=True, timeout=300)
+    assert p.returncode == 0, p.stdout[-2000:] + p.stderr[-4000:]
+    return Path(cfg.run_dir)
+
+
+def events(folder:Path) -> list:
+    "What the log says so far; a torn last line is left out."
+    try: lines = (folder / "events.jsonl").read_text().split("\n")
+    except FileNotFoundError: return []
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def killed(cfg:Config, steps:int, *more, sign=signal.SIGKILL, processes:int=1) -> int:
+    "Start training and send a signal when the log has `steps` more step events than before; returns the status."
+    folder = Path(cfg.run_dir)
+    goal = steps + sum(e["event"] == "step" for e in events(folder))
+    p = subprocess.Popen(command(cfg, *more, processes=processes), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    while p.poll() is None and sum(e["event"] == "step" for e in events(folder)) < goal: time.sleep(0.005)
+    if p.poll() is None: os.killpg(p.pid, sign)
+    said = p.communicate(timeout=120)[0]
+    return p.returncode, said
+
+
+# --- promise 2: resume is bit-identical -------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("mode", MODES)
+def test_killed_anywhere_and_resumed_gives_the_same_weights(mode, shared):
+    straight, torn = config(shared / f"{mode}-straight", shared, **MODES[mode]), config(shared / f"{mode}-torn", shared, **MODES[mode])
+    run_pipeline(straight)
+    total = sum(e["event"] == "step" for e in events(Path(straight.run_dir)))
+    draw = random.Random(f"{SEED} {mode}")
+    first = draw.randrange(1, total)
+    print(f"seed {SEED}: {mode} killed after {first} of {total} steps")
+    status, _ = killed(torn, first)
+    assert status == -signal.SIGKILL
+    if mode == "stages": killed(torn, draw.randrange(1, 4), "--resume")  # twice, perhaps in the same epoch
+    finish(torn, "--resume") if (Path(torn.run_dir) / "events.jsonl").exists() else finish(torn)
+    assert same(weights(Path(straight.run_dir)), weights(Path(torn.run_dir))), f"LATENT_SUMM_KILL_SEED={SEED}"
+
+
+def test_streamed_rows_give_the_run_of_rows_in_memory_also_when_killed(shared):
+    cfg = config(shared / "streamed", shared, **STREAMED)
+    heard = []
+    run_pipeline(cfg, listeners=(heard.append,))
+    assert same(weights(shared / "streamed"), weights(shared / "stages-straight"))
+    torn = config(shared / "streamed-torn", shared, **STREAMED)
+    killed(torn, random.Random(SEED).randrange(2, 12))
+    finish(torn, "--resume")
+    assert same(weights(shared / "streamed-torn"), weights(shared / "stages-straight")), f"LATENT_SUMM_KILL_SEED={SEED}"
+
+
+# --- promise 1: complete or invisible ---------------------------------------------------------------------------------
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_named(shared, capsys):
+    cfg = config(shared / "damaged", shared)
+    killed(cfg, 9)
+    steps = sorted((shared / "damaged" / "checkpoints").glob("step-*.pt"), key=lambda p: p.stat().st_mtime)
+    data = bytearray(steps[-1].read_bytes())
+    data[len(data) // 2] ^= 1
+    steps[-1].write_bytes(data)
+    run_pipeline(cfg, resume=True)
+    assert f"{steps[-1].name}" in (err := capsys.readouterr().err) and "passed over" in err
+    assert same(weights(shared / "damaged"), weights(shared / "stages-straight"))
+
+
+# --- promise 6: other settings are refused ----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("change, words", [(dict(batch_size=16), "batch_size was 8, now 16"), (dict(gradient_accumulation_steps=1), "gradient_accumulation_steps was 2, now 1"),
+                                           (dict(middle_transformer_layers=2), "middle_transformer_layers was 4, now 2"), (dict(seed=1), "seed was 42, now 1")])
+def test_resuming_with_other_settings_is_refused(change, words, shared):
+    with pytest.raises(CheckpointError, match=words): run_pipeline(config(shared / "stages-torn", shared, **change), resume=True)
+
+
+# --- promise 22: Ctrl-C -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_at_the_next_step_and_says_how_to_go_on(sign, shared):
+    cfg = config(shared / f"ctrl-c-{sign}", shared, save_every=1000, **(STREAMED if sign == signal.SIGTERM else {}))
+    status, said = killed(cfg, 3, sign=sign)
+    assert status == 130 and "--resume goes on from here" in said and "Traceback" not in said, said
+    finish(cfg, "--resume")
+    assert same(weights(Path(cfg.run_dir)), weights(shared / "stages-straight"))
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+def close(a:dict, b:dict) -> bool: return a.keys() == b.keys() and all(torch.allclose(a[k].float(), b[k].float(), atol=2e-4) for k in a)
+
+
+def test_two_processes_train_as_one_with_twice_the_accumulation(shared):
+    plain = dict(use_stop_latent=False, middle_dropout=0.0, use_bf16=False, optimizer="adamw", learning_rate=1e-3)
+    one = finish(config(shared / "one", shared, gradient_accumulation_steps=2, **plain))
+    two = finish(config(shared / "two", shared, gradient_accumulation_steps=1, **plain), processes=2)
+    assert close(weights(one), weights(two))
+    there = config(shared / "two-to-one", shared, gradient_accumulation_steps=1, **plain)
+    killed(there, 7, processes=2)
+    back = there.override(gradient_accumulation_steps=2)
+    killed(back, 3, "--resume")
+    finish(there, "--resume", processes=2)
+    assert close(weights(one), weights(Path(there.run_dir)))
+    assert all(not k.startswith("module.") for k in weights(two))
+
+
+# --- one step ---------------------------------------------------------------------------------------------------------
+
+class Toy(torch.nn.Module):
+    def __init__(self): super().__init__(); self.part = torch.nn.Linear(4, 4, bias=False)
+
+
+def toy(cfg:Config, log=None, folder=None, loss=None, n=24) -> trainer.Trainer:
+    torch.manual_seed(0)
+    model = Toy()
+    def square(batch, progress): return model.part(batch["inputs"]).pow(2).mean(), {}
+    rows = trainer.StageRows(torch.randn(n, 1, 4), ids=[f"row{i}" for i in range(n)])
+    return trainer.Trainer(trainer.Job("toy", model, ("part",), rows, loss or square, 2, cfg.batch_size), cfg, CPU, log, folder=folder)
+
+
+PLAIN = Config(device="cpu", use_bf16=False, batch_size=4, gradient_accumulation_steps=2, warmup_steps=0, learning_rate=1e-2)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["loss", "gradient norm"])
+def test_promise_14_what_is_not_a_number_is_never_stepped_on(bad, where):
+    t = toy(PLAIN)
+    def loss(batch, progress):
+        y = t.job.model.part(batch["inputs"]).pow(2).mean()
+        if t.at.step == 3: y = y * bad if where == "loss" else y + (t.job.model.part.weight * 0).sqrt().sum() * (1 if bad != bad else 1e30)
+        return y, {}
+    t.job.loss = loss
+    before = {}
+    step = t._step
+    def remember(*a): before.update(trainer.snapshot(t.job.model.state_dict())); step(*a)
+    t._step = remember
+    with pytest.raises(LatentSummError, match=rf"The {where} became .* step 4.*Rows: \['row"): t.run()
+    assert t.at.step == 3 and same(before, t.job.model.state_dict())
+
+
+def test_fp16_gradients_are_scaled_and_an_overflow_skips_the_step(tmp_path):
+    plain = toy(PLAIN).run().state_dict()
+    with mock.patch.object(trainer, "autocast_dtype", return_value=torch.float16): t = toy(PLAIN, folder=tmp_path)
+    assert t.scaler.is_enabled() and t.scaler.get_scale() > 1
+    t.run()
+    assert all(torch.allclose(plain[k], v, atol=1e-6) for k, v in t.job.model.state_dict().items())
+    t.at.epoch, t.job.rows = 1, trainer.StageRows(torch.full((8, 1, 4), 1e30))
+    before, scale = trainer.snapshot(t.job.model.state_dict()), t.scaler.get_scale()
+    t.at.batch, t.steps = 0, 1000
+    t._backward = lambda batches: [p.register_hook(None) if False else setattr(p, "grad", torch.full_like(p, float("inf"))) for _, p in t.named] and {"loss": 1.0}
+    t.run()
+    assert same(before, t.job.model.state_dict()) and t.scaler.get_scale() < scale
+    t.checkpoint()
+    with mock.patch.object(trainer, "autocast_dtype", return_value=torch.float16): other = toy(PLAIN)
+    other.steps = 1000
+    other.restore(trainer.step_files(tmp_path)[-1])
+    assert other.scaler.get_scale() == t.scaler.get_scale()
+
+
+def test_promise_20_a_compiled_model_has_plain_names(tmp_path):
+    t = toy(PLAIN, folder=tmp_path)
+    t.job.model.part.compile(backend="eager")
+    t.run()
+    t.checkpoint()
+    assert list(load_checkpoint(trainer.step_files(tmp_path)[-1])[0]["model"]) == ["part.weight"]
+
+
+# --- promises 3 and 4: background saves -------------------------------------------------------------------------------
+
+def test_promise_3_a_background_save_is_one_moment(tmp_path):
+    from latent_summ import checkpoint
+    released, saver, x = [], checkpoint.Saver(), torch.zeros(1000)
+    def slow(*a):
+        while not released: time.sleep(0.01)
+        return save_checkpoint(*a)
+    with mock.patch.object(checkpoint, "save_checkpoint", slow):
+        saver.save(tmp_path / "a.pt", dict(x=x, nested=[x]), dict(step=1))
+        x += 1
+        released.append(True)
+        saver.close()
+    tensors, _ = load_checkpoint(tmp_path / "a.pt")
+    assert not tensors["x"].any() and not tensors["nested"][0].any() and x.all()
+
+
+@pytest.mark.parametrize("when", ["next save", "wait", "close"])
+def test_promise_4_a_failed_background_save_is_raised(when, tmp_path):
+    from latent_summ import checkpoint
+    saver = checkpoint.Saver()
+    with mock.patch.object(checkpoint, "save_checkpoint", side_effect=OSError("no space")):
+        saver.save(tmp_path / "a.pt", {}, {})
+        saver.jobs.join()
+        with pytest.raises(CheckpointError, match="no space"):
+            if when == "next save": saver.save(tmp_path / "b.pt", {}, {})
+            else: getattr(saver, when)()
+
+
+def test_promise_7_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
+    t = toy(PLAIN.override(save_every=1), folder=tmp_path)
+    t.at.step = 1
+    t.checkpoint()
+    good = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with mock.patch("torch.save", side_effect=OSError(28, "No space left on device")), pytest.raises(LatentSummError, match="No space left"):
+        t.at.step = 2
+        t.checkpoint()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == good
+
+
+def test_promise_5_a_save_lies_on_a_step_boundary(tmp_path):
+    heard = []
+    toy(PLAIN.override(save_every=1, keep_checkpoints=99), EventLog(listeners=[heard.append]), tmp_path).run()
+    positions = [load_checkpoint(p)[1]["position"] for p in trainer.step_files(tmp_path)]
+    assert [(p["step"], p["batch"]) for p in positions] == [(s, b) for s, b in zip(range(1, 7), [2, 4, 6] * 2)]
+    assert sum(e["event"] == "step" for e in heard) == 6
+
+
+def test_the_loader_is_no_bottleneck_and_leaves_torchs_generator_alone(shared):
+    "Reading streamed batches draws nothing from the generator that dropout uses."
+    ends = [e for e in events(shared / "stages-straight") if e["event"] == "stage_end"]
+    assert len(ends) == len(stage_table(Config())) and all(0 <= e["loading_share"] < 1 for e in ends)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    list(torch.utils.data.DataLoader([1, 2], batch_size=None, sampler=[0, 1], generator=torch.Generator()))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_only_the_first_process_speaks(capsys):
+    with mock.patch.dict(os.environ, RANK="1"): runtime.say_once("from the second process")
+    with mock.patch.dict(os.environ, RANK="0"): runtime.say_once("from the first process")
+    assert "second" not in (err := capsys.readouterr().err) and "first" in err
