@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['best_cut', 'split_text']
 
-# %% ../nbs/35_chunks.ipynb #ca782015
+# %% ../nbs/35_chunks.ipynb #87c8f73c
 import math, re
 from collections.abc import Callable
 
-# %% ../nbs/35_chunks.ipynb #c4742871
+# %% ../nbs/35_chunks.ipynb #2f2a5562
 _BORDERS = [re.compile(p) for p in (r"\n+", r"(?<=[.!?…。！？])[\"'”’)\]]*\s+", r"\s+")] # lines, sentences, words
 
 def best_cut(
@@ -24,7 +24,7 @@ def best_cut(
         if ends: return min(ends, key=lambda end: abs(end - at))
     return at
 
-# %% ../nbs/35_chunks.ipynb #f605aa74
+# %% ../nbs/35_chunks.ipynb #c1794aee
 _SPARE = 0.9 # how full a part is meant to be
 
 def split_text(

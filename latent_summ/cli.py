@@ -225,7 +225,9 @@ def train(own:Train, origin:Origin, model:Optional[Path]=None):
     from latent_summ.stages import run_pipeline
     check_sources(origin.cfg)
     with listeners(origin.cfg) as heard: folder = run_pipeline(origin.cfg, resume=own.resume, overwrite=own.overwrite, listeners=heard)
-    print(f'Finished: {folder}\nNext:\n  latent_summ evaluate --run-dir {folder}\n  latent_summ summarize --run-dir {folder} "..."')
+    if os.environ.get("RANK", "0") != "0": return  # under torchrun the first process speaks for all
+    print(f"Finished: {folder}")
+    if origin.cfg.training_phase == "normal": print(f'Next:\n  latent_summ evaluate --run-dir {folder}\n  latent_summ summarize --run-dir {folder} "..."')
 
 def doctor(own:Doctor, origin:Origin, model:Optional[Path]=None):
     "Say what is here and what is missing; exit with 1 when something must be changed first."
@@ -410,6 +412,8 @@ def takes_settings(own:type) -> bool:
     "Whether the fields of the config are flags of a command."
     return "preset" in own.__dataclass_fields__
 
+_HINT = "\n\nA setting comes from --preset, unless --config names it, unless a flag does. `latent_summ config diff` with the same words shows the outcome."
+
 def overview() -> str:
     "The answer to `latent_summ` alone."
     width = min(shutil.get_terminal_size().columns, 110)
@@ -455,12 +459,12 @@ _SAYS_NO, _SAYS_YES = ("false", "no", "off", "0"), ("true", "yes", "on", "1")
 def check_bools(words:list):
     "Raise `ConfigError` for a bool that is given a value, with what to write instead."
     bools = {f.name.replace("_", "-") for f in dataclasses.fields(Config) if f.type is bool}
-    pairs = [(w, v) for w, v in zip(words, words[1:])] + [tuple(w.split("=", 1)) for w in words if "=" in w]
-    for word, value in pairs:
+    pairs = [(f"{w} {v}", w, v) for w, v in zip(words, words[1:])] + [(w, *w.split("=", 1)) for w in words if "=" in w]
+    for typed, word, value in pairs:
         name, value = word[2:].replace("_", "-"), value.lower()
         if word[:2] == "--" and name.removeprefix("no-") in bools and value in _SAYS_NO + _SAYS_YES:
             off = (value in _SAYS_NO) != name.startswith("no-")
-            raise ConfigError(f"--{name} takes no value: write --{'no-' * off}{name.removeprefix('no-')} instead of {word} {value}.")
+            raise ConfigError(f"--{name} takes no value: write --{'no-' * off}{name.removeprefix('no-')} instead of {typed}.")
 
 # %% ../nbs/52_cli.ipynb #ac1b57e9
 def _start(name:str, own:type, words:list) -> tuple: # (Origin, model path or None)
@@ -485,7 +489,7 @@ def run_command(
     if words[0] not in COMMANDS: _no_command(words)
     name, words = words[0], words[1:]
     own, function = COMMANDS[name]
-    parse = lambda form: tyro.cli(form, args=words, prog=f"latent_summ {name}", description=about(name))
+    parse = lambda form: tyro.cli(form, args=words, prog=f"latent_summ {name}", description=about(name) + _HINT * takes_settings(own))
     if not takes_settings(own): return function(parse(command_form(own, None)))
     check_bools(words)
     start, model = _start(name, own, words)

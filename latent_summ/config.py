@@ -147,7 +147,7 @@ class ModelNames(Section):
 class DeviceAndOptimization(Section):
     "Device and Optimization"
     device: str = par("cuda", "Where to compute: cuda, cuda:1, mps or cpu; without that device the CPU is used and it is said once",
-                      form=r"cuda(:\d+)?|mps|cpu", means="cuda, cuda:N, mps or cpu")
+                      form=r"cuda(:\d{1,2})?|mps|cpu", means="cuda, cuda:N, mps or cpu")
     use_fp16: bool = par(True, "Allow fp16 autocast on a GPU without bf16 (Gemma itself then stays in fp32: its activations overflow)", affects="training")
     use_bf16: bool = par(True, "Allow bf16 autocast where the hardware has it; wins over use_fp16", affects="training")
     use_gradient_checkpointing: bool = par(True, "Recompute decoder activations in the backward pass on a GPU: less memory, more time")

@@ -8,7 +8,6 @@ __all__ = ['READOUT_SCALE', 'prompt_embeds', 'pad_labels', 'prefix_loss', 'reado
 # %% ../nbs/24_decode.ipynb #f507adb2
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
 
 from .backbones import Decoder
 from .config import Config
@@ -36,17 +35,31 @@ def pad_labels(
 # %% ../nbs/24_decode.ipynb #941aa18c
 _CHUNK_NUMBERS = 2**26  # logits alive at once: 256 MB in fp32
 
-def _chunk_loss(head, cap, hidden, labels):
-    logits = head(hidden).float()
-    if cap: logits = cap * torch.tanh(logits / cap)
-    return F.cross_entropy(logits, labels, reduction="sum")
+class _HeadLoss(torch.autograd.Function):
+    "Summed cross-entropy of a frozen output layer, chunk by chunk; the gradient is taken in the same pass, so no logits are kept or computed twice."
+    @staticmethod
+    def forward(ctx, hidden, weight, labels, cap, size):
+        total, gradient = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for i in range(0, len(labels), size):
+            logits, at = (hidden[i:i + size] @ weight.T).float(), labels[i:i + size, None] # (positions, words), (positions, 1)
+            if cap: logits = cap * (squashed := torch.tanh(logits / cap))
+            spread = logits.logsumexp(-1, keepdim=True)
+            total += (spread - logits.gather(1, at)).sum()
+            if gradient is None: continue
+            logits = logits.sub_(spread).exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=logits.dtype)) # softmax minus one at the label
+            if cap: logits *= 1 - squashed.square()
+            gradient[i:i + size] = logits.to(weight.dtype) @ weight
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx, upstream): return ctx.saved_tensors[0] * upstream, None, None, None, None
 
 def _summed_loss(model, hidden, labels):
     "Sum of token cross-entropies of (positions, hidden) against (positions,), in chunks small enough for memory."
-    head, cap = model.get_output_embeddings(), getattr(model.config, "final_logit_softcapping", None)
-    size = max(_CHUNK_NUMBERS // head.weight.shape[0], 1)
-    if len(labels) <= size: return _chunk_loss(head, cap, hidden, labels)
-    return sum(checkpoint(_chunk_loss, head, cap, h, y, use_reentrant=False) for h, y in zip(hidden.split(size), labels.split(size)))
+    weight, cap, kind = model.get_output_embeddings().weight, getattr(model.config, "final_logit_softcapping", None), hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    with torch.autocast(kind, enabled=False): return _HeadLoss.apply(hidden.to(dtype), weight.to(dtype), labels, cap, max(_CHUNK_NUMBERS // len(weight), 1))
 
 def prefix_loss(
     decoder:Decoder,

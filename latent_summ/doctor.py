@@ -103,7 +103,7 @@ def check_attention(cfg:Config) -> list:
     gpu, there = cfg.device.startswith("cuda") and torch.cuda.is_available(), importlib.util.find_spec("flash_attn") is not None
     if gpu and there: return [ok("attention", f"flash_attention_2 (flash-attn {_version('flash-attn')})")]
     why = "flash-attn is not installed" if gpu else "flash-attn needs a CUDA GPU"
-    step = "pip install 'latent_summ[flash]' (it is built from source), or --attn-implementation sdpa." if gpu else "--attn-implementation sdpa"
+    step = "pip install 'latent_summ[flash]' (it is built from source), or --attn-implementation sdpa." if gpu else "Use --attn-implementation sdpa."
     return [Check("attention", "warn", f"sdpa instead of flash_attention_2: {why}", step)]
 
 # %% ../nbs/44_doctor.ipynb #d6a64a30
@@ -244,7 +244,7 @@ def check_local_source(cfg:Config, need:Need) -> Check:
     "A file, a folder or a built-in corpus."
     flag, built_in = need.field.replace("_", "-"), "messenger" if need.kind == "pairs" else "messenger-texts"
     try: open_need(cfg, need)
-    except LatentSummError as e: return Check(need.field, "fail", str(e), f"--{flag} {built_in} is built in.")
+    except LatentSummError as e: return Check(need.field, "fail", str(e), f"Or use --{flag} {built_in}, which is built in.")
     return ok(need.field, need.source)
 
 # %% ../nbs/44_doctor.ipynb #1ed4563a
@@ -268,10 +268,26 @@ def bytes_per_row(
     SHARDS[cfg.preprocess_format].write(out, rows, fields_of_row(rows[0], cfg.cache_store_embeddings_int8))
     return len(out.getvalue()) / len(rows)
 
+def _rows_in_file(path:Path) -> Optional[int]:
+    "Rows of a file where they can be counted at once, or None."
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+        with contextlib.suppress(OSError, ValueError): return pq.read_metadata(path).num_rows
+    if path.suffix not in (".jsonl", ".ndjson", ".txt") or path.stat().st_size > 2e9: return None
+    with path.open("rb") as f: return sum(piece.count(b"\n") for piece in iter(lambda: f.read(2**20), b""))
+
+def _rows_on_disk(cfg:Config, need:Need) -> Optional[int]:
+    "Training rows of a local source, or None."
+    from latent_summ.sources import BUILT_IN, local_files
+    if need.source in BUILT_IN: return cfg.messenger_rows
+    try: files = local_files(need.source, cfg)
+    except LatentSummError: return None  # its own check says what is wrong with it
+    counts = [_rows_in_file(f.path) for f in files.get("train") or files.get("all") or []]
+    return None if None in counts or not counts else sum(counts)
+
 def rows_of(cfg:Config, need:Need, answer) -> Optional[int]:
     "How many rows will be cached of a source, or None."
-    from latent_summ.sources import BUILT_IN
-    there = cfg.messenger_rows if need.source in BUILT_IN else sum(answer.values()) if isinstance(answer, dict) and answer else None
+    there = _rows_on_disk(cfg, need) if need.local else sum(answer.values()) if isinstance(answer, dict) and answer else None
     return min((n for n in (need.cap, there) if n is not None), default=None)
 
 # %% ../nbs/44_doctor.ipynb #1f9206ce
@@ -360,7 +376,7 @@ def show(found:list, file=None):
     from rich.text import Text
     table = Table.grid(padding=(0, 2))
     for c in found:
-        table.add_row(Text(c.status, _COLOURS[c.status]), Text(c.name, "bold"), Text(c.text) + Text(f"\n{c.next_step}" if c.next_step else "", "cyan"))
+        table.add_row(Text(c.status, _COLOURS[c.status]), Text(c.name, "bold"), Text(c.text) + Text(f"\n-> {c.next_step}" if c.next_step else "", "cyan"))
     console = Console(file=file)
     console.print(table)
     console.print(Text(verdict(found)))

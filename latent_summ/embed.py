@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['CPU_TOKENS', 'n_vectors', 'segment_weights', 'pool', 'check_pooling', 'input_ids', 'target_ids', 'token_batches',
            'encode_batch', 'Embedder', 'clock', 'EmbedProgress', 'embed_texts', 'Window', 'tokenise', 'cached_rows',
-           'cache_fingerprint', 'cache_folder', 'build_cache', 'ahead', 'behind', 'Interrupted', 'finish_on_signal',
-           'pretrain_caps', 'pairs_cap', 'needed_rows', 'preprocess']
+           'cache_fingerprint', 'cache_folder', 'build_cache', 'ahead', 'behind', 'pretrain_caps', 'pairs_cap',
+           'needed_rows', 'preprocess']
 
 # %% ../nbs/14_embed.ipynb #957dea48
-import contextlib, math, re, signal, sys, time
+import contextlib, math, re, sys, time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +23,8 @@ from fastcore.basics import patch
 
 from .backbones import Decoder, Encoder
 from .cache import SHARD_ROWS, Cache, CacheWriter, fingerprint_hash, nearest_cache, part_fingerprint, part_folder, part_rows
-from .config import Config, LatentSummError
-from .runtime import CacheError, ModelError, autocast, pick_device, say_once
+from .config import Config
+from .runtime import CacheError, Interrupted, ModelError, autocast, pick_device, say_once, stop_on_signal
 from .sources import Rows, load_pairs, load_texts, pretrain_sources, shared_dialogues
 
 # %% ../nbs/14_embed.ipynb #fccbd839
@@ -195,6 +195,7 @@ def _face() -> str:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return "notebook" if type(shell).__name__ == "ZMQInteractiveShell" else "log"
 
+# %% ../nbs/14_embed.ipynb #0202547b
 class EmbedProgress:
     "Counts embedded texts and tokens: `with EmbedProgress('embed', rows=100) as p: p.expect(100, 5000); p.advance(32, 1600)`."
     def __init__(self,
@@ -235,6 +236,7 @@ def line(self:EmbedProgress) -> str:
     rate = lambda n: f"{n / seconds:,.0f}" if n >= 10 * seconds else f"{n / seconds:.1f}"
     return f"{self.label}: {self.texts // self.each:,}/{self.rows:,} rows, {rate(self.texts / self.each)} rows/s, {rate(self.tokens)} tokens/s{left}"
 
+# %% ../nbs/14_embed.ipynb #35f7c0d8
 @patch
 def _show(self:EmbedProgress):
     if self.face == "log": print(self.line, flush=True)
@@ -289,6 +291,7 @@ def _optional(cfg:Config, row:dict, ids:list, target:list) -> dict:
     texts = {k: row[k] for k in ("dialogue", "summary", "text") if k in row and cfg.cache_store_text}
     return {k: v for k, v in keep.items() if getattr(cfg, f"cache_store_{k}")} | texts
 
+# %% ../nbs/14_embed.ipynb #2d83b4c2
 @dataclass
 class Window:
     "Some rows of a source with their tokens; what the encoder is fed at a time."
@@ -416,37 +419,14 @@ def behind(f:Callable):
         yield call
         if last: last.pop().result()
 
-# %% ../nbs/14_embed.ipynb #62e92a43
-class Interrupted(LatentSummError):
-    "Embedding was stopped on request; the message says how to go on."
-
-@contextlib.contextmanager
-def finish_on_signal(
-    message:str, # what to print when it comes
-):
-    "Yield a function that says whether Ctrl-C (or SIGTERM) was received; a second one takes its usual effect."
-    asked, before = [], {}
-    def handler(number, frame):
-        asked.append(number)
-        for s, h in before.items(): signal.signal(s, h)
-        print(f"\n{message}", flush=True)
-    try:
-        for s in (signal.SIGINT, signal.SIGTERM): before[s] = signal.signal(s, handler)
-    except ValueError: before.clear() # not in the main thread: signals are somebody else's business
-    try: yield lambda: bool(asked)
-    finally:
-        for s, h in before.items(): signal.signal(s, h)
-
 # %% ../nbs/14_embed.ipynb #21202c6e
-_STOPPING = "Finishing this shard, then stopping (press Ctrl-C again to quit at once and lose it) ..."
-
 def _embed_into(folder, fingerprint, cfg, embedder, decoder, rows:Rows, bounds:tuple, label:str) -> Cache:
     "Embed the rows within `bounds` that the folder does not have yet, a shard at a time."
     each, n = 2 if "dialogue" in rows[0] else 1, bounds[1] - bounds[0]
     read = lambda start: tokenise(cfg, embedder.encoder, decoder, rows[start:min(start + SHARD_ROWS, bounds[1])])
     with CacheWriter(folder, fingerprint, overwrite=not cfg.skip_preprocessing_if_cached, format=cfg.preprocess_format, shard_rows=SHARD_ROWS,
                      int8=cfg.cache_store_embeddings_int8, offsets=cfg.cache_write_offsets_index) as writer, \
-         EmbedProgress(f"embed {label}", n - writer.done, each) as progress, finish_on_signal(_STOPPING) as stopping:
+         EmbedProgress(f"embed {label}", n - writer.done, each) as progress, stop_on_signal("Finishing this shard, then stopping") as stopping:
         done = writer.done
         with behind(writer.add) as write:
             for window in ahead(read, range(bounds[0] + done, bounds[1], SHARD_ROWS)):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'compressor_fingerprint', 'SavedLatents', 'write_latents', 'read_latents']
 
-# %% ../nbs/36_latents.ipynb #ceb9ba34
+# %% ../nbs/36_latents.ipynb #dcf534b4
 import json
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -20,7 +20,7 @@ from .compress import normalize_latents
 from .config import Config
 from .runtime import CacheError, DataError, atomic_write
 
-# %% ../nbs/36_latents.ipynb #0ab1c535
+# %% ../nbs/36_latents.ipynb #bb1a1435
 def _part_hash(model, part:str) -> Optional[str]:
     "16 hex digits over the weights of a child of the model; None where it has no such child."
     weights = {k: v for k, v in model.state_dict().items() if k.startswith(part + ".")}
@@ -37,7 +37,7 @@ def compressor_fingerprint(
     return dict(kind="summary" if summary else "document", encoder={k: encoder.get(k) for k in ("revision", "tokenizer")}, pooling=cfg.encoder_pooling,
                 shape=f"{cfg.latent_seq_len} x {cfg.latent_dim}", normalized=cfg.normalize_latent, **{p: _part_hash(model, p) for p in parts})
 
-# %% ../nbs/36_latents.ipynb #9e02d7f6
+# %% ../nbs/36_latents.ipynb #0bb17fa1
 FORMAT = 1
 
 class SavedLatents(NamedTuple):
@@ -62,7 +62,7 @@ def write_latents(
     with atomic_write(path) as f: f.write(save(tensors, dict(latent_summ=meta, sha256=content_hash(tensors, meta))))
     return Path(path)
 
-# %% ../nbs/36_latents.ipynb #cb4ef4ad
+# %% ../nbs/36_latents.ipynb #731e6873
 def _open(path:Path) -> tuple:
     "Tensors and metadata of a latents file."
     try:
@@ -77,7 +77,8 @@ def read_latents(
     "Read a file of latents. Raises `CacheError` for a damaged one, and for latents of another model, naming what differs."
     tensors, info = _open(Path(path))
     if "latent_summ" not in info: raise CacheError(f"{path} is no file of latents of this package.")
-    if content_hash(tensors, info["latent_summ"]) != info.get("sha256"): raise CacheError(f"{path} is damaged: its content does not match its own hash. Make it again from the texts.")
+    if content_hash(tensors, info["latent_summ"]) != info.get("sha256"):
+        raise CacheError(f"{path} is damaged: its content does not match its own hash. Make it again from the texts.")
     meta = json.loads(info["latent_summ"])
     if meta["format"] != FORMAT: raise CacheError(f"{path} has format {meta['format']}, this version reads {FORMAT}.")
     kind = meta["made_by"]["kind"]

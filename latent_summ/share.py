@@ -6,23 +6,22 @@
 __all__ = ['FORMAT', 'WEIGHTS', 'without_places', 'export_model', 'read_export', 'read_model', 'config_of', 'is_hub_id', 'fetch',
            'load_backbones', 'build_model', 'check_use', 'model_card']
 
-# %% ../nbs/37_share.ipynb #3762b87d
+# %% ../nbs/37_share.ipynb #0199b6a7
 import json, re
 from pathlib import Path
 from typing import Optional
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from .backbones import Decoder, Encoder, damaged, load_decoder, load_encoder
+from .backbones import Encoder, damaged, load_decoder, load_encoder
 from .checkpoint import content_hash, load_checkpoint
 from .config import Config, ConfigError, STAGES, fields_of
 from .hub import hub_case
 from .model import LatentSummarizer, adopt_encoder, tuned_layers
 from .runtime import CheckpointError, ModelError, atomic_write, write_json
 
-# %% ../nbs/37_share.ipynb #fcdcaf8e
+# %% ../nbs/37_share.ipynb #d84c7507
 FORMAT, WEIGHTS = 1, "model.safetensors"
 _SOURCES = ("dataset_name", "wikitext_dataset", "arxiv_dataset", "english_pretrain_dataset")
 
@@ -47,7 +46,7 @@ def export_model(
     write_json(folder/"config.json", about | dict(sha256=content_hash(weights, json.dumps(about, sort_keys=True))))
     if report: write_json(folder/"report.json", report)
 
-# %% ../nbs/37_share.ipynb #b0cb3b17
+# %% ../nbs/37_share.ipynb #d50cbfc9
 def read_export(
     folder, # with model.safetensors and config.json
 ) -> tuple: # (tensors, meta), as `load_checkpoint` has them
@@ -76,7 +75,7 @@ def config_of(meta:dict) -> Config:
     "The config that a model was trained with."
     return Config(**{k: v for k, v in meta["config"].items() if k in Config.__dataclass_fields__})
 
-# %% ../nbs/37_share.ipynb #3ad9e3e7
+# %% ../nbs/37_share.ipynb #43e7047c
 def is_hub_id(name:str) -> bool:
     "Whether a name can be a model on the hub: `owner/name`, and nothing here is called so."
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not Path(name).exists()
@@ -98,7 +97,8 @@ def _pinned(name:str, identity:dict, what:str) -> str:
     except Exception as e:  # dozens of types: `hub_case` knows them by name
         case, step = hub_case(e, name)
         raise ModelError(f"The {what} {name!r} (revision {identity['revision'][:12]}, which this model was trained with) {case}. {step}") from e
-    for file in damaged(folder): raise ModelError(f"The {what} {name!r} is damaged: {file.name} is not the file the hub has. Download it again: hf download {name} --force-download.")
+    for file in damaged(folder):
+        raise ModelError(f"The {what} {name!r} is damaged: {file.name} is not the file the hub has. Download it again: hf download {name} --force-download.")
     return str(folder)
 
 def load_backbones(
@@ -113,8 +113,8 @@ def load_backbones(
     for what, now in zip(("encoder", "decoder"), loaded):
         saved = identities[what]
         if (saved["revision"], saved["tokenizer"]) != (now.identity["revision"], now.identity["tokenizer"]):
-            raise CheckpointError(f"This model was trained with the {what} {saved['name']} ({saved['revision'][:12]}), but {now.identity['name']} ({now.identity['revision'][:12]}) "
-                                  f"is loaded. Name the right one with {dict(encoder='modernbert_model', decoder='gpt2_model')[what]}.")
+            raise CheckpointError(f"This model was trained with the {what} {saved['name']} ({saved['revision'][:12]}), but {now.identity['name']} "
+                                  f"({now.identity['revision'][:12]}) is loaded. Name the right one with {dict(encoder='modernbert_model', decoder='gpt2_model')[what]}.")
         now.identity["name"] = saved["name"]
     return loaded
 
@@ -124,7 +124,7 @@ def build_model(tensors:dict, cfg:Config, encoder:Encoder) -> LatentSummarizer:
     model.load_state_dict(tensors["model"])
     return model
 
-# %% ../nbs/37_share.ipynb #65043805
+# %% ../nbs/37_share.ipynb #1368c056
 def check_use(
     saved:Config, # what the model was trained with
     cfg:Config, # what is asked for now
@@ -135,7 +135,7 @@ def check_use(
     listed = "; ".join(f"{k} is {getattr(saved, k)!r}, not {getattr(cfg, k)!r}" for k in changed)
     raise ConfigError(f"This model was trained with other settings: {listed}. Leave them out, or train another model with them.")
 
-# %% ../nbs/37_share.ipynb #47dc1143
+# %% ../nbs/37_share.ipynb #1a0fc450
 _LICENCES = {"messenger": "made up by this package, MIT", "messenger-texts": "made up by this package, MIT",
              "knkarthick/samsum": "CC BY-NC-ND 4.0: no commercial use, no derivatives", "samsum": "CC BY-NC-ND 4.0: no commercial use, no derivatives"}
 
@@ -144,13 +144,12 @@ def _on_hub(name:str) -> bool: return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name
 def _data_lines(cfg:Config, report:dict) -> list:
     "One line for each source: what it was for, how many rows, under which licence."
     rows = report.get("rows", {})
-    used = [("dialogues and summaries", "dataset_name", "pairs/train")] + [("pretraining texts", f, f"texts/{k}/train") for f, k in zip(_SOURCES[1:], ("wikitext", "arxiv", "english"))]
-    out = []
-    for what, field, key in used:
+    out, keys = [], ("pairs/train", "texts/wikitext/train", "texts/arxiv/train", "texts/english/train")
+    for field, key in zip(_SOURCES, keys):
         name = getattr(cfg, field)
         if not name: continue
         page = f"[{name}](https://huggingface.co/datasets/{name})" if _on_hub(name) else name
-        counted = f", {rows[key]:,} rows" if key in rows else ""
+        what, counted = "dialogues and summaries" if field == "dataset_name" else "pretraining texts", f", {rows[key]:,} rows" if key in rows else ""
         licence = _LICENCES.get(name) or ("see its page" if _on_hub(name) else "not known here; whoever publishes this model must add it")
         out.append(f"- {page} ({what}{counted}). Licence: {licence}.")
     return out
@@ -172,7 +171,7 @@ def _score_lines(report:dict) -> list:
     where = f"{report.get('source', 'held-out rows')}, {report.get('split', 'test')} split, {report.get('rows', {}).get('evaluated', 0):,} dialogues"
     return [f"On {where}; greedy unless the config says otherwise.", "", *("| " + " | ".join(r) + " |" for r in lines)]
 
-# %% ../nbs/37_share.ipynb #d5c9efc1
+# %% ../nbs/37_share.ipynb #fdb0fe05
 _CARD = """# {title}
 
 A summariser in latent space: a frozen encoder reads, {n} latents of {dim} numbers stand for the text, a small transformer turns them into those of its

@@ -28,7 +28,7 @@ from .embed import Embedder, encode_batch, input_ids, needed_rows, preprocess, t
 from .events import EventLog
 from .losses import latent_loss
 from .model import LatentSummarizer, adopt_encoder, top_layers, tuned_layers
-from .runtime import CheckpointError, LatentSummError, autocast, pick_device, say_once, seed_everything, write_json
+from .runtime import CheckpointError, Interrupted, LatentSummError, autocast, pick_device, say_once, seed_everything, write_json
 from .trainer import CachedRows, Job, Ragged, StageRows, Trainer, Vectors, hash_seed, planned_steps, step_files, to_device, world
 
 # %% ../nbs/34_stages.ipynb #74885390
@@ -121,7 +121,7 @@ def stage_batch_size(cfg:Config, stage:Stage) -> int:
     "Batch size of a stage: its own, or `batch_size`."
     return getattr(cfg, f"{stage.name}_batch_size", None) or cfg.batch_size
 
-# %% ../nbs/34_stages.ipynb #29dfde0e
+# %% ../nbs/34_stages.ipynb #71032974
 def is_live(cfg:Config) -> bool:
     "Whether the encoder runs while training, because it learns or because cached embeddings are not wanted."
     return tuned_layers(cfg) > 0 or not cfg.cache_use_embeddings_for_training
@@ -175,7 +175,7 @@ def chosen_rows(cfg:Config, stage:Stage, sources:dict, split:str="train") -> lis
     kept = [drawn[i] for i in _draw(len(drawn), cap(""), (cfg.seed, stage.name))]
     return [(source, [i for s, i in kept if s is source]) for source, _, _ in found]
 
-# %% ../nbs/34_stages.ipynb #195b07c0
+# %% ../nbs/34_stages.ipynb #7e3b0300
 def _picked(source:StageRows, index:list, stage:Stage) -> StageRows:
     "A stage's share of rows of token ids."
     inputs = source.outputs if stage.reads == "summaries" else source.inputs
@@ -319,7 +319,7 @@ def _finish(run:Run, stage_name:str, name:str):
     path = save_model(checkpoint_folder(run.cfg)/name, run.model, run.cfg, run.backbones, stage_name)
     run.log.emit("checkpoint", stage=stage_name, step=0, path=path.name, best=True)
 
-# %% ../nbs/34_stages.ipynb #ace888f3
+# %% ../nbs/34_stages.ipynb #5199eb1a
 _VERDICT_ROWS = 200
 _HINTS = dict(phase1="Train longer (num_epochs), give the prefix more room (prefix_len), or try adapter_latent_positions and readout_weight; "
                      "phase2 tells whether the compression head is the limit.",
@@ -422,7 +422,7 @@ def _join_processes(cfg:Config) -> torch.device:
     if not dist.is_initialized(): dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device
 
-# %% ../nbs/34_stages.ipynb #e37ec26e
+# %% ../nbs/34_stages.ipynb #79ee3779
 def run_pipeline(
     cfg:Config,
     resume:bool=False, # go on with the run in `cfg.run_dir`
@@ -443,6 +443,9 @@ def run_pipeline(
         run = _prepare(cfg, folder, log, device, encoder, decoder)
         try: _train_all(run, stages, resume)
         finally: run.saver.close()
+    except KeyboardInterrupt as e: # a second Ctrl-C, or one between two stages
+        error = "Interrupted"
+        raise Interrupted(f"Stopped at once. What was finished is kept in {folder}; the same command with --resume goes on from the last checkpoint.") from e
     except BaseException as e: error = type(e).__name__; raise
     finally:
         log.emit("run_end", seconds=round(time.monotonic() - start, 1), ok=not error, error=error)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Vectors', 'Ragged', 'StageRows', 'to_device', 'CachedRows', 'epoch_batches', 'hash_seed', 'make_optimizers',
-           'lr_factor', 'Job', 'batch_weight', 'set_trainable', 'Interrupted', 'stop_on_signal', 'world', 'summed',
-           'sum_gradients', 'Position', 'planned_steps', 'Trainer', 'peak_mb', 'step_files', 'check_same_training']
+           'lr_factor', 'Job', 'batch_weight', 'set_trainable', 'world', 'summed', 'sum_gradients', 'Position',
+           'planned_steps', 'Trainer', 'peak_mb', 'step_files', 'check_same_training']
 
 # %% ../nbs/33_trainer.ipynb #3e5ab388
-import contextlib, math, resource, signal, sys, time
+import math, resource, signal, sys, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from collections.abc import Callable
@@ -24,9 +24,9 @@ from .checkpoint import Saver, load_checkpoint, snapshot
 from .config import Config
 from .decode import pad_labels
 from .events import EventLog
-from .runtime import CheckpointError, LatentSummError, autocast, autocast_dtype
+from .runtime import CheckpointError, Interrupted, LatentSummError, autocast, autocast_dtype, stop_on_signal
 
-# %% ../nbs/33_trainer.ipynb #c0e0bff1
+# %% ../nbs/33_trainer.ipynb #d91797e1
 class Vectors:
     "Embeddings of many rows as the cache keeps them; indexing gives float32."
     def __init__(self,
@@ -97,7 +97,7 @@ def to_device(batch:dict, device) -> dict:
     "A batch's tensors on `device`."
     return {k: to_device(v, device) if isinstance(v, dict) else v.to(device, non_blocking=True) for k, v in batch.items()}
 
-# %% ../nbs/33_trainer.ipynb #8ce0c9f4
+# %% ../nbs/33_trainer.ipynb #a85c5588
 class CachedRows:
     "Rows of a stage that are read from caches batch by batch; stands in for `StageRows`."
     def __init__(self,
@@ -207,26 +207,7 @@ def set_trainable(model:nn.Module, trains:tuple) -> list:
     for name, m in model.named_children(): m.train(name in trains)
     return [(n, p) for n, p in model.named_parameters() if chosen(n)]
 
-# %% ../nbs/33_trainer.ipynb #139969df
-class Interrupted(LatentSummError):
-    "The run was stopped on request; its message says how to go on."
-
-@contextlib.contextmanager
-def stop_on_signal():
-    "Yield a function that says whether Ctrl-C (or SIGTERM) was received; a second one takes its usual effect."
-    asked, before = [], {}
-    def handler(number, frame):
-        asked.append(number)
-        for s, h in before.items(): signal.signal(s, h)
-        print("\nStopping after this step (press Ctrl-C again to quit at once) ...", flush=True)
-    try:
-        for s in (signal.SIGINT, signal.SIGTERM): before[s] = signal.signal(s, handler)
-    except ValueError: before.clear() # not in the main thread: signals are somebody else's business
-    try: yield lambda: bool(asked)
-    finally:
-        for s, h in before.items(): signal.signal(s, h)
-
-# %% ../nbs/33_trainer.ipynb #073071b4
+# %% ../nbs/33_trainer.ipynb #dea131ab
 def world() -> tuple: # (rank, size)
     "Which process this is, of how many."
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -313,7 +294,7 @@ def _all_parts(self:Trainer, parts:dict) -> dict:
     names = max(names, key=len)
     return dict(zip(names, summed([parts.get(k, 0.0) for k in names], self.device)))
 
-# %% ../nbs/33_trainer.ipynb #5e5b9fe1
+# %% ../nbs/33_trainer.ipynb #a8ecccec
 @patch
 def _update(self:Trainer, window:list) -> tuple:
     "Clip and step; returns the gradient norm and the learning rate (of AdamW, or Muon's where it is alone)."
@@ -406,7 +387,7 @@ def run(self:Trainer) -> nn.Module:
     "Train to the end (from where `restore` left off) and return the model with its best weights. Raises `Interrupted` after Ctrl-C."
     job, start = self.job, time.monotonic()
     self.log.emit("stage_start", stage=job.name, step=self.at.step, steps=self.steps, epochs=job.epochs, rows=len(job.rows), batch_size=job.batch_size)
-    with stop_on_signal() as stopping:
+    with stop_on_signal("Stopping after this step") as stopping:
         while self.at.epoch < job.epochs:
             self._epoch(stopping)
             self._end_of_epoch()

@@ -7,7 +7,6 @@ import pickle
 import resource
 import signal
 import sys
-import time
 import tracemalloc
 import types
 from pathlib import Path
@@ -244,32 +243,29 @@ def shards_of_32(monkeypatch):
     return embed
 
 
-def embed_and_signal(small, embed, folder, signals=(), pause=0):
-    """Embed 150 rows in a forked process and send it a signal after each of these batches. Returns its output and the number of batches."""
+def embed_and_signal(small, embed, folder, signals=()):
+    """Embed 150 rows in a forked process, where a signal comes during each of these batches. Returns its output and the number of batches."""
     cfg, encoder, decoder = small
     ours, its = os.pipe()
     pid = os.fork()
     if pid == 0:
-        one_batch = embed.Embedder.batch
+        one_batch, signals, count = embed.Embedder.batch, dict(signals), [0]
         sys.stdout = os.fdopen(its, "w", buffering=1)
 
-        def slowly(self, ids):
+        def signalled(self, ids):
             print("batch")
-            time.sleep(pause)
+            count[0] += 1
+            if count[0] in signals: os.kill(os.getpid(), signals[count[0]])
             return one_batch(self, ids)
 
-        embed.Embedder.batch = slowly
+        embed.Embedder.batch = signalled
         try: print("finished", len(embed.build_cache(cfg.override(preprocess_cache_dir=str(folder)), encoder, decoder, max_rows=150)))
         except BaseException as e: print(type(e).__name__, e)
         finally: os._exit(0)
     os.close(its)
-    batches, lines, signals = 0, [], dict(signals)
-    with os.fdopen(ours) as f:
-        for line in f:
-            if line != "batch\n": lines.append(line)
-            elif (batches := batches + 1) in signals: os.kill(pid, signals[batches])
+    with os.fdopen(ours) as f: lines = list(f)
     os.waitpid(pid, 0)
-    return "".join(lines), batches
+    return "".join(line for line in lines if line != "batch\n"), lines.count("batch\n")
 
 
 def test_ctrl_c_finishes_the_shard_and_the_next_run_goes_on(tmp_path, small, shards_of_32):
@@ -278,8 +274,8 @@ def test_ctrl_c_finishes_the_shard_and_the_next_run_goes_on(tmp_path, small, sha
     expected = files(next((tmp_path / "straight").iterdir()))
     for number in (signal.SIGINT, signal.SIGTERM):
         folder = tmp_path / number.name
-        out, some = embed_and_signal(small, shards_of_32, folder, {1: number}, 0.05)
-        assert "Finishing this shard, then stopping (press Ctrl-C again to quit at once and lose it)" in out
+        out, some = embed_and_signal(small, shards_of_32, folder, {1: number})
+        assert "Finishing this shard, then stopping (press Ctrl-C again to quit at once)" in out
         assert "Interrupted Stopped while embedding messenger train: 32 of 150 rows are kept in " in out and "The same command goes on from there." in out
         (unfinished,) = folder.iterdir()
         assert set(files(unfinished)) == {"partial.json", "rows-00000.jsonl", "offsets-00000.bin"}
@@ -289,7 +285,7 @@ def test_ctrl_c_finishes_the_shard_and_the_next_run_goes_on(tmp_path, small, sha
 
 
 def test_a_second_ctrl_c_quits_at_once(tmp_path, small, shards_of_32):
-    out, batches = embed_and_signal(small, shards_of_32, tmp_path, {1: signal.SIGINT, 2: signal.SIGINT}, 0.5)
+    out, batches = embed_and_signal(small, shards_of_32, tmp_path, {1: signal.SIGINT, 2: signal.SIGINT})
     assert "KeyboardInterrupt" in out and batches == 2
     (unfinished,) = tmp_path.iterdir()
     assert not [n for n in files(unfinished) if n.startswith("rows-")]

@@ -77,7 +77,7 @@ MISTAKES = {
     "settings before the command": (["--preset", "mini", "train"], 2, "the command comes first: latent_summ train --preset mini"),
     "settings without a command": (["--learning-rate", "3"], 2, "which command shall --learning-rate go to?"),
     "a bool with a value": (["train", "--use-bf16", "false"], 1, "write --no-use-bf16 instead of --use-bf16 false"),
-    "a bool with a value behind =": (["train", "--no-use-bf16=no"], 1, "write --use-bf16 instead of --no-use-bf16 no"),
+    "a bool with a value behind =": (["train", "--no-use-bf16=no"], 1, "write --use-bf16 instead of --no-use-bf16=no"),
     "an int with an exponent": (["train", "--batch-size=1e3"], 2, "batch_size must be int, got '1e3'. Write it out: 1000."),
     "none where there must be a value": (["train", "--batch-size", "none"], 2, "batch_size must be int, got 'none'"),
     "misspelt choice": (["train", "--attn-implementation", "spda"], 2, "Perhaps you meant 'sdpa'?"),

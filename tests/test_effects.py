@@ -6,6 +6,7 @@ an option passed on. A field without an entry fails the first test.
 import contextlib
 import dataclasses
 import functools
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -263,7 +264,7 @@ def _(name):
 
 @effect("device")
 def _(name):
-    with mock.patch("torch.cuda.is_available", return_value=True): assert runtime.pick_device(Config(device="cuda:1")) == torch.device("cuda:1")
+    with mock.patch("torch.cuda.is_available", return_value=True), mock.patch("torch.cuda.device_count", return_value=2): assert runtime.pick_device(Config(device="cuda:1")) == torch.device("cuda:1")
     assert runtime.pick_device(Config(device="cpu")) == CPU
 
 
@@ -637,6 +638,14 @@ def _(name): assert [len(sources.load_pairs(with_files(max_eval_samples=n), "val
 def _(name): assert [len(sources.load_pairs(MINI.override(messenger_rows=n), "train")) for n in (10, 25)] == [10, 25]
 
 
+@effect("trackers")
+def _(name):
+    from latent_summ import sinks
+    with mock.patch.object(sinks, "find_spec", return_value=True):
+        assert [len(sinks.sinks_for(Config(trackers=t))) for t in ("", "tensorboard", "tensorboard,trackio")] == [0, 1, 2]
+    with mock.patch.object(sinks, "find_spec", return_value=None), pytest.raises(runtime.LatentSummError, match=r"latent_summ\[trackers\]"): sinks.sinks_for(Config(trackers="trackio"))
+
+
 # --- the tests --------------------------------------------------------------------------------------------------------
 
 def test_every_field_has_an_entry():
@@ -646,4 +655,4 @@ def test_every_field_has_an_entry():
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(Config)])
 def test_effect(name):
-    with contextlib.redirect_stderr(None): EFFECTS[name](name)
+    with contextlib.redirect_stderr(io.StringIO()): EFFECTS[name](name)

@@ -1,0 +1,341 @@
+"""Scores worked by hand, what must hold for any texts, and the loss ladder on a model small enough to check by other means."""
+import json
+import math
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings as hypothesis_settings, strategies as st
+
+from latent_summ import evaluate as ev, facts as fa
+from latent_summ.backbones import load_decoder, load_encoder
+from latent_summ.compress import normalize_latents
+from latent_summ.config import Config
+from latent_summ.demo import show_ladder, show_table
+from latent_summ.embed import embed_texts, target_ids
+from latent_summ.inference import Summarizer
+from latent_summ.messenger import KINDS, chats
+from latent_summ.model import LatentSummarizer
+from latent_summ.runtime import DataError
+from latent_summ.sources import load_pairs
+
+ROWS = chats(40, "test", seed=0)
+SUMMARIES = [r["summary"] for r in ROWS]
+few = hypothesis_settings(max_examples=25, deadline=None)
+words = st.lists(st.sampled_from("Anna Ben will lend not 20 euros on Friday . at 8:30 two".split()), min_size=1, max_size=12).map(" ".join)
+
+
+# --- ROUGE ------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("prediction", "reference", "expected"), [
+    # 3 of 4 and 3 of 5 words, 1 of 3 and 1 of 4 pairs; the words in common stand in order; stems: lends = lend
+    ("Anna lends Ben money", "Anna will lend Ben 20", (200 / 3, 200 / 7, 200 / 3, 200 / 3)),
+    # all words, in another order: pairs "a b" and "c d" of three; the longest common sequence is two of four
+    ("c d a b", "a b c d", (100, 200 / 3, 50, 50)),
+    # two sentences swapped: as one sequence half is in order, line by line all of it
+    ("Ben goes home. Anna sings songs.", "Anna sings songs. Ben goes home.", (100, 80, 50, 100)),
+    ("nothing shared", "entirely different", (0, 0, 0, 0)),
+])
+def test_rouge_by_hand(prediction, reference, expected):
+    assert ev.rouge_rows([prediction], [reference])[0] == pytest.approx(expected)
+
+
+def test_lines_stay_lines_and_only_texts_without_any_are_split():
+    assert ev.sentence_lines(" One. Two!  Three? four ") == "One.\nTwo!\nThree?\nfour"
+    assert ev.sentence_lines("Anna: No. Why?\nBen: So.") == "Anna: No. Why?\nBen: So."
+
+
+def test_several_references_are_a_mean_and_each_is_reported():
+    rows = [dict(dialogue="Anna: a\nBen: b", summary="a b c d", summaries=["a b c d", "a b x y", "w x y z"]), dict(dialogue="A: c", summary="a b")]
+    report = ev.evaluate_predictions(rows, ["a b c d", "a b"])
+    assert [r["rows"] for r in report["by_reference"]] == [2, 1, 1]
+    assert [r["rouge1"] for r in report["by_reference"]] == pytest.approx([100, 50, 0])
+    assert report["rouge1"] == pytest.approx((50 + 100) / 2) and report["exact_match"] == 1
+    assert ev.evaluate_predictions(rows, ["w x y z", "a b"])["exact_match"] == 1
+    assert ev.length_ratio(["a b"], [["a", "a b c"]]) == 1
+
+
+def test_rows_of_one_dialogue_are_merged_in_order():
+    rows = [dict(id=i, dialogue=d, summary=s) for i, (d, s) in enumerate([("x", "1"), ("y", "2"), ("x", "3"), ("x", "1")])]
+    assert ev.merge_references(rows) == [dict(rows[0], summaries=["1", "3"]), rows[1]]
+
+
+# --- baselines --------------------------------------------------------------------------------------------------------
+
+def test_baselines_by_hand():
+    chat = "A: 1\n\nB: a longer line\n C: 22 \nD: the longest of all\nE: 333"
+    assert ev.lead_n(chat) == "A: 1\nB: a longer line\nC: 22"
+    assert ev.longest_n(chat) == "B: a longer line\nD: the longest of all\nE: 333"
+    assert ev.random_n(chat, 5) == "\n".join(ev.dialogue_lines(chat)) and len(set(ev.random_n(chat).split("\n"))) == 3
+    assert len({ev.random_n("\n".join(f"{i}: {j}" for j in range(9)), 1) for i in range(30)}) > 5, "another line for another dialogue"
+
+
+DATA = os.environ.get("LATENT_SUMM_DATA")
+
+@pytest.mark.skipif(not DATA, reason="LATENT_SUMM_DATA names no folder with real data")
+@pytest.mark.parametrize(("make", "expected"), [(ev.lead_n, (32.53, 10.07, 25.35, 30.94)), (ev.longest_n, (32.99, 11.11, 25.31, 30.90)),
+                                                (ev.random_n, (29.44, 8.22, 23.21, 27.97))])
+def test_baselines_on_samsum_validation(make, expected):
+    rows = list(load_pairs(Config(dataset_name=f"{DATA}/samsum"), "validation"))
+    scores = ev.rouge_scores([make(r["dialogue"]) for r in rows], [r["summary"] for r in rows])
+    assert len(rows) == 818 and [round(scores[m], 2) for m in ev.METRICS] == list(expected)
+
+
+# --- facts ------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("Tom met Amanda at 8 p.m. or 8pm.", {("speaker", "amanda"), ("name", "tom"), ("time", "8pm")}),
+    ("They paid 1,200.50 and twenty more, not ten.", {("number", "1200.50"), ("number", "20"), ("number", "10"), ("negation", "not")}),
+    ("see you at 18:30 on friday, or in May; may I?", {("time", "18:30"), ("time", "friday"), ("time", "may")}),
+    ("Somebody wouldn’t come. Nobody did.", {("negation", "not")}),
+    ("I know a one-way street. The end. Marching on Sundays", {("time", "sunday")}),
+    ("He said: \"Go home!\" and Warsaw's cold", {("name", "warsaw")}),
+    ("", set()),
+])
+def test_facts_of_any_text(text, expected):
+    found = fa.text_facts(text, {"amanda"}, {"tom"})
+    assert found == expected
+
+
+def test_text_fact_table_by_hand():
+    row = dict(dialogue="Anna: hi\nBen: no", summary="Ben pays Anna 20 or 30 on Friday in Rome.")
+    table = fa.text_fact_table(["Anna will not pay 20 in Oslo or Rome."], [row])
+    numbers = table[["in_reference", "in_prediction", "both"]]
+    assert numbers.loc["speaker"].tolist() == [2, 1, 1] and numbers.loc["name"].tolist() == [1, 2, 1] and numbers.loc["number"].tolist() == [2, 1, 1]
+    assert numbers.loc["time"].tolist() == [1, 0, 0] and numbers.loc["negation"].tolist() == [0, 1, 0] and numbers.loc["all"].tolist() == [6, 5, 3]
+    assert (table.recall["all"], table.precision["all"]) == (0.5, 0.6) and math.isnan(table.precision["time"]) and math.isnan(table.recall["negation"])
+
+
+def test_a_fact_in_the_wrong_role_is_not_kept():
+    row = dict(kind="money", summary="Walter will lend Sandra 20 euros. Sandra will pay it back on Friday.",
+               facts=[dict(type=t, text=x) for t, x in (("person", "Walter"), ("person", "Sandra"), ("amount", "20 euros"), ("day", "Friday"))])
+    judge = lambda text: (fa.fact_recall(text, row["facts"])[0], *fa.role_recall(text, row))
+    assert judge(row["summary"]) == (4, 4, 4, True)
+    assert judge("Sandra is borrowing 20 euros from Walter and will pay it back on Friday.") == (4, 4, 4, True), "other words, same roles"
+    assert judge("Sandra will lend Walter 20 euros. Walter will pay it back on Friday.") == (4, 2, 4, True)
+    assert judge("Walter will lend Sandra 20 euros. Walter will pay it back on Friday.") == (4, 3, 4, True), "two borrowers are none"
+    assert judge("Walter and Sandra talked about 20 euros on Friday.") == (4, 0, 4, False)
+
+
+def test_only_people_who_stand_side_by_side_may_swap():
+    people = [dict(type="person", text=x) for x in ("Anna", "Ben")]
+    meet = dict(kind="meet", summary="Anna and Ben will meet at the zoo on Friday at 6 pm.", facts=people)
+    film = dict(kind="film", summary="Anna and Ben will see Paper Moon on Friday at 6 pm. Anna will buy the tickets.", facts=people)
+    assert fa.role_recall("Ben and Anna will meet at the zoo on Friday at 6 pm.", meet)[0] == 2
+    assert fa.role_recall("Ben has invited Anna to meet at the zoo on Friday at 6 pm.", meet)[0] == 0, "here the wording says who invites"
+    assert fa.role_recall("Ben and Anna will see Paper Moon on Friday at 6 pm. Ben will buy the tickets.", film)[0] == 0
+
+
+def test_each_kind_reads_its_own_summaries():
+    rows = chats(600, "validation", seed=1)
+    assert {r["kind"] for r in rows} == set(KINDS)
+    for r in rows: assert fa.role_recall(r["summary"], r) == (len(r["facts"]), len(r["facts"]), True), r["summary"]
+
+
+# --- what must hold for any texts -------------------------------------------------------------------------------------
+
+def test_the_references_themselves_score_everything():
+    report = ev.evaluate_predictions(ROWS, SUMMARIES)
+    assert [report[m] for m in ev.METRICS] == [100] * 4 and report["intervals"]["rouge1"] == [100, 100]
+    assert [report[k] for k in ("fact_recall", "role_recall", "readable", "exact_match", "length_ratio")] == [1] * 5
+    assert all(v["recall"] in (1, None) and v["precision"] in (1, None) for v in report["text_facts"].values())
+    assert ev.bleu(SUMMARIES, SUMMARIES) == pytest.approx(100)
+
+
+def test_silence_scores_nothing():
+    report = ev.evaluate_predictions(ROWS, [""] * 40)
+    assert [report[m] for m in ev.METRICS] == [0] * 4 and (report["fact_recall"], report["exact_match"], report["length_ratio"], report["empty"]) == (0, 0, 0, 40)
+    assert report["text_facts"]["all"]["recall"] == 0 and report["text_facts"]["all"]["precision"] is None and ev.bleu([""] * 40, SUMMARIES) == 0
+    assert report["readable"] == 0 and report["role_recall"] is None
+
+
+def test_the_order_of_rows_does_not_matter():
+    order = random.Random(3).sample(range(40), 40)
+    predictions = SUMMARIES[1:20] + SUMMARIES[:1] + SUMMARIES[20:]
+    one, other = (ev.evaluate_predictions([ROWS[i] for i in o], [predictions[i] for i in o]) for o in (range(40), order))
+    for key in ev.METRICS: assert one[key] == pytest.approx(other[key]) and one["baselines"]["random3"][key] == pytest.approx(other["baselines"]["random3"][key])
+    for key in ("fact_recall", "role_recall", "facts", "text_facts", "exact_match", "length_ratio", "readable"): assert one[key] == other[key]
+
+
+@few
+@given(words, words)
+def test_scores_stay_within_their_bounds_and_know_equals(a, b):
+    row = dict(dialogue="Anna: hi\nBen: hello", summary=b)
+    scores, table = ev.rouge_rows([a], [b])[0], fa.text_fact_table([a], [row])
+    assert (0 <= scores).all() and (scores <= 100 + 1e-9).all()
+    assert scores[:3] == pytest.approx(ev.rouge_rows([b], [a])[0][:3]), "F is symmetric (but for RLsum, which looks for each line of the reference)"
+    assert (table.both <= table[["in_reference", "in_prediction"]].min(axis=1)).all()
+    assert ev.exact_match([a], [b]) == (a == b) and ev.rouge_rows([a], [a])[0, 0] in (0, pytest.approx(100)), "0 where a text is nothing but a full stop"
+
+
+# --- intervals --------------------------------------------------------------------------------------------------------
+
+def test_intervals_cover_as_often_as_they_say():
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(200):
+        values, weights = rng.exponential(2, 60), rng.integers(1, 9, 60)
+        low, high = ev.bootstrap_interval(values * weights, weights, draws=300)
+        hits += low <= 2 <= high
+    assert 0.88 <= hits / 200 <= 0.98
+
+
+def test_intervals_are_seeded_and_widen_with_confidence():
+    x = np.arange(50.)
+    assert ev.bootstrap_interval(x) == ev.bootstrap_interval(x) != ev.bootstrap_interval(x, seed=1)
+    (a, b), (c, d) = ev.bootstrap_interval(x, confidence=0.5), ev.bootstrap_interval(x, confidence=0.99)
+    assert c < a < x.mean() < b < d
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+def write(path, *records):
+    path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    return path
+
+
+def test_predictions_belong_to_ids_not_to_lines(tmp_path, capsys):
+    file = write(tmp_path/"p.jsonl", *(dict(id=r["id"], output=r["summary"]) for r in reversed(ROWS)))
+    report, rows, predictions = ev.score_predictions(file, ROWS)
+    assert report["rouge1"] == 100 and report["rows"] == dict(evaluated=40, missing=0, extra=0) and predictions == SUMMARIES and rows == ROWS
+    file = write(tmp_path/"q.jsonl", dict(id=ROWS[3]["id"], text=SUMMARIES[3]), dict(id="other", text="x"))
+    report, _, predictions = ev.score_predictions(file, ROWS)
+    assert report["rows"] == dict(evaluated=40, missing=39, extra=1) and report["rouge1"] == pytest.approx(100 / 40) and predictions[3] == SUMMARIES[3]
+    said = capsys.readouterr().err
+    assert "39 of 40 rows have no prediction" in said and "1 predictions are for ids that no row has (other" in said
+
+
+def test_ids_that_are_numbers_in_the_file_match(tmp_path):
+    rows = [dict(id="7", dialogue="Anna: hi", summary="Anna says hi.")]
+    assert ev.score_predictions(write(tmp_path/"p.jsonl", dict(id=7, summary="Anna says hi.")), rows)[0]["rouge1"] == 100
+
+
+@pytest.mark.parametrize(("lines", "said"), [
+    ('{"id": 1, "text": "a"}\n\n{"id": "1", "text": "b"}', "line 3: there is a prediction for '1' already"), ('{"id": 1}', "line 1 has no text under"),
+    ('["a"]', "line 1 has no id"), ("{", "line 1 is not JSON"), ('{"id": 1, "text": null}', "has no text"), ("", "it is empty"), ('{"id": "x", "text": "a"}', "No id in"),
+])
+def test_unusable_predictions_are_refused_with_their_line(tmp_path, lines, said):
+    (tmp_path/"p.jsonl").write_text(lines)
+    with pytest.raises(DataError, match=said): ev.score_predictions(tmp_path/"p.jsonl", ROWS)
+
+
+def test_the_page_runs_nothing(tmp_path):
+    evil = "Eve: <script>alert(1)</script><img src=x onerror=\"alert(2)\"> &amp; {title}"
+    rows = [dict(id=f"<i>{i}", dialogue=evil, summary=s) for i, s in enumerate(SUMMARIES)]
+    ev.write_side_by_side(tmp_path/"x.html", rows, SUMMARIES[:20] + [evil] * 20, n=3)
+    page = (tmp_path/"x.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "<img" not in page and "<i>" not in page and page.count("<tr><td>") == 6 and "&amp;amp; {title}" in page
+    scores = [float(x.split("<")[0]) for x in page.split("<tr><td>")[1:]]
+    assert scores == sorted(scores, reverse=True) and scores[0] == 100 > scores[-1]
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def summarizer():
+    "A model as drawn: its texts are nonsense, its numbers are not."
+    torch.manual_seed(0)
+    cfg = Config.preset("mini").override(use_bf16=False, device="cpu", batch_size=5, max_generation_length=12)
+    encoder, decoder = load_encoder(cfg), load_decoder(cfg)
+    model = LatentSummarizer(cfg, decoder.embedding_rms)
+    model.normalizer.fit(torch.from_numpy(embed_texts(cfg, encoder, SUMMARIES)))
+    return Summarizer(cfg, model, encoder, decoder)
+
+
+@pytest.fixture(scope="module")
+def ladder(summarizer): return ev.loss_ladder(summarizer, ROWS[:12])
+
+
+def nats_of(decoder, prompt, target) -> float:
+    "Cross-entropy of target ids behind prompt embeddings: one row, no padding, plain logits."
+    inputs = torch.cat([prompt, decoder.embed(torch.tensor([target]))], 1)
+    with torch.inference_mode(): logp = decoder.model(inputs_embeds=inputs).logits[0].log_softmax(-1)
+    return -sum(logp[prompt.shape[1] - 1 + i, t].item() for i, t in enumerate(target))
+
+
+def test_the_loss_of_each_rung_is_that_of_a_plain_forward_pass(summarizer, ladder):
+    s, rows, d = summarizer, ROWS[:12], summarizer.decoder
+    from latent_summ.decode import prompt_embeds
+    ids = lambda text: d.tokenizer(text, add_special_tokens=False)["input_ids"]
+    targets = target_ids(s.cfg, d, SUMMARIES[:12])
+    with torch.inference_mode():
+        predicted = s.model.summary_latents(s.encode([r["dialogue"] for r in rows]))
+        latents = dict(oracle=s.encode(SUMMARIES[:12]), predicted=predicted, null=torch.zeros_like(predicted))
+    expected = {rung: sum(nats_of(d, prompt_embeds(d, s.model.prefix(z[None])), t) for z, t in zip(x, targets)) for rung, x in latents.items()}
+    texts = [(d.bos_ids + ids(r["dialogue"] + "\n\nSummary:"), ids(" " + r["summary"]) + [d.eos_id]) for r in rows]
+    expected["text"] = sum(nats_of(d, d.embed(torch.tensor([p])), t) for p, t in texts)
+    tokens = sum(map(len, targets))
+    for rung, nats in expected.items():
+        assert ladder.cross_entropy[rung] == pytest.approx(nats / tokens, rel=1e-4), rung
+        assert ladder.bits_per_text[rung] == pytest.approx(nats / math.log(2) / 12, rel=1e-4)
+        assert ladder.carried_per_text[rung] == pytest.approx((expected["null"] - nats) / math.log(2) / 12, rel=1e-3, abs=1e-3)
+    assert ladder.carried_per_token["text"] == pytest.approx(ladder.carried_per_text["text"] * 12 / tokens)
+
+
+def test_shuffled_is_everybodys_own_somewhere_else(summarizer, ladder):
+    for n in (2, 3, 12): assert sorted(ev._elsewhere(n)) == list(range(n)) and all(i != j for i, j in enumerate(ev._elsewhere(n)))
+    rows = [dict(ROWS[0], id=str(i)) for i in range(3)]
+    same = ev.loss_ladder(summarizer, rows)
+    assert same.cross_entropy["shuffled"] == pytest.approx(same.cross_entropy["predicted"], rel=1e-5), "equal rows have equal latents"
+    assert ladder.cross_entropy["shuffled"] != pytest.approx(ladder.cross_entropy["predicted"], rel=1e-5)
+
+
+def test_nulls(summarizer):
+    latents = summarizer.encode(SUMMARIES[:4])
+    zeros, stop, mean = (ev._null_latents(summarizer, latents, n) for n in ev.NULLS)
+    assert zeros.abs().sum() == 0 and zeros.shape == stop.shape == mean.shape == (1, 8, 256)
+    assert torch.equal(mean, normalize_latents(latents.mean(0, keepdim=True), True)) and summarizer.model.is_stop(stop).all()
+
+
+def test_a_perfect_model_is_perfect_on_every_rung_it_should_be(summarizer, monkeypatch):
+    "Latents that carry the row's number, and a decoder that looks the summary up: what is scored is what was written for that row."
+    number = {t: i for i, r in enumerate(ROWS[:6]) for t in (r["dialogue"], r["summary"])}
+    monkeypatch.setattr(Summarizer, "encode", lambda self, texts: torch.stack([torch.full((8, 256), 1.0 + number[t]) for t in texts]))
+    monkeypatch.setattr(Summarizer, "decode", lambda self, latents, **kw: [SUMMARIES[int(x.mean().round()) - 1] if x.any() else "" for x in latents])
+    monkeypatch.setattr(Summarizer, "compress_meaning", lambda self, latents: latents)
+    ladder = ev.loss_ladder(summarizer, ROWS[:6])
+    for rung in ("oracle", "predicted"):
+        assert [ladder.loc[rung, k] for k in ("rouge1", "fact_recall", "role_recall", "text_fact_recall", "exact_match")] == [100, 1, 1, 1, 1]
+    assert ladder.rouge1["shuffled"] < 60 and ladder.exact_match["shuffled"] == 0 and ladder.rouge1["null"] == 0
+    assert ev.reconstruction(summarizer, SUMMARIES[:6]) == dict(texts=6, bleu=pytest.approx(100), exact_match=1, length_ratio=1)
+
+
+def test_long_dialogues_are_cut_for_the_decoder_and_told(summarizer, capsys):
+    d, limit = summarizer.decoder, ev._context(summarizer.decoder)
+    long, short = ev.text_prompts(d, ["Anna: one two three\n" * 800, "Anna: hi"], ev.SEPARATOR, 64)
+    cue = d.tokenizer("\n\nSummary:", add_special_tokens=False)["input_ids"]
+    assert len(long) == limit - 64 and long[-len(cue):] == short[-len(cue):] == cue and long[0] == d.bos_ids[0]
+    assert "1 of 2 dialogues exceed the decoder's context of 1,024 tokens" in capsys.readouterr().err
+
+
+def test_the_separator_changes_the_text_rung_alone(summarizer, ladder):
+    other = ev.loss_ladder(summarizer, ROWS[:12], separator="\nTL;DR:\n")
+    assert other.cross_entropy["text"] > 2 * ladder.cross_entropy["text"]
+    assert other.drop("text").cross_entropy.tolist() == pytest.approx(ladder.drop("text").cross_entropy.tolist())
+    assert other.attrs["separator"] == "\nTL;DR:\n" and other.rouge1["text"] < ladder.rouge1["text"]
+
+
+def test_the_decoder_that_reads_the_chat_writes_the_same_alone(summarizer):
+    _, together = ev.read_text(summarizer, ROWS[:7])
+    assert together == [ev.read_text(summarizer, [r])[1][0] for r in ROWS[:7]]
+
+
+def test_tables_fit_a_terminal_and_a_file(summarizer, ladder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    report = ev.evaluate_predictions(ROWS, SUMMARIES[1:] + SUMMARIES[:1]) | dict(source="messenger", source_split="test")
+    plain = ev.ladder_report(ladder)
+    assert json.loads(json.dumps(plain)) == plain and list(plain["rungs"]) == list(ev.RUNGS) and plain["rows"] == 12
+    show_table(report)
+    show_ladder(plain)
+    show_ladder(plain | dict(rungs={k: v | dict(fact_recall=None, role_recall=None) for k, v in plain["rungs"].items()}))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert all(word in out for word in ("random-3", "lead-3", "95 % intervals", "in role %", "the chat itself", "the model's own latents", "(12 chats)"))
+
+
+def test_latency_and_bytes(summarizer):
+    texts = [r["dialogue"] for r in ROWS[:3]]
+    assert ev.latent_bytes(torch.ones(3, 8, 256), texts) == dict(float32=8192, int8=8 * 260, text=round(sum(len(t.encode()) for t in texts) / 3))
+    times = ev.latency(summarizer, texts)
+    assert times["texts"] == 3 and set(times) == {"texts", "encode", "middle", "decode"} and min(times.values()) > 0
