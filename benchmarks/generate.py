@@ -10,10 +10,11 @@ the same prefix and writes 48 tokens, greedily; nothing stops earlier, as the en
 - direct: `model.generate(inputs_embeds=...)` with the prompt ready, and nothing else; the library's own ceiling
 - autocast: ours with fp32 weights under bf16 autocast, as it would be without bringing the weights into bf16 first (batch 4)
 - layer: what ours does besides that, as a share of the time inside `generate`, both from one and the same call, in CPU time
-- no cache: every token runs the whole sequence again and takes the logits of all positions (batch 4, fp32). Its steps 1, 16, 32 and 48 are timed;
-  their cost grows linearly, so the mean of the four stands for all 48.
+- no cache: every token runs the whole sequence again and takes the logits of all positions (batch 4, fp32). Its steps 1, 24 and 48 are timed;
+  their cost grows linearly, so the mean of the three stands for all 48.
 
-Ours and direct take turns, so that both see the same neighbours on a shared machine; quoted is the median of the pairs' ratios.
+Ours and direct take turns, so that both see the same neighbours on a shared machine; quoted is the median of the pairs' ratios, by the clock and in CPU
+time.
 """
 import argparse
 import json
@@ -67,10 +68,10 @@ def summarizer(dtype:str) -> Summarizer:
     return Summarizer(cfg, model, encoder, decoder)
 
 
-def timed(f) -> float:
-    start = time.perf_counter()
+def timed(f) -> tuple: # seconds by the clock, seconds of CPU
+    wall, cpu = time.perf_counter(), time.process_time()
     f()
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def direct(s:Summarizer, prompt:torch.Tensor) -> torch.Tensor: # (batch, tokens)
@@ -79,71 +80,69 @@ def direct(s:Summarizer, prompt:torch.Tensor) -> torch.Tensor: # (batch, tokens)
                                         pad_token_id=s.decoder.pad_id, eos_token_id=s.decoder.eos_id)
 
 
-def layer(s:Summarizer, latents:torch.Tensor) -> float:
-    """CPU time of `decode` outside the library's `generate`, as a share of that inside it."""
-    library, inside, start = s.decoder.model.generate, 0.0, time.process_time()
-    def timed_generate(*a, **kw):
-        nonlocal inside
+def ours(s:Summarizer, latents:torch.Tensor) -> tuple: # seconds by the clock, of CPU, and of CPU inside the library's `generate`
+    library, inside = s.decoder.model.generate, []
+    def watched(*a, **kw):
         begun = time.process_time()
         try: return library(*a, **kw)
-        finally: inside += time.process_time() - begun
-    s.decoder.model.generate = timed_generate
-    try: s.decode(latents)
+        finally: inside.append(time.process_time() - begun)
+    s.decoder.model.generate = watched
+    try: return *timed(lambda: s.decode(latents)), sum(inside)
     finally: del s.decoder.model.generate
-    return (time.process_time() - start - inside) / inside
+
+
+def start(s:Summarizer, batch:int) -> tuple: # latents, prompt
+    latents = F.normalize(torch.randn(batch, 8, 256, generator=torch.Generator().manual_seed(1)), dim=-1)
+    with torch.inference_mode(): return latents, prompt_embeds(s.decoder, s.model.prefix(latents).to(s.decoder.model.dtype))
 
 
 def bench_batch(s:Summarizer, batch:int, repeats:int) -> dict:
     """Tokens/s of ours and of `generate` called directly, in turns."""
-    latents = F.normalize(torch.randn(batch, 8, 256, generator=torch.Generator().manual_seed(1)), dim=-1)
-    with torch.inference_mode(): prompt = prompt_embeds(s.decoder, s.model.prefix(latents).to(s.decoder.model.dtype))
-    written = direct(s, prompt)  # the warm-up
-    assert written.shape == (batch, TOKENS), f"{tuple(written.shape)}: something stopped earlier"
-    pairs, shares = [], []
+    latents, prompt = start(s, batch)
+    assert direct(s, prompt[:1]).shape == (1, TOKENS), "something stopped earlier"  # the warm-up
+    mine, bare = [], []
     for n in range(repeats):
-        shares.append(layer(s, latents))
-        ways = [("ours", lambda: s.decode(latents)), ("direct", lambda: direct(s, prompt))]
-        pairs.append({name: timed(f) for name, f in (ways if n % 2 else ways[::-1])})
-    out = {f"{w}_tokens_per_s": spread([batch * TOKENS / p[w] for p in pairs]) for w in ("ours", "direct")}
-    return out | dict(ours_over_direct_time=spread([p["ours"] / p["direct"] for p in pairs]), layer_share=spread(shares))
+        for way in ("ours", "direct") if n % 2 else ("direct", "ours"):
+            if way == "ours": mine.append(ours(s, latents))
+            else: bare.append(timed(lambda: direct(s, prompt)))
+    def rate(runs): return spread([batch * TOKENS / r[0] for r in runs])
+    return dict(ours_tokens_per_s=rate(mine), direct_tokens_per_s=rate(bare), ours_over_direct_time=spread([a[0] / b[0] for a, b in zip(mine, bare)]),
+                ours_over_direct_cpu=spread([a[1] / b[1] for a, b in zip(mine, bare)]), layer_share=spread([(cpu - inside) / inside for _, cpu, inside in mine]))
 
 
-def bench_autocast(s:Summarizer, repeats:int, batch:int=4) -> dict:
-    """Ours in bf16: with bf16 weights, and with fp32 weights under autocast, in turns."""
-    latents, pairs = F.normalize(torch.randn(batch, 8, 256), dim=-1), []
+def bench_autocast(s:Summarizer, repeats:int, batch:int=4, tokens:int=12) -> dict:
+    """Ours in bf16: with bf16 weights, and with fp32 weights under autocast, in turns; fewer tokens, as it takes so long."""
+    (latents, _), pairs = start(s, batch), []
     for _ in range(repeats):
-        pair = dict(weights=timed(lambda: s.decode(latents)))
+        weights = timed(lambda: s.decode(latents, max_generation_length=tokens))[0]
         s.decoder.model.float()
-        with torch.autocast("cpu", torch.bfloat16): pair["autocast"] = timed(lambda: s.decode(latents))
+        with torch.autocast("cpu", torch.bfloat16): cast = timed(lambda: s.decode(latents, max_generation_length=tokens))[0]
         s.decoder.model.to(torch.bfloat16)
-        pairs.append(pair)
-    return dict(batch=batch, autocast_tokens_per_s=spread([batch * TOKENS / p["autocast"] for p in pairs]),
-                autocast_over_bf16_weights_time=spread([p["autocast"] / p["weights"] for p in pairs]))
+        pairs.append((weights, cast))
+    return dict(batch=batch, tokens=tokens, autocast_tokens_per_s=spread([batch * tokens / c for _, c in pairs]), autocast_over_bf16_weights_time=spread([c / w for w, c in pairs]))
 
 
 def bench_no_cache(s:Summarizer, repeats:int, batch:int=4) -> dict:
     """Ours beside a loop that runs the whole sequence for every token, in turns."""
-    latents = F.normalize(torch.randn(batch, 8, 256), dim=-1)
-    with torch.inference_mode(): prompt = prompt_embeds(s.decoder, s.model.prefix(latents).to(s.decoder.model.dtype))
+    latents, prompt = start(s, batch)
 
     @torch.inference_mode()
     def step(tokens):
         embeds = torch.cat([prompt, prompt[:, :1].expand(-1, tokens, -1)], 1)
         return s.decoder.model(inputs_embeds=embeds, use_cache=False).logits[:, -1].argmax(-1)
 
-    step(1)
-    ours, loop = [], []
+    mine, loop = [], []
     for _ in range(repeats):
-        ours.append(batch * TOKENS / timed(lambda: s.decode(latents)))
-        loop.append(batch / np.mean([timed(lambda t=t: step(t)) for t in (0, 15, 31, 47)]))
-    return dict(batch=batch, no_cache_tokens_per_s=spread(loop), ours_tokens_per_s=spread(ours), times_no_cache=spread(np.divide(ours, loop)))
+        mine.append(batch * TOKENS / ours(s, latents)[0])
+        loop.append(batch / np.mean([timed(lambda t=t: step(t))[0] for t in (0, 23, 47)]))
+    return dict(batch=batch, no_cache_tokens_per_s=spread(loop), ours_tokens_per_s=spread(mine), times_no_cache=spread(np.divide(mine, loop)))
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--batches", type=int, nargs="*", default=[1, 4, 32])
     p.add_argument("--dtypes", nargs="*", default=list(DTYPES), choices=DTYPES)
-    p.add_argument("--repeats", type=int, default=3)
+    p.add_argument("--repeats", type=int, default=3, help="pairs of runs in bf16; one less in fp32, and one less at batch 32")
     p.add_argument("--output", type=Path, default=HERE / "results" / "generate.json")
     opts = p.parse_args()
     out = json.loads(opts.output.read_text()) if opts.output.exists() else {}
@@ -154,9 +153,9 @@ def main():
         write_json(opts.output, out)
     for dtype in opts.dtypes:
         s = summarizer(dtype)
-        for batch in opts.batches: keep(f"{dtype}, batch {batch}", bench_batch(s, batch, opts.repeats))
+        for batch in opts.batches: keep(f"{dtype}, batch {batch}", bench_batch(s, batch, max(1, opts.repeats - (dtype == "fp32") - (batch > 4))))
         if dtype == "bf16": keep("bf16 autocast", bench_autocast(s, 2))
-        else: keep("no cache, fp32", bench_no_cache(s, 2))
+        else: keep("no cache, fp32", bench_no_cache(s, 1))
     print(opts.output)
 
 

@@ -514,7 +514,7 @@ def draw_ladder(
     for i, (level, step) in enumerate(zip(bits, steps)):
         text = f"{level:.0f}" if i == 0 else f"{level:.0f} ({step:+.0f})"
         ax.text(i, max(level, level - step) + 0.01 * bits.max(), text, ha="center", va="bottom", fontsize=8)
-        if i: ax.plot([i - 0.7, i - 0.3], [level - step] * 2, color="grey", linewidth=0.8)
+        ax.plot([i - 0.3, i + (0.7 if i + 1 < len(bits) else 0.3)], [level] * 2, color="grey", linewidth=0.8)  # on to the next rung
     ax.set_xticks(range(len(bits)), bits.index, fontsize=9)
     ax.set(ylim=(0, 1.1 * bits.max()), ylabel="bits a summary")
     ax.spines[["top", "right"]].set_visible(False)

@@ -1,6 +1,6 @@
 """Run every notebook and every test file, each in a process of its own, and count truthfully.
 
-    python tests/run_all.py [--jobs 2] [--timeout 300] [--flags "slow cuda"] [PATH ...]
+    python tests/run_all.py [--jobs 2] [--timeout 600] [--flags "slow cuda"] [PATH ...]
 
 One line per notebook or test file; the last line is `N passed, N failed` (and `, N skipped` when there are any).
 A notebook is one test, a test file counts as many as it holds. The exit status is 0 only if something passed and nothing failed.
@@ -156,7 +156,7 @@ def main() -> int:
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("paths", nargs="*", type=Path, help="notebooks, test files or folders (default: nbs and tests)")
     ap.add_argument("--jobs", type=int, default=2, help="how many at a time, one thread each")
-    ap.add_argument("--timeout", type=float, default=300, help="seconds a notebook may take; a test file gets twice that")
+    ap.add_argument("--timeout", type=float, default=600, help="seconds a notebook may take; a test file gets twice that")
     ap.add_argument("--flags", default="", help='cells to run that are skipped otherwise, for instance "slow cuda"')
     args = ap.parse_args()
     start = time.monotonic()

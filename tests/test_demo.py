@@ -87,3 +87,36 @@ def test_evaluate_writes_beside_the_run(demo):
 def test_use_cannot_change_what_the_model_is(demo):
     p = latent_summ("summarize", "--run-dir", "runs/demo", "--latent-dim", "128", CHAT, cwd=demo[0])
     assert p.returncode == 1 and "latent_dim is 256, not 128" in p.stderr and "Traceback" not in p.stderr
+
+
+def test_reconstruct_and_interpolate(demo):
+    text, other = "Anna will bring a tent on Friday.", "Ben sold a lamp for 40 euros."
+    p = latent_summ("reconstruct", "--run-dir", "runs/demo", text, cwd=demo[0])
+    assert p.returncode == 0 and p.stdout.count("\n") == 1 and p.stdout.strip(), p.stderr
+    walk = latent_summ("interpolate", "--run-dir", "runs/demo", text, other, "--steps", "3", "--texts", cwd=demo[0])
+    lines = walk.stdout.splitlines()
+    assert walk.returncode == 0 and [line[:6] for line in lines] == ["0.00  ", "0.50  ", "1.00  "], walk.stderr
+    assert lines[0][6:] == p.stdout.strip(), "the end of the walk is the text itself, reconstructed"
+
+
+def test_chat_reads_lines_until_the_end(demo):
+    p = latent_summ("chat", "--run-dir", "runs/demo", cwd=demo[0], stdin=CHAT + "\n\n:again\n:nonsense\n:help\n" + CHAT)
+    one = latent_summ("summarize", "--run-dir", "runs/demo", CHAT, cwd=demo[0])
+    assert p.returncode == 0 and p.stdout.splitlines()[1] == one.stdout.strip() == p.stdout.splitlines()[-1], p.stdout + p.stderr
+    assert all(word in p.stdout for word in (":alpha", ":quit", ":nonsense")) and "Traceback" not in p.stderr
+
+
+def test_the_ladder_and_anybodys_predictions(demo):
+    folder, _ = demo
+    p = latent_summ("evaluate", "--run-dir", "runs/demo", "--max-rows", "8", "--split", "validation", "--ladder", cwd=folder)
+    assert p.returncode == 0 and "Where it is lost" in p.stdout and "bleu" in p.stdout, p.stdout + p.stderr
+    ladder = report_of(folder, "report-validation.json")["ladder"]
+    assert set(ladder["rungs"]) == {"text", "oracle", "predicted", "shuffled", "null"}
+    assert (folder/"runs/demo/side-by-side-validation.html").read_text().lower().startswith("<!doctype html")
+    rows = [json.loads(line) for line in (folder/"runs/demo/predictions-validation.jsonl").read_text().splitlines()]
+    (folder/"theirs.jsonl").write_text("".join(json.dumps(dict(id=r["id"], summary=r["reference"])) + "\n" for r in rows))
+    p = latent_summ("evaluate", "--predictions", "theirs.jsonl", "--run-dir", "runs/demo", "--split", "validation", "--max-rows", "9", cwd=folder)
+    assert p.returncode == 0, p.stdout + p.stderr
+    theirs = json.loads((folder/"theirs.report.json").read_text())
+    assert theirs["rouge1"] == pytest.approx(100 * 8 / 9, abs=0.01), "a row without a prediction counts, as an empty one"
+    assert theirs["rows"]["missing"] == 1 and {"theirs.rows.jsonl", "theirs.html"} <= {q.name for q in folder.iterdir()}

@@ -201,7 +201,7 @@ def test_predictions_belong_to_ids_not_to_lines(tmp_path, capsys):
     assert report["rouge1"] == 100 and report["rows"] == dict(evaluated=40, missing=0, extra=0) and predictions == SUMMARIES and rows == ROWS
     file = write(tmp_path/"q.jsonl", dict(id=ROWS[3]["id"], text=SUMMARIES[3]), dict(id="other", text="x"))
     report, _, predictions = ev.score_predictions(file, ROWS)
-    assert report["rows"] == dict(evaluated=40, missing=39, extra=1) and report["rouge1"] == pytest.approx(100 / 40) and predictions[3] == SUMMARIES[3]
+    assert report["rows"] == dict(evaluated=40, missing=39, extra=1) and report["rouge1"] == pytest.approx(100 / 40) and predictions[3] == SUMMARIES[3] and report["empty"] == 39
     said = capsys.readouterr().err
     assert "39 of 40 rows have no prediction" in said and "1 predictions are for ids that no row has (other" in said
 
