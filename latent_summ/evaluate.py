@@ -395,12 +395,12 @@ def text_prompts(
 # %% ../nbs/41_evaluate.ipynb #2ac1807b
 def _prompt_loss(decoder, prompts:list, targets:list, device) -> float:
     "Nats of all targets behind their prompts. Padding is on the right, where a causal decoder does not see it."
-    from latent_summ.decode import _summed_loss, pad_labels
+    from latent_summ.decode import head_loss, pad_labels
     labels = pad_labels([[-100] * len(p) + t for p, t in zip(prompts, targets)], device)
     ids = pad_labels([p + t for p, t in zip(prompts, targets)], device)
     hidden = decoder.model.base_model(input_ids=ids.masked_fill(ids == -100, decoder.pad_id), use_cache=False).last_hidden_state[:, :-1]
     keep = labels[:, 1:] != -100
-    return _summed_loss(decoder.model, hidden[keep], labels[:, 1:][keep]).item()
+    return head_loss(decoder.model, hidden[keep], labels[:, 1:][keep]).item()
 
 def _write_after(decoder, prompts:list, cfg, device) -> list:
     "What the decoder writes after prompts of any length (padded on the left, so that all end where writing begins)."

@@ -58,8 +58,8 @@ def test_several_references_are_a_mean_and_each_is_reported():
 
 
 def test_rows_of_one_dialogue_are_merged_in_order():
-    rows = [dict(id=i, dialogue=d, summary=s) for i, (d, s) in enumerate([("x", "1"), ("y", "2"), ("x", "3"), ("x", "1")])]
-    assert ev.merge_references(rows) == [dict(rows[0], summaries=["1", "3"]), rows[1]]
+    rows = [dict(id=i, dialogue=d, summary=s) for i, (d, s) in enumerate([("x", "1"), ("y", "2"), ("x", "3"), ("x", "1"), ("x", "0")])]
+    assert ev.merge_references(rows) == [dict(rows[0], summaries=["1", "3", "0"]), rows[1]]
 
 
 # --- baselines --------------------------------------------------------------------------------------------------------

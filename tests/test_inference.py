@@ -122,13 +122,13 @@ def test_ten_thousand_texts_one_of_them_bad(s):
     rows[6543] = None
     most, embed = [], inference.embed_texts
     def watched(cfg, encoder, some, **k): most.append(len(some)); return embed(cfg, encoder, some, **k)
-    def first_number(decoder, prefix, cfg): return [f"{p[0, 0]:.3f}" for p in prefix]  # in place of a decoder: a text that depends on the latents
+    def first_number(decoder, prefix, cfg): return [f"{p[0, 0]:.6f}" for p in prefix]  # in place of a decoder: a text that depends on the latents
     with mock.patch.object(inference, "embed_texts", watched), mock.patch.object(inference, "generate", first_number):
         out, some = s.summarize(rows), [0, 17, 6542, 6544, 9_999]
         again = [float(t) for t in s.summarize([rows[i] for i in some])]
     assert len(out) == 10_000 and [i for i, o in enumerate(out) if not o] == [6543] and len(set(out)) > 1000
     assert max(most[:-1]) <= 512 and sum(most[:-1]) == 9_999, "a few hundred at a time, each once"
-    assert again == pytest.approx([float(out[i]) for i in some], abs=0.002), "in the order they came"
+    assert again == pytest.approx([float(out[i]) for i in some], abs=1e-4), "in the order they came"
 
 
 def test_a_long_text_is_told_and_joined(s, texts, capsys):
@@ -223,8 +223,7 @@ class _Writable(_Handler):
         self.hub.log.append((self.command, path, None, 0, 0))
         if path == "/api/validate-yaml": return self.json(dict(errors=[], warnings=[]))
         if path == "/api/repos/create": return self.create(json.loads(body))
-        if path.endswith("/preupload/main"): return self.json(dict(files=[dict(path=f["path"], uploadMode="lfs" if f["path"].endswith(".safetensors") else "regular", shouldIgnore=False)
-                                                                          for f in json.loads(body)["files"]]))
+        if path.endswith("/preupload/main"): return self.json(dict(files=[self.mode(f["path"]) for f in json.loads(body)["files"]]))
         if path.endswith("/info/lfs/objects/batch"): return self.batch(json.loads(body))
         if m := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path): return self.commit(m[1], body)
         self.refuse("absent")
@@ -236,6 +235,8 @@ class _Writable(_Handler):
         if not m or m[1] not in self.hub.moved: return False
         self.json(dict(_id="1", id=m[1], sha="f" * 40, private=False, disabled=False, gated=False, downloads=0, likes=0, tags=[], siblings=[]))
         return True
+
+    def mode(self, path:str) -> dict: return dict(path=path, uploadMode="lfs" if path.endswith(".safetensors") else "regular", shouldIgnore=False)
 
     def create(self, about:dict):
         name = f"{about.get('organization') or 'writer'}/{about['name']}"
@@ -293,7 +294,8 @@ def test_to_a_hub_and_back(hub, run, s, texts, tmp_path):
     folder = hub.file("models", "writer/tiny")
     assert {p.name for p in folder.iterdir()} >= {"model.safetensors", "config.json", "README.md", "report.json"}
     card = (folder / "README.md").read_text()
-    assert all(x in card for x in ('Summarizer.from_pretrained("writer/tiny")', "| **this model** | 12.3 |", "- messenger (dialogues", s.encoder.identity["revision"], "finetune middle: 1 epoch "))
+    wanted = ['Summarizer.from_pretrained("writer/tiny")', "| **this model** | 12.3 |", "- messenger (dialogues", s.encoder.identity["revision"], "finetune middle: 1 epoch "]
+    assert [x for x in wanted if x not in card] == []
     assert not any(TOKEN.encode() in p.read_bytes() or str(run.parent).encode() in p.read_bytes() for p in folder.iterdir())
     code = f"import json; s = Summarizer.from_pretrained('writer/tiny'); print(json.dumps([s.summarize({texts[:4]!r}), str(s.file)]))"
     used = python(code, hub, tmp_path, token="")
