@@ -202,7 +202,7 @@ def bench_resume(opts) -> dict:
             def new_events(begun=begun): return (run / "events.jsonl").read_text()[begun:] if (run / "events.jsonl").exists() else ""
             while p.poll() is None and '"event": "step"' not in new_events(): time.sleep(0.02)
             if n: seconds.append(time.perf_counter() - start)
-            while p.poll() is None and '"event": "checkpoint"' not in new_events(): time.sleep(0.05)
+            while p.poll() is None and not list(run.glob("checkpoints/step-*.pt")): time.sleep(0.05)
             p.kill()
             p.wait()
         mini = max(run.glob("checkpoints/step-*.pt"), key=lambda p: p.stat().st_size).stat().st_size
@@ -231,7 +231,9 @@ def main():
     out = json.loads(opts.output.read_text()) if opts.output.exists() else {}
     for name in opts.parts:
         print(f"== {name}", flush=True)
-        out[name] = dict(command=f"python benchmarks/train.py --parts {name} --repeats {opts.repeats}", machine=machine(), **PARTS[name](opts))
+        size = f" --batch-size {opts.batch_size} --batches {opts.batches}" if name == "adapter" else f" --rows {opts.rows}" if name == "stage1" else ""
+        key = name if name != "adapter" else f"adapter, batch {opts.batch_size}"
+        out[key] = dict(command=f"python benchmarks/train.py --parts {name} --repeats {opts.repeats}{size}", machine=machine(), **PARTS[name](opts))
         write_json(opts.output, out)
     print(opts.output)
 

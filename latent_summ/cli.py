@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['DEMO_RUN', 'COMMANDS', 'Plain', 'Common', 'Demo', 'Doctor', 'Cache', 'Train', 'Evaluate', 'Summarize', 'Reconstruct',
            'Interpolate', 'Talk', 'Settings', 'Runs', 'Completion', 'Origin', 'layers', 'newest_run', 'model_path',
-           'run_folder', 'check_use', 'listeners', 'demo', 'train', 'doctor', 'cache', 'evaluate', 'runs',
-           'input_texts', 'summarize', 'reconstruct', 'interpolate', 'chat', 'settings', 'setting_line', 'completion',
-           'about', 'takes_settings', 'overview', 'command_first', 'check_bools', 'run_command', 'status_of', 'main']
+           'run_folder', 'listeners', 'demo', 'train', 'doctor', 'cache', 'evaluate', 'runs', 'input_texts',
+           'summarize', 'reconstruct', 'interpolate', 'chat', 'settings', 'setting_line', 'completion', 'about',
+           'takes_settings', 'overview', 'command_first', 'check_bools', 'run_command', 'status_of', 'main']
 
 # %% ../nbs/52_cli.ipynb #8a7a6b5e
 import contextlib, copy, dataclasses, difflib, importlib, json, os, shlex, shutil, sys, textwrap
@@ -216,14 +216,6 @@ def _model_start(model:Path) -> Origin:
     cfg = saved_config(file)
     return Origin(cfg, dict.fromkeys(cfg.diff(), "model"), cfg)
 
-def check_use(saved:Config, cfg:Config):
-    "Raise `ConfigError` when `cfg` changes what the model `saved` is, not only how it is used."
-    from latent_summ.config import fields_of
-    changed = [k for k in fields_of("model") if k not in ("modernbert_model", "gpt2_model") and getattr(cfg, k) != getattr(saved, k)]
-    if not changed: return
-    listed = "; ".join(f"{k} is {getattr(saved, k)!r}, not {getattr(cfg, k)!r}" for k in changed)
-    raise ConfigError(f"This model was trained with other settings: {listed}. Leave them out, or train another model with them.")
-
 # %% ../nbs/52_cli.ipynb #7aa7e609
 DEMO_RUN = "runs/demo"
 
@@ -299,7 +291,6 @@ def _merge(cfg:Config, folders:tuple):
 def _load(origin:Origin, model:Path):
     "The model at `model` with the settings of `origin`."
     from latent_summ.inference import Summarizer
-    if origin.saved: check_use(origin.saved, origin.cfg)
     return Summarizer.from_pretrained(model, **{k: ours for k, (_, ours) in origin.cfg.diff(origin.saved).items()})
 
 def _numbers(values:dict, digits:int) -> str:

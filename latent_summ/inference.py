@@ -65,7 +65,11 @@ _LARGE = 50_000_000 # parameters of a decoder for which lower precision pays
 
 def _settle(cfg:Config, decoder:Decoder, device):
     "Bring a large decoder into the precision that `cfg` allows on `device`."
-    if decoder.model.num_parameters() >= _LARGE: decoder.model.to(autocast_dtype(cfg, device, decoder=True))
+    if decoder.model.num_parameters() < _LARGE: return
+    decoder.model.to(autocast_dtype(cfg, device, decoder=True))
+    decoder.model.get_output_embeddings().register_forward_pre_hook(_in_one_piece)
+
+def _in_one_piece(head, inputs): return inputs[0].contiguous(), *inputs[1:]
 
 class Summarizer(ModelHubMixin):
     "Encoder, model and decoder together; make one with `from_pretrained`."
