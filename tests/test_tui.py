@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HIDE, SHOW, OTHER_SCREEN = "\x1b[?25l", "\x1b[?25h", "\x1b[?1049h"
 TOY = """
 import os, signal, sys, time, logging
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with SIGINT ignored
 from latent_summ.config import Config, STAGES
 from latent_summ.tui import LiveView, view_for
 
