@@ -71,7 +71,7 @@ def text_loss(model:LatentSummarizer, decoder:Decoder, cfg:Config, batch:dict, p
         loss = total / slots * (1.0 if readout_only else readout)
         parts["readout"] = (total / slots).detach()
     if not readout_only:
-        total, tokens = prefix_loss(decoder, prefix, labels)
+        with autocast(cfg, prefix.device, decoder=True): total, tokens = prefix_loss(decoder, prefix, labels) # never in fp16
         loss = loss + total / tokens
         parts["cross_entropy"] = (total / tokens).detach()
     return loss, parts
@@ -121,7 +121,7 @@ def stage_batch_size(cfg:Config, stage:Stage) -> int:
     "Batch size of a stage: its own, or `batch_size`."
     return getattr(cfg, f"{stage.name}_batch_size", None) or cfg.batch_size
 
-# %% ../nbs/34_stages.ipynb #71032974
+# %% ../nbs/34_stages.ipynb #29dfde0e
 def is_live(cfg:Config) -> bool:
     "Whether the encoder runs while training, because it learns or because cached embeddings are not wanted."
     return tuned_layers(cfg) > 0 or not cfg.cache_use_embeddings_for_training
@@ -175,7 +175,7 @@ def chosen_rows(cfg:Config, stage:Stage, sources:dict, split:str="train") -> lis
     kept = [drawn[i] for i in _draw(len(drawn), cap(""), (cfg.seed, stage.name))]
     return [(source, [i for s, i in kept if s is source]) for source, _, _ in found]
 
-# %% ../nbs/34_stages.ipynb #7e3b0300
+# %% ../nbs/34_stages.ipynb #195b07c0
 def _picked(source:StageRows, index:list, stage:Stage) -> StageRows:
     "A stage's share of rows of token ids."
     inputs = source.outputs if stage.reads == "summaries" else source.inputs
@@ -319,7 +319,7 @@ def _finish(run:Run, stage_name:str, name:str):
     path = save_model(checkpoint_folder(run.cfg)/name, run.model, run.cfg, run.backbones, stage_name)
     run.log.emit("checkpoint", stage=stage_name, step=0, path=path.name, best=True)
 
-# %% ../nbs/34_stages.ipynb #5199eb1a
+# %% ../nbs/34_stages.ipynb #ace888f3
 _VERDICT_ROWS = 200
 _HINTS = dict(phase1="Train longer (num_epochs), give the prefix more room (prefix_len), or try adapter_latent_positions and readout_weight; "
                      "phase2 tells whether the compression head is the limit.",
@@ -422,7 +422,7 @@ def _join_processes(cfg:Config) -> torch.device:
     if not dist.is_initialized(): dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device
 
-# %% ../nbs/34_stages.ipynb #79ee3779
+# %% ../nbs/34_stages.ipynb #ac5f3e23
 def run_pipeline(
     cfg:Config,
     resume:bool=False, # go on with the run in `cfg.run_dir`

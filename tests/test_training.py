@@ -211,6 +211,23 @@ def test_fp16_gradients_are_scaled_and_an_overflow_skips_the_step(tmp_path):
     assert other.scaler.get_scale() == t.scaler.get_scale()
 
 
+def test_fp16_leaves_the_decoder_in_fp32():
+    from latent_summ import backbones, stages
+    from latent_summ.model import LatentSummarizer
+    cfg = Config.preset("mini").override(embedding_normalizer="none", readout_weight=0.0, readout_warmup=0.0, use_stop_latent=False)
+    decoder, model, seen = backbones.load_decoder(cfg, CPU), LatentSummarizer(cfg), []
+    def spy(decoder, prefix, labels): seen.append(torch.is_autocast_enabled("cpu")); return stages.prefix_loss.real(decoder, prefix, labels)
+    spy.real = stages.prefix_loss
+    def dtype(cfg, device, decoder=False): return torch.float32 if decoder else torch.float16
+    batch = dict(inputs=torch.randn(2, 8, 160), labels=torch.tensor([[5, 6], [7, 1]]))
+    with mock.patch.object(stages, "prefix_loss", spy), mock.patch.object(runtime, "autocast_dtype", dtype), runtime.autocast(cfg, CPU):
+        assert torch.is_autocast_enabled("cpu")
+        loss, _ = stages.text_loss(model, decoder, cfg, batch)
+        assert torch.is_autocast_enabled("cpu")
+    loss.backward()
+    assert seen == [False] and loss.dtype == torch.float32 and model.adapter.queries.grad.isfinite().all()
+
+
 def test_promise_20_a_compiled_model_has_plain_names(tmp_path):
     t = toy(PLAIN, folder=tmp_path)
     t.job.model.part.compile(backend="eager")
