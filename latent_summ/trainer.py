@@ -130,10 +130,12 @@ class CachedRows:
 
     def loader(self, cuts:list, cfg:Config):
         "The batches of `cuts`, read ahead by `num_workers` processes."
-        ahead = dict(prefetch_factor=cfg.prefetch_factor, worker_init_fn=_ignore_ctrl_c) if cfg.num_workers and cuts else {}
+        ahead = dict(prefetch_factor=cfg.prefetch_factor, worker_init_fn=_ignore_signals) if cfg.num_workers and cuts else {}
         return iter(torch.utils.data.DataLoader(self, batch_size=None, sampler=cuts, num_workers=cfg.num_workers if ahead else 0, generator=torch.Generator(), **ahead))
 
-def _ignore_ctrl_c(worker:int): signal.signal(signal.SIGINT, signal.SIG_IGN) # the loop decides when to stop
+def _ignore_signals(worker:int):
+    "The loop decides when to stop: Ctrl-C, and a SIGTERM to all processes of a job, reach its loaders too."
+    for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, signal.SIG_IGN)
 
 # %% ../nbs/33_trainer.ipynb #b9d81511
 def epoch_batches(
