@@ -485,8 +485,8 @@ STAGES = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetune_ad
 
 @patch
 def stage_batch_size(self:Config, stage:str) -> int:
-    "Batch size of `stage`: its own, or `batch_size` where that is None."
-    return getattr(self, f"{stage}_batch_size") or self.batch_size
+    "Batch size of `stage`: its own, or `batch_size` where that is None (or where the stage has no field of its own)."
+    return getattr(self, f"{stage}_batch_size", None) or self.batch_size
 
 # %% ../nbs/00_config.ipynb #00db2960
 @patch(cls_method=True)

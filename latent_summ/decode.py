@@ -101,10 +101,11 @@ def generate(
     decoder:Decoder,
     prefix_embeds:torch.Tensor, # (batch, prefix_len, hidden)
     cfg:Config, # its Inference section
+    **options, # more for transformers' `generate`: `streamer`, `stopping_criteria` ...
 ) -> list: # one text per row
     "Texts that the decoder writes after each prefix."
     if not len(prefix_embeds): return []
     prompt = prompt_embeds(decoder, prefix_embeds)
     ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device),
-                                 pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id, **generation_options(cfg))
+                                 pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id, **generation_options(cfg), **options)
     return [t.strip() for t in decoder.tokenizer.batch_decode(ids, skip_special_tokens=True)]

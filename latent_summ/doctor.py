@@ -224,11 +224,11 @@ class Need:
 def needs(cfg:Config) -> list: # of `Need`
     "The sources that the enabled stages read."
     from latent_summ.embed import pairs_cap, pretrain_caps
-    from latent_summ.sources import BUILT_IN, _looks_local, pretrain_sources
+    from latent_summ.sources import BUILT_IN, looks_local, pretrain_sources
     fields = dict(wikitext="wikitext_dataset", arxiv="arxiv_dataset", english="english_pretrain_dataset")
     found = [("dataset_name", cfg.dataset_name, "pairs", pairs_cap(cfg))] if pairs_cap(cfg) != 0 else []
     found += [(fields[key], pretrain_sources(cfg)[key], "texts", cap) for key, cap in pretrain_caps(cfg).items()]
-    return [Need(*f, local=f[1] in BUILT_IN or _looks_local(f[1])) for f in found]
+    return [Need(*f, local=f[1] in BUILT_IN or looks_local(f[1])) for f in found]
 
 def open_need(cfg:Config, need:Need):
     "Open a source and look at its columns. Raises `DataError` when it will not do."

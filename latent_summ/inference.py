@@ -18,16 +18,17 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from .backbones import Decoder, Encoder
+from .checkpoint import config_of
 from .chunks import split_text
 from .compress import normalize_latents
 from .config import Config, ConfigError, read_json
-from .decode import generate, generation_options, prompt_embeds
+from .decode import generate
 from .embed import EmbedProgress, clock, embed_texts, input_ids
 from .hub import first_line, hub_case
 from .latents import SavedLatents, compressor_fingerprint, read_latents, write_latents
-from .model import LatentSummarizer
+from .model import LatentSummarizer, build_model, check_use
 from .runtime import CheckpointError, DataError, autocast_dtype, pick_device, say_once
-from .share import build_model, check_use, config_of, export_model, fetch, is_hub_id, load_backbones, model_card, read_model
+from .share import export_model, fetch, is_hub_id, load_backbones, model_card, read_model
 from .stages import checkpoint_folder
 
 # %% ../nbs/40_inference.ipynb #97bf2342
@@ -98,7 +99,7 @@ class Summarizer(ModelHubMixin):
         device = pick_device(cfg)
         encoder, decoder = load_backbones(cfg, meta["backbones"], device)
         _settle(cfg, decoder, device)
-        return cls(cfg, build_model(tensors, cfg, encoder), encoder, decoder, meta, file)
+        return cls(cfg, build_model(tensors, cfg, encoder.model), encoder, decoder, meta, file)
 
     def __repr__(self): return f"Summarizer({self.cfg.modernbert_model} -> {self.cfg.latent_seq_len} x {self.cfg.latent_dim} -> {self.cfg.gpt2_model}, {self.device})"
 
@@ -215,16 +216,11 @@ def _seeded(seed:Optional[int]):
         yield
 
 @patch
-def _stops(self:Summarizer, cfg:Config, latents:torch.Tensor) -> torch.Tensor: # (texts,) bool
-    "Which rows have nothing to say."
-    return (self.model.stop_similarity(latents) >= cfg.stop_latent_cosine_threshold) & cfg.use_stop_latent
-
-@patch
 @torch.inference_mode()
 def _write(self:Summarizer, cfg:Config, latents:torch.Tensor, advance:Callable) -> list:
     "The text of each row's latents."
     latents = latents.to(self.device)
-    stops = self._stops(cfg, latents)
+    stops = self.model.is_stop(latents, cfg)
     out, rows = [""] * len(latents), (~stops).nonzero().flatten().tolist()
     advance(int(stops.sum()), int(stops.sum()))
     for i in range(0, len(rows), cfg.batch_size):
@@ -304,11 +300,8 @@ def _pieces(self:Summarizer, cfg:Config, latents:torch.Tensor, seed:Optional[int
     @torch.inference_mode()
     def work():
         try:
-            prompt = prompt_embeds(self.decoder, self.model.prefix(latents).to(self.decoder.model.dtype))
-            with _seeded(seed):
-                self.decoder.model.generate(inputs_embeds=prompt, attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device), streamer=streamer,
-                                            stopping_criteria=StoppingCriteriaList([_Halt(halt)]), pad_token_id=self.decoder.pad_id, eos_token_id=self.decoder.eos_id,
-                                            **generation_options(cfg))
+            prefix = self.model.prefix(latents).to(self.decoder.model.dtype)
+            with _seeded(seed): generate(self.decoder, prefix, cfg, streamer=streamer, stopping_criteria=StoppingCriteriaList([_Halt(halt)]))
         except Exception as e: errors.append(e); streamer.end()
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -336,7 +329,7 @@ def stream(self:Summarizer,
     cfg, began = self._config(overrides), False
     for part in self.parts(text)[0]:
         latents, gap = self._latents(cfg, [[part]], True).to(self.device), " " if began else ""
-        if self._stops(cfg, latents)[0]: continue
+        if self.model.is_stop(latents, cfg)[0]: continue
         for piece in _trimmed(self._pieces(cfg, latents, seed)):
             yield gap + piece
             gap, began = "", True

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_TEXT_BYTES', 'MAX_ID', 'TEXT_COLUMNS', 'FORMATS', 'COMPRESSED', 'ALIASES', 'BUILT_IN', 'clean_text', 'RowStore',
            'Rows', 'clean_rows', 'in_validation', 'pair_columns', 'text_columns', 'split_names', 'local_files',
-           'read_files', 'columns_of', 'built_in_rows', 'Source', 'open_source', 'pick_split', 'load_pairs',
-           'load_texts', 'pretrain_sources', 'shared_dialogues']
+           'read_files', 'columns_of', 'built_in_rows', 'Source', 'looks_local', 'open_source', 'pick_split',
+           'load_pairs', 'load_texts', 'pretrain_sources', 'shared_dialogues']
 
 # %% ../nbs/10_sources.ipynb #2a758f83
 import contextlib, hashlib, importlib, itertools, json, re, sqlite3
@@ -357,7 +357,7 @@ _FLAGS = {"dataset_name": "--dataset-name", "wikitext_dataset": "--wikitext-data
 def _flag(cfg:Config, name:str) -> str:
     return next((flag for f, flag in _FLAGS.items() if getattr(cfg, f) == name), "--dataset-name")
 
-def _looks_local(name:str) -> bool:
+def looks_local(name:str) -> bool:
     path = Path(name).expanduser()
     return path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1 or any(s in FORMATS or s in COMPRESSED for s in path.suffixes) or \
         (path.parent.is_dir() and any(p.name.startswith(path.name + ".") for p in path.parent.iterdir()))
@@ -367,7 +367,7 @@ def open_source(cfg:Config, name:str) -> Source:
     "Find out what `name` is and which splits it has; raises `DataError` when it is nothing."
     if not name: raise DataError("The source has an empty name; give a hub id, a file, a folder, or messenger.")
     if name in BUILT_IN: return Source(name, list(ALIASES), partial(_open_built_in, cfg, name))
-    if _looks_local(name):
+    if looks_local(name):
         files = local_files(name, cfg)
         return Source(name, list(files), lambda split, choose, max_rows: _open_files(files[split], choose))
     flag = _flag(cfg, name)

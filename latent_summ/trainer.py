@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Vectors', 'Ragged', 'StageRows', 'to_device', 'CachedRows', 'epoch_batches', 'hash_seed', 'make_optimizers',
            'lr_factor', 'Job', 'batch_weight', 'set_trainable', 'world', 'summed', 'sum_gradients', 'Position',
-           'planned_steps', 'Trainer', 'peak_mb', 'step_files', 'check_same_training']
+           'planned_steps', 'Trainer', 'step_files', 'check_same_training']
 
 # %% ../nbs/33_trainer.ipynb #3e5ab388
-import math, resource, signal, sys, time
+import math, signal, time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from .checkpoint import Saver, load_checkpoint, snapshot
 from .config import Config
 from .decode import pad_labels
 from .events import EventLog
-from .runtime import CheckpointError, Interrupted, LatentSummError, autocast, autocast_dtype, stop_on_signal
+from .runtime import CheckpointError, Interrupted, LatentSummError, autocast, autocast_dtype, peak_memory_mb, stop_on_signal
 
 # %% ../nbs/33_trainer.ipynb #d91797e1
 class Vectors:
@@ -130,12 +130,15 @@ class CachedRows:
 
     def loader(self, cuts:list, cfg:Config):
         "The batches of `cuts`, read ahead by `num_workers` processes."
-        ahead = dict(prefetch_factor=cfg.prefetch_factor, worker_init_fn=_ignore_signals) if cfg.num_workers and cuts else {}
+        ahead = dict(prefetch_factor=cfg.prefetch_factor, worker_init_fn=_outlive_signals) if cfg.num_workers and cuts else {}
         return iter(torch.utils.data.DataLoader(self, batch_size=None, sampler=cuts, num_workers=cfg.num_workers if ahead else 0, generator=torch.Generator(), **ahead))
 
-def _ignore_signals(worker:int):
-    "The loop decides when to stop: Ctrl-C, and a SIGTERM to all processes of a job, reach its loaders too."
-    for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, signal.SIG_IGN)
+_LAST_SECONDS = 30 # of a loader process after a SIGTERM
+
+def _outlive_signals(worker:int):
+    "The loop decides when to stop: Ctrl-C, and a SIGTERM to all processes of a job, reach its loaders too. They read on while it saves, but not for ever."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"): signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST_SECONDS))
 
 # %% ../nbs/33_trainer.ipynb #b9d81511
 def epoch_batches(
@@ -323,10 +326,6 @@ def _check_finite(self:Trainer, what:str, value:float, window:list):
                           f"{' ...' if len(ids) > 8 else ''}. Lower learning_rate ({self.cfg.learning_rate}) or look at these rows.")
 
 # %% ../nbs/33_trainer.ipynb #cbc91fc7
-def peak_mb() -> int:
-    "Most memory this process has had resident so far, in MB."
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
-
 @patch
 def _step(self:Trainer, window:list, batches:list):
     "One optimizer step over `window` (batches given as row numbers), of which this process has `batches`."
@@ -339,7 +338,7 @@ def _step(self:Trainer, window:list, batches:list):
     if self.at.step % max(self.steps // 500, 1) and self.at.step != self.steps: return
     took, rows = time.monotonic() - start, sum(map(len, window))
     tokens = sum(batch_weight(b) for b in batches) * self.size if batches and "labels" in batches[0] else 0
-    self.log.emit("step", stage=self.job.name, step=self.at.step, steps=self.steps, epoch=self.at.epoch, lr=lr, grad_norm=round(norm, 5), memory_mb=peak_mb(),
+    self.log.emit("step", stage=self.job.name, step=self.at.step, steps=self.steps, epoch=self.at.epoch, lr=lr, grad_norm=round(norm, 5), memory_mb=round(peak_memory_mb() or 0),
                   rows_per_s=round(rows / took, 1), tokens_per_s=round(tokens / took, 1), **{k: round(v, 5) for k, v in parts.items()})
 
 @patch

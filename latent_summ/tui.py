@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['in_words', 'short_number', 'plain_terminal', 'LineView', 'StageState', 'stages_to_come', 'RunState', 'averaged',
            'scale_of', 'sparkline', 'bar', 'ends', 'head_lines', 'stage_lines', 'curves_of', 'chart', 'chart_lines',
-           'peak_memory_mb', 'gpu_memory_gb', 'number_lines', 'panel', 'summary', 'send_logs', 'LiveView', 'view_for']
+           'gpu_memory_gb', 'number_lines', 'panel', 'summary', 'send_logs', 'LiveView', 'view_for']
 
 # %% ../nbs/50_tui.ipynb #141b18be
 import atexit, logging, math, os, shutil, signal, sys, threading, time
@@ -21,7 +21,7 @@ from rich.text import Text
 
 from .config import Config, STAGES
 from .events import read_events
-from .runtime import say_once
+from .runtime import peak_memory_mb, say_once
 
 # %% ../nbs/50_tui.ipynb #27537212
 def in_words(seconds:float) -> str:
@@ -387,12 +387,6 @@ def chart_lines(s:StageState, width:int, height:int) -> list:
 
 # %% ../nbs/50_tui.ipynb #dcabe0bb
 _TOLD = {"time", "event", "stage", "step", "steps", "epoch", "lr", "grad_norm", "rows_per_s", "tokens_per_s", "loss", "memory_mb"}
-
-def peak_memory_mb() -> Optional[float]:
-    "The most memory this process has held, in MB; None on a system that does not say."
-    try: import resource
-    except ImportError: return None
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 def gpu_memory_gb() -> Optional[tuple]: # (most reserved, in all)
     "Memory of the fullest GPU that torch uses here; None without one. Never loads torch nor starts a GPU."

@@ -534,7 +534,7 @@ def _(name):
 @effect(*(f"{s}_batch_size" for s in STAGE_NAMES))
 def _(name):
     cfg = Config(**{name: 7})
-    assert {s.name: stages.stage_batch_size(cfg, s) for s in stages.stage_table(cfg)} == dict.fromkeys(STAGE_NAMES, 30) | {name.removesuffix("_batch_size"): 7}
+    assert {s.name: cfg.stage_batch_size(s.name) for s in stages.stage_table(cfg)} == dict.fromkeys(STAGE_NAMES, 30) | {name.removesuffix("_batch_size"): 7}
 
 
 @effect(*(f"{s}_max_samples" for s in STAGE_NAMES))

@@ -324,7 +324,7 @@ def test_backbones_come_in_the_revision_that_was_trained_with(hub, tmp_path):
 from latent_summ.share import _pinned
 from latent_summ.config import Config
 from latent_summ.backbones import load_encoder
-folder = _pinned("answerdotai/ModernBERT-base", dict(revision="{COMMIT}"), "encoder")
+folder = _pinned("modernbert_model", "answerdotai/ModernBERT-base", dict(revision="{COMMIT}"), "encoder")
 print(load_encoder(Config(device="cpu", modernbert_model=folder)).identity["revision"])"""
     done = python(code, hub, tmp_path, token="")
     assert done.returncode == 0 and done.stdout.split()[-1] == COMMIT, done.stdout + done.stderr

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 
@@ -201,8 +202,10 @@ def test_fp16_gradients_are_scaled_and_an_overflow_skips_the_step(tmp_path):
     t.at.epoch, t.job.rows = 1, trainer.StageRows(torch.full((8, 1, 4), 1e30))
     before, scale = trainer.snapshot(t.job.model.state_dict()), t.scaler.get_scale()
     t.at.batch, t.steps = 0, 1000
-    t._backward = lambda batches: [p.register_hook(None) if False else setattr(p, "grad", torch.full_like(p, float("inf"))) for _, p in t.named] and {"loss": 1.0}
-    t.run()
+    def overflow(batches):
+        for _, p in t.named: p.grad = torch.full_like(p, float("inf"))
+        return {"loss": 1.0}
+    with mock.patch.object(t, "_backward", overflow): t.run()
     assert same(before, t.job.model.state_dict()) and t.scaler.get_scale() < scale
     t.checkpoint()
     with mock.patch.object(trainer, "autocast_dtype", return_value=torch.float16): other = toy(PLAIN)
@@ -284,14 +287,33 @@ def test_promise_5_a_save_lies_on_a_step_boundary(tmp_path):
     assert sum(e["event"] == "step" for e in heard) == 6
 
 
-def test_the_loader_is_no_bottleneck_and_leaves_torchs_generator_alone(shared):
-    "Reading streamed batches draws nothing from the generator that dropout uses."
-    ends = [e for e in events(shared / "stages-straight") if e["event"] == "stage_end"]
-    assert len(ends) == len(stage_table(Config())) and all(0 <= e["loading_share"] < 1 for e in ends)
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    list(torch.utils.data.DataLoader([1, 2], batch_size=None, sampler=[0, 1], generator=torch.Generator()))
-    assert torch.equal(state, torch.get_rng_state())
+class Numbers:
+    "A cache of ten rows, as far as a loader sees it."
+    def take(self, rows, fields): return {"embedding": np.array(rows, np.float32)[:, None]}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_reading_batches_leaves_torchs_generator_alone(workers):
+    "Streamed batches draw nothing from the generator that dropout uses."
+    rows, state = trainer.CachedRows([(Numbers(), range(10))], dict(inputs="embedding")), torch.get_rng_state()
+    read = [b["inputs"].flatten().tolist() for b in rows.loader([[3, 1], [2]], Config(num_workers=workers))]
+    assert read == [[3, 1], [2]] and torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="needs SIGALRM")
+def test_a_program_that_fails_does_not_wait_for_its_loaders():
+    "An error that nobody catches keeps the loader alive to the end of the program."
+    script = """
+import numpy as np
+from latent_summ import trainer
+from latent_summ.config import Config
+class Numbers:
+    def take(self, rows, fields): return {"embedding": np.zeros((len(rows), 1), np.float32)}
+trainer._LAST_SECONDS = 1
+batches = trainer.CachedRows([(Numbers(), range(9))], dict(inputs="embedding")).loader([[i] for i in range(9)], Config(num_workers=1))
+next(batches), 1 / 0"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 1 and "ZeroDivisionError" in ended.stderr
 
 
 def test_only_the_first_process_speaks(capsys):
