@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEXT_FACTS', 'same_length', 'references_of', 'has_fact', 'fact_recall', 'fact_table', 'read_roles', 'role_recall',
-           'speakers_of', 'text_facts', 'text_fact_table']
+           'speakers_of', 'text_facts', 'load_entities', 'entity_facts', 'text_fact_table']
 
 # %% ../nbs/38_facts.ipynb #fdf9d1ed
 import functools, re
@@ -13,7 +13,7 @@ from collections import Counter
 import numpy as np
 
 from .messenger import _KINDS, TYPES
-from .runtime import DataError
+from .runtime import DataError, ModelError
 
 # %% ../nbs/38_facts.ipynb #fb6f2b86
 def same_length(
@@ -152,26 +152,52 @@ def text_facts(
                  time=[re.sub(r"[\s.]", "", m[0].lower()) for m in _TIME.finditer(text)], negation=["not"] if _NEGATION.search(text) else [])
     return {(kind, value) for kind, values in found.items() for value in values}
 
+# %% ../nbs/38_facts.ipynb #f408aa6d
+def load_entities(
+    name:str="en_core_web_sm", # an installed pipeline, or its folder
+): # a spaCy `Language`
+    "A spaCy pipeline that finds entities. Raises `ModelError` where spaCy or the pipeline is missing, or finds none."
+    try: import spacy
+    except ImportError as e: raise ModelError("Entities need spaCy, which is not installed here. Install it with: pip install 'latent_summ[spacy]', or leave them out.") from e
+    try: nlp = spacy.load(name)
+    except (OSError, ValueError, ImportError) as e:
+        raise ModelError(f"spaCy cannot load the pipeline {name!r}. Install it with: python -m spacy download {name}, or give the folder of one, or leave entities out.") from e
+    if not any("doc.ents" in nlp.get_pipe_meta(p).assigns for p in nlp.pipe_names):
+        raise ModelError(f"The spaCy pipeline {name!r} finds no entities; its parts are {', '.join(nlp.pipe_names) or 'none'}. Take one with ner, such as en_core_web_sm.")
+    return nlp
+
+def entity_facts(
+    nlp, # of `load_entities`
+    texts, # texts
+) -> dict: # text -> set of (type, value), as of `text_facts`
+    "The entities in each text: `entity` and its label, and its words in lower case, without *the* before and *'s* behind."
+    texts = list(dict.fromkeys(texts))
+    def value(entity): return re.sub(r"^the |['’]s$", "", " ".join(entity.text.lower().split()))
+    return {t: {(f"entity {e.label_}", value(e)) for e in doc.ents} for t, doc in zip(texts, nlp.pipe(texts))}
+
 # %% ../nbs/38_facts.ipynb #5bb69f64
-def _row_facts(row:dict, prediction:str) -> tuple: # (facts of the prediction, [facts of each reference])
+def _row_facts(row:dict, prediction:str, entities:dict) -> tuple: # (facts of the prediction, [facts of each reference])
     speakers, texts = speakers_of(row["dialogue"]), [row["dialogue"], prediction, *references_of(row)]
     names = set().union(*(_capitals(t, speakers)[0] for t in texts))
-    facts = [text_facts(t, speakers, names) for t in texts[1:]]
+    facts = [text_facts(t, speakers, names) | entities.get(t, set()) for t in texts[1:]]
     return facts[0], facts[1:]
 
 def text_fact_table(
     predictions:list, # texts
     rows:list, # `{"dialogue", "summary"}`, in the same order
-): # pandas table, a line for each type and `all`: in_reference, in_prediction, both, recall, precision (NaN where there is nothing to divide by)
+    nlp=None, # of `load_entities`: a line for each kind of entity as well
+): # pandas table, a line for each type and `all` (of `TEXT_FACTS`): in_reference, in_prediction, both, recall, precision (NaN where there is nothing to divide by)
     "Recall and precision of the facts of any text, by type."
     import pandas as pd
     same_length(predictions, rows, "rows")
-    counts = {kind: np.zeros(3, int) for kind in (*TEXT_FACTS, "all")}
+    entities = entity_facts(nlp, [*predictions, *(t for r in rows for t in references_of(r))]) if nlp else {}
+    kinds = sorted({kind for facts in entities.values() for kind, _ in facts})
+    counts = {kind: np.zeros(3, int) for kind in (*TEXT_FACTS, "all", *kinds)}
     for prediction, row in zip(predictions, rows):
-        said, references = _row_facts(row, prediction)
+        said, references = _row_facts(row, prediction, entities)
         for right in references:
             for kind, _ in right: counts[kind] += (1, 0, 0)
             for fact in said: counts[fact[0]] += (0, 1, fact in right)
-    counts["all"] = sum(counts.values())
+    counts["all"] = sum(counts[kind] for kind in TEXT_FACTS)
     table = pd.DataFrame.from_dict(counts, orient="index", columns=["in_reference", "in_prediction", "both"]).rename_axis("type")
     return table.assign(recall=table.both / table.in_reference.where(table.in_reference > 0), precision=table.both / table.in_prediction.where(table.in_prediction > 0))

@@ -3,14 +3,19 @@ import json
 import math
 import os
 import random
+import sys
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants as hub_constants
 from hypothesis import given, settings as hypothesis_settings, strategies as st
+from safetensors.torch import load_file, save_file
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import AutoTokenizer, BertConfig, BertModel, RobertaConfig, RobertaModel, RobertaTokenizer
 
-from latent_summ import evaluate as ev, facts as fa
-from latent_summ.backbones import load_decoder, load_encoder
+from latent_summ import bertscore as bs, evaluate as ev, facts as fa
+from latent_summ.backbones import MINI, load_decoder, load_encoder
 from latent_summ.compress import normalize_latents
 from latent_summ.config import Config
 from latent_summ.demo import show_ladder, show_table
@@ -18,7 +23,7 @@ from latent_summ.embed import embed_texts, target_ids
 from latent_summ.inference import Summarizer
 from latent_summ.messenger import KINDS, chats
 from latent_summ.model import LatentSummarizer
-from latent_summ.runtime import DataError
+from latent_summ.runtime import DataError, ModelError
 from latent_summ.sources import load_pairs
 
 ROWS = chats(40, "test", seed=0)
@@ -134,6 +139,125 @@ def test_each_kind_reads_its_own_summaries():
     for r in rows: assert fa.role_recall(r["summary"], r) == (len(r["facts"]), len(r["facts"]), True), r["summary"]
 
 
+# --- BERTScore --------------------------------------------------------------------------------------------------------
+
+def random_roberta(folder, positions:int=66):
+    "A RoBERTa with weights as drawn and a byte for each token, but for two words that are one with a space before them; saved as a real one is."
+    signs = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet()), "be", "ben", "Ġben", "an", "Ġan"]
+    merges = [("b", "e"), ("be", "n"), ("Ġ", "ben"), ("a", "n"), ("Ġ", "an")]
+    torch.manual_seed(0)
+    cfg = RobertaConfig(vocab_size=len(signs), hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, max_position_embeddings=positions)
+    model = RobertaModel(cfg).eval()
+    model.save_pretrained(folder)
+    RobertaTokenizer(vocab={s: i for i, s in enumerate(signs)}, merges=merges).save_pretrained(folder)
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def by_definition(model, tokenizer, layer, a, b):
+    "Zhang et al. 2020 in loops: one text at a time, all layers, ends are matched but not counted."
+    def vectors(text):
+        with torch.inference_mode(): x = model(torch.tensor([tokenizer(" " + text.strip())["input_ids"]]), output_hidden_states=True).hidden_states[layer][0]
+        return [v / v.norm() for v in x]
+    a, b = vectors(a), vectors(b)
+    share = lambda of, among: sum(max(float(v @ w) for w in among) for v in of[1:-1]) / len(of[1:-1])
+    p, r = share(a, b), share(b, a)
+    return [100 * p, 100 * r, 200 * p * r / (p + r)]
+
+
+def test_bertscore_of_a_roberta_is_the_definition(tmp_path, monkeypatch):
+    model, tokenizer = random_roberta(tmp_path)
+    assert tokenizer.tokenize(" ben an") == ["Ġben", "Ġan"] and "Ġben" not in tokenizer.tokenize("ben an"), "the first word needs its space"
+    texts, others = ["ben an", "an", " an ben x ", "ben " * 9, "y"], ["an ben", "ben an an", "x", "an ben z", "ben"]
+    expected = [by_definition(model, tokenizer, 2, *pair) for pair in zip(texts, others)]
+    scorer = bs.load_bertscore(str(tmp_path), layer=2)
+    for size in (1, 2, 32):
+        monkeypatch.setattr(bs, "_AT_ONCE", size)
+        assert bs.bertscore_rows(scorer, texts, [[o] for o in others]) == pytest.approx(np.array(expected), abs=1e-3)
+    mean = [(np.array(expected[0]) + by_definition(model, tokenizer, 2, texts[0], "x")) / 2]
+    assert bs.bertscore_rows(scorer, texts[:1], [[others[0], "x"]]) == pytest.approx(np.array(mean), abs=1e-3), "several references: their mean"
+    assert bs.bertscore_rows(scorer, ["", " ", "an"], [["an"], ["an"], [""]]).tolist() == [[0] * 3] * 3
+
+
+def test_what_bertscore_does_not_read_is_told(tmp_path, capsys):
+    random_roberta(tmp_path)
+    scorer = bs.load_bertscore(str(tmp_path), layer=1)
+    assert scorer.limit == 64
+    long = "ben " * 100
+    assert bs.bertscore_rows(scorer, [long, "ben"], [[long + "an"], ["an"]])[0] == pytest.approx([100] * 3, abs=1e-3), "the first 64 tokens are the same"
+    assert "BERTScore: 2 of 4 texts exceed 64 tokens" in capsys.readouterr().err
+
+
+def test_bertscore_agrees_with_its_authors(tmp_path):
+    "`bert-score` is not required: pip install bert-score, and this runs."
+    theirs = pytest.importorskip("bert_score", reason="the package bert-score is not installed")
+    tokenizer = AutoTokenizer.from_pretrained(MINI/"encoder", model_max_length=128)
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    predictions = [ev.lead_n(r["dialogue"], 2) for r in ROWS]
+    expected = torch.stack(theirs.score(predictions, SUMMARIES, model_type=str(tmp_path), num_layers=2), 1)
+    ours = bs.bertscore_rows(bs.load_bertscore(str(tmp_path), layer=2), predictions, [[s] for s in SUMMARIES])
+    assert ours == pytest.approx(100 * expected.numpy(), abs=1e-3)
+
+
+def test_bertscore_stands_in_the_report_beside_that_of_the_baselines(tmp_path):
+    random_roberta(tmp_path, 514)
+    scorer, rows = bs.load_bertscore(str(tmp_path), layer=3), ROWS[:6]
+    predictions = SUMMARIES[:3] + [""] + SUMMARIES[:2]
+    report, plain = ev.evaluate_predictions(rows, predictions, bertscore=scorer), ev.evaluate_predictions(rows, predictions)
+    own = bs.bertscore_rows(scorer, predictions, [[s] for s in SUMMARIES[:6]])
+    assert [report[m] for m in ev.BERT_METRICS] == pytest.approx(own.mean(0)) and own[:4, 2] == pytest.approx([100, 100, 100, 0], abs=1e-3)
+    lead = bs.bertscore_rows(scorer, [ev.lead_n(r["dialogue"]) for r in rows], [[s] for s in SUMMARIES[:6]])
+    assert report["baselines"]["lead3"]["bertscore_f1"] == pytest.approx(lead[:, 2].mean()) and set(ev.BERT_METRICS) < report["intervals"].keys()
+    assert "layer 3" in report["settings"]["bertscore"] and "not rescaled" in report["settings"]["bertscore"] and tmp_path.name in report["settings"]["bertscore"]
+    assert str(tmp_path.parent) not in json.dumps(report), "no folder of this machine"
+    for m in ev.BERT_METRICS: del report[m], report["intervals"][m]; [b.pop(m) for b in report["baselines"].values()]
+    del report["settings"]["bertscore"]
+    assert report == plain
+
+
+def test_a_bertscore_model_that_cannot_be_had(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="'FacebookAI/roberta-large' is not in the local cache, and HF_HUB_OFFLINE is set.*leave it out"): bs.load_bertscore()
+    random_roberta(tmp_path)
+    weights = load_file(tmp_path/"model.safetensors")
+    save_file({k: v for k, v in weights.items() if "pooler" not in k}, tmp_path/"model.safetensors", dict(format="pt"))
+    assert bs.load_bertscore(str(tmp_path), layer=2), "as many on the hub: nobody needs the pooler"
+    save_file({k: v for k, v in weights.items() if "layer.1." not in k}, tmp_path/"model.safetensors", dict(format="pt"))
+    with pytest.raises(ModelError, match="lacks 16 of its weights"): bs.load_bertscore(str(tmp_path), layer=2)
+    with pytest.raises(ModelError, match="Give one from 1 to 3. It is known for roberta-large"): bs.load_bertscore(str(tmp_path))
+    (tmp_path/"model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="cannot be loaded"): bs.load_bertscore(str(tmp_path), layer=1)
+
+
+# --- entities ---------------------------------------------------------------------------------------------------------
+
+def test_entities_are_counted_where_they_are_asked_for(tmp_path):
+    spacy = pytest.importorskip("spacy", reason="spaCy is not installed: pip install 'latent_summ[spacy]'")
+    made = spacy.blank("en")
+    made.meta["name"] = "rules"
+    made.add_pipe("entity_ruler").add_patterns([dict(label=k, pattern=[dict(LOWER=w) for w in p.split()]) for k, p in
+        [("PERSON", "anna"), ("PERSON", "ben"), ("GPE", "the hague"), ("GPE", "hague"), ("GPE", "rome"), ("DATE", "next friday")]])
+    made.to_disk(tmp_path)
+    nlp = fa.load_entities(str(tmp_path))
+    rows = [dict(dialogue="Anna: hi\nBen: no", summary="Ben meets Anna in the Hague next Friday.", summaries=["Ben meets Anna in the Hague next Friday.", "Anna sees Ben."])]
+    report, plain = (ev.evaluate_predictions(rows, ["Anna's off to Hague, not Rome."], entities=n) for n in (nlp, None))
+    found = report["text_facts"]
+    assert {k: v for k, v in found.items() if k.startswith("entity")} == {
+        "entity DATE": dict(in_reference=1, recall=0, precision=None), "entity GPE": dict(in_reference=1, recall=1, precision=0.25),
+        "entity PERSON": dict(in_reference=4, recall=0.5, precision=1)}
+    assert {k: v for k, v in found.items() if not k.startswith("entity")} == plain["text_facts"], "the others stay as they are, `all` as well"
+    assert "en_rules 0.0.0" in report["settings"]["text_facts"] and plain["settings"]["text_facts"].endswith("no spaCy")
+    spacy.blank("en").to_disk(tmp_path/"blank")
+    with pytest.raises(ModelError, match="finds no entities; its parts are none"): fa.load_entities(str(tmp_path/"blank"))
+    with pytest.raises(ModelError, match="python -m spacy download en_core_nothing"): fa.load_entities("en_core_nothing")
+
+
+def test_without_spacy_entities_are_an_error_that_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(ModelError, match=r"pip install 'latent_summ\[spacy\]'"): fa.load_entities()
+
+
 # --- what must hold for any texts -------------------------------------------------------------------------------------
 
 def test_the_references_themselves_score_everything():
@@ -209,6 +333,13 @@ def test_predictions_belong_to_ids_not_to_lines(tmp_path, capsys):
 def test_ids_that_are_numbers_in_the_file_match(tmp_path):
     rows = [dict(id="7", dialogue="Anna: hi", summary="Anna says hi.")]
     assert ev.score_predictions(write(tmp_path/"p.jsonl", dict(id=7, summary="Anna says hi.")), rows)[0]["rouge1"] == 100
+
+
+def test_half_a_character_in_a_prediction_can_be_written(tmp_path):
+    _, rows, predictions = ev.score_predictions(write(tmp_path/"p.jsonl", dict(id=ROWS[0]["id"], text="Anna \ud83d ok")), ROWS[:1])
+    ev.write_predictions(tmp_path/"rows.jsonl", rows, predictions)
+    ev.write_side_by_side(tmp_path/"page.html", rows, predictions)
+    assert predictions == ["Anna \ufffd ok"] and "Anna \ufffd ok" in (tmp_path/"rows.jsonl").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("lines", "said"), [
@@ -298,7 +429,9 @@ def test_a_perfect_model_is_perfect_on_every_rung_it_should_be(summarizer, monke
     for rung in ("oracle", "predicted"):
         assert [ladder.loc[rung, k] for k in ("rouge1", "fact_recall", "role_recall", "text_fact_recall", "exact_match")] == [100, 1, 1, 1, 1]
     assert ladder.rouge1["shuffled"] < 60 and ladder.exact_match["shuffled"] == 0 and ladder.rouge1["null"] == 0
-    assert ev.reconstruction(summarizer, SUMMARIES[:6]) == dict(texts=6, bleu=pytest.approx(100), exact_match=1, length_ratio=1)
+    how = "sacreBLEU nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:"
+    again = ev.reconstruction(summarizer, SUMMARIES[:6])
+    assert again.pop("settings").startswith(how) and again == dict(texts=6, bleu=pytest.approx(100), exact_match=1, length_ratio=1)
 
 
 def test_long_dialogues_are_cut_for_the_decoder_and_told(summarizer, capsys):
