@@ -1,41 +1,34 @@
 """How fast texts become cached embeddings, how small the cache is, and how fast it is read.
 
-    python benchmarks/cache.py                      everything, to benchmarks/results/cache.json (about a quarter of an hour)
-    python benchmarks/cache.py --parts storage      one part; the others are kept in the file
+    python benchmarks/cache.py                            everything, to benchmarks/results/cache.json (about a quarter of an hour)
+    python benchmarks/cache.py --parts storage            one part; the others are kept in the file
+    python benchmarks/cache.py --batches 4 --repeats 10   more texts, more rounds
 
 A ModernBERT-base of full size with random weights (its speed is that of the real one) and texts as long as arXiv abstracts and SAMSum dialogues.
 These are read from the folder in LATENT_SUMM_DATA (arxiv.jsonl.xz, samsum.train.jsonl.xz); without it, the built-in messenger corpus stands in.
-Ours and its peers run in turn within one process: ours, peer, ours, peer ..., after a warm-up. Quoted is the median of the pairs' ratios.
-Needs `pip install 'latent_summ[bench]'` for the peer.
+Ours and its peers run in turn within one process, and what they take is processor time, which other work on the machine disturbs least. Quoted is the
+median of the rounds' ratios. Needs `pip install 'latent_summ[bench]'` for the peer.
 """
-import argparse
 import json
 import lzma
 import os
-import platform
 import resource
-import subprocess
-import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
+from _common import MadeRows, child, modernbert, options, parse, run_parts, spread, timed, turns
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from latent_summ.backbones import Encoder, load_decoder, load_encoder
 from latent_summ.cache import CacheWriter, dequantize_int8, quantize_int8
 from latent_summ.config import Config
-from latent_summ.embed import build_cache, embed_texts, input_ids
-from latent_summ.runtime import autocast, autocast_dtype, write_json
+from latent_summ.embed import Embedder, build_cache, embed_texts, input_ids
+from latent_summ.runtime import autocast_dtype
 from latent_summ.sources import load_pairs, load_texts
-
-HERE = Path(__file__).parent
-
 
 def corpus() -> tuple:
     """(where it is from, abstracts, dialogues)"""
@@ -56,18 +49,6 @@ def make_tokenizer(texts) -> PreTrainedTokenizerFast:
     t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=16000, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     t.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     return PreTrainedTokenizerFast(tokenizer_object=t, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]", model_max_length=512)
-
-
-def spread(values) -> dict:
-    v = np.asarray(values, float)
-    return dict(median=round(float(np.median(v)), 4), min=round(float(v.min()), 4), max=round(float(v.max()), 4), n=len(v))
-
-
-def timed(f) -> tuple:
-    """(seconds on the clock, seconds of processor time, what f returned)"""
-    start, cpu = time.perf_counter(), time.process_time()
-    out = f()
-    return time.perf_counter() - start, time.process_time() - cpu, out
 
 
 def matmul_peak(dtype) -> float:
@@ -111,9 +92,7 @@ def bench_encode(opts) -> dict:
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     source, abstracts, dialogues = corpus()
     g = np.random.default_rng(0)
-    tokenizer = make_tokenizer(abstracts[:2000] + dialogues[:2000])
-    torch.manual_seed(0)
-    model = ModernBertModel(ModernBertConfig(pad_token_id=0, attn_implementation="sdpa")).eval().requires_grad_(False)
+    tokenizer, model = make_tokenizer(abstracts[:2000] + dialogues[:2000]), modernbert(opts.toy)
     cfg, encoder = Config(device="cpu", encoder_pooling="mean"), Encoder(model, tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
@@ -122,41 +101,35 @@ def bench_encode(opts) -> dict:
     pool = [t[i] for t in (abstracts, dialogues) for i in g.choice(len(t), min(2000, len(t)), replace=False)]
     texts = like_a_large_set(pool, [len(i) for i in input_ids(cfg, encoder, pool)[0]], opts.batches)
     lengths = [len(i) for i in input_ids(cfg, encoder, texts)[0]]
-    flops, few = encoder_flops(model, lengths), texts[::len(texts) // 4][:4]
-    dtype = autocast_dtype(cfg, torch.device("cpu"))
-    ours, theirs = lambda t=texts: embed_texts(cfg, encoder, t), lambda t=texts: peer.encode(t, show_progress_bar=False)
-    ours(texts[:4]), theirs(texts[:4])
-    runs = []
-    for _ in range(opts.repeats):
-        load = os.getloadavg()[0]
-        (wall, a, x), (peer_wall, b, y) = timed(ours), timed(theirs)
-        c, d = timed(lambda: ours(few))[1], timed(lambda: padded_fp32(cfg, encoder, few))[1]
-        peak, peak32 = matmul_peak(dtype), matmul_peak(torch.float32)
-        x = dequantize_int8(*quantize_int8(x))[:, 0]
-        cosine = (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
-        runs.append(dict(ours=len(texts) / a, peer=len(texts) / b, ratio=b / a, clock_ratio=peer_wall / wall, few=len(few) / c, padded=len(few) / d,
-                         padded_ratio=d / c, cosine=float(cosine.min()), tokens=sum(lengths) / a,
-                         share=flops / a / peak, peer_share=flops / b / peak32, peak=peak / 1e9, peak32=peak32 / 1e9, load=load))
-        print({k: round(v, 4) for k, v in runs[-1].items()}, flush=True)
-    col = lambda key: spread([r[key] for r in runs])
+    flops, few, dtype = encoder_flops(model, lengths), texts[::len(texts) // 4][:4], autocast_dtype(cfg, torch.device("cpu"))
+    ways = dict(ours=lambda: embed_texts(cfg, encoder, texts), forward=lambda: embed_texts(cfg.override(attn_implementation="eager"), encoder, texts),
+                peer=lambda: peer.encode(texts, show_progress_bar=False), few=lambda: embed_texts(cfg, encoder, few), padded=lambda: padded_fp32(cfg, encoder, few),
+                peak=lambda: matmul_peak(dtype), peak32=lambda: matmul_peak(torch.float32))
+    embed_texts(cfg, encoder, few), peer.encode(few, show_progress_bar=False)
+    runs = turns(ways, opts.repeats, warm_up=False)
+    seconds = {name: np.array([r[1] for r in runs[name]]) for name in ways}
+    peak, peak32 = (np.array([r[2] for r in runs[name]]) for name in ("peak", "peak32"))
+    x, y = dequantize_int8(*quantize_int8(runs["ours"][0][2]))[:, 0], runs["peer"][0][2]
+    cosine = (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
+    share, peer_share, times = flops / seconds["ours"] / peak, flops / seconds["peer"] / peak32, seconds["peer"] / seconds["ours"]
     return dict(texts=source, rows=len(texts), tokens_per_row=spread(lengths), max_seq_len=cfg.max_seq_len, encoder="ModernBERT-base, random weights",
-                dtype=str(dtype)[6:], threads=torch.get_num_threads(), unit="rows per second of processor time",
-                peer=f"sentence-transformers {st_version} encode, fp32, its defaults", ours_rows_per_s=col("ours"), ours_tokens_per_s=col("tokens"),
-                peer_rows_per_s=col("peer"), times_peer=col("ratio"), times_peer_by_the_clock=col("clock_ratio"), min_cosine_int8=col("cosine"),
-                matmul_peak_gflops=col("peak"), share_of_matmul_peak=col("share"),
-                fp32_matmul_peak_gflops=col("peak32"), peer_share_of_fp32_peak=col("peer_share"), padded_rows=len(few), padded_rows_per_s=col("padded"),
-                ours_same_rows_per_s=col("few"), times_padded=col("padded_ratio"), load_before=col("load"))
+                dtype=str(dtype)[6:], unit="rows per second of processor time",
+                peer=f"sentence-transformers {st_version} encode, fp32, its defaults", ours_rows_per_s=spread(len(texts) / seconds["ours"]),
+                ours_tokens_per_s=spread(sum(lengths) / seconds["ours"]), peer_rows_per_s=spread(len(texts) / seconds["peer"]), times_peer=spread(times),
+                times_transformers_forward=spread(seconds["forward"] / seconds["ours"]), min_cosine_int8=round(float(cosine.min()), 6),
+                matmul_peak_gflops=spread(peak / 1e9), fp32_matmul_peak_gflops=spread(peak32 / 1e9), share_of_matmul_peak=spread(share),
+                peer_share_of_fp32_peak=spread(peer_share), times_peer_at_full_peak=spread(times / share),
+                padded_rows=len(few), padded_rows_per_s=spread(len(few) / seconds["padded"]), ours_same_rows_per_s=spread(len(few) / seconds["few"]),
+                times_padded=spread(seconds["padded"] / seconds["few"]), load_after=round(os.getloadavg()[0], 1))
 
 
 def bench_profile(opts) -> dict:
     """Where the time of one batch goes: 8 rows of 256 tokens through the full-size encoder, in the precision that embedding takes."""
     from torch.profiler import ProfilerActivity, profile
-    torch.manual_seed(0)
-    model = ModernBertModel(ModernBertConfig(pad_token_id=0, attn_implementation="sdpa")).eval().requires_grad_(False)
-    cfg, ids = Config(device="cpu"), torch.randint(5, 3000, (8, 256))
-    with torch.inference_mode(), autocast(cfg, torch.device("cpu")):
-        model(input_ids=ids)
-        with profile(activities=[ProfilerActivity.CPU]) as p: model(input_ids=ids)
+    tokenizer = make_tokenizer(["no words are needed"])
+    embedder, ids = Embedder(Config(device="cpu", encoder_pooling="mean"), Encoder(modernbert(opts.toy), tokenizer)), torch.randint(5, 3000, (8, 256)).tolist()
+    embedder(ids)
+    with profile(activities=[ProfilerActivity.CPU]) as p: embedder(ids)
     own = {e.key.removeprefix("aten::"): e.self_cpu_time_total for e in p.key_averages()}
     total = sum(own.values())
     return dict(batch=[8, 256], seconds=round(total / 1e6, 3), share={k: round(v / total, 4) for k, v in sorted(own.items(), key=lambda kv: -kv[1]) if v > 0.01 * total})
@@ -242,15 +215,6 @@ def bench_storage(opts) -> dict:
                 rows_per_s={k: spread([r[k] for r in runs]) for k in readers}, **times)
 
 
-class ShortRows:
-    """As many short rows as wanted, each made when it is asked for."""
-    def __init__(self, n): self.n, self.report = n, dict(kept=n, identity=f"short rows {n}", dropped={})
-    def __len__(self): return self.n
-    def __getitem__(self, at):
-        one = lambda i: {"id": str(i), "text": f"Row {i} says: see you at {i % 12} o'clock."}
-        return [one(i) for i in range(*at.indices(self.n))] if isinstance(at, slice) else one(at)
-
-
 def embed_short_rows(n):
     """In a process of its own: embed `n` rows, print the peak memory before and after, in MB."""
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -259,43 +223,27 @@ def embed_short_rows(n):
     encoder.model.layers = encoder.model.layers[:1] # one layer: the number of rows matters here, not the encoder
     with tempfile.TemporaryDirectory() as folder:
         cfg = cfg.override(preprocess_cache_dir=folder)
-        before, (seconds, _, cache) = peak(), timed(lambda: build_cache(cfg, encoder, decoder, "texts", "short", rows=ShortRows(n)))
+        rows = MadeRows(n, lambda i: f"Row {i} says: see you at {i % 12} o'clock.")
+        before, (seconds, _, cache) = peak(), timed(lambda: build_cache(cfg, encoder, decoder, "texts", "short", rows=rows))
         print(json.dumps(dict(rows=len(cache), loaded_mb=round(before), peak_mb=round(peak()), seconds=round(seconds, 1))))
 
 
 def bench_memory(opts) -> dict:
-    run = lambda n: json.loads(subprocess.run([sys.executable, __file__, "--short-rows", str(n)], capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-    runs = [run(n) for n in (2_000, 20_000, 100_000, 200_000)]
+    runs = [child(__file__, "--short-rows", n) for n in (2_000, 20_000, 100_000, 200_000)]
     return dict(encoder="mini, its first layer", runs=runs, growth_mb=runs[-1]["peak_mb"] - runs[-2]["peak_mb"])
-
-
-def machine() -> dict:
-    info = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.processor())
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout.strip() or None
-    return dict(cpu=cpu, cores=os.cpu_count(), threads=torch.get_num_threads(), bf16=torch.cpu._is_avx512_bf16_supported(),
-                amx=torch.cpu._is_amx_tile_supported(), system=platform.system(), python=platform.python_version(),
-                torch=torch.__version__, transformers=transformers.__version__, numpy=np.__version__, commit=commit)
 
 
 PARTS = dict(encode=bench_encode, profile=bench_profile, storage=bench_storage, memory=bench_memory)
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    p = options(__doc__, PARTS)
     p.add_argument("--batches", type=int, default=2, help="how many times 32 texts to embed")
     p.add_argument("--repeats", type=int, default=5)
-    p.add_argument("--threads", type=int, default=1)
-    p.add_argument("--out", type=Path, default=HERE / "results" / "cache.json")
-    p.add_argument("--short-rows", type=int, help=argparse.SUPPRESS)
-    opts = p.parse_args()
-    torch.set_num_threads(opts.threads)
+    p.add_argument("--short-rows", type=int, help="embed so many and tell the peak memory; `memory` calls this in a process of its own")
+    opts = parse(p)
     if opts.short_rows: return embed_short_rows(opts.short_rows)
-    results = json.loads(opts.out.read_text()) if opts.out.exists() else {}
-    for name in opts.parts: results[name] = PARTS[name](opts) | {"machine": machine()}
-    write_json(opts.out, results)
-    print(json.dumps({k: results[k] for k in opts.parts}, indent=1))
+    run_parts(__file__, opts, PARTS)
 
 
 if __name__ == "__main__": main()

@@ -24,7 +24,8 @@ from fastcore.basics import patch
 from .backbones import Decoder, Encoder
 from .cache import SHARD_ROWS, Cache, CacheWriter, fingerprint_hash, nearest_cache, part_fingerprint, part_folder, part_rows
 from .config import Config
-from .runtime import CacheError, Interrupted, ModelError, autocast, pick_device, say_once, stop_on_signal
+from .packed import Packed, can_pack
+from .runtime import CacheError, Interrupted, ModelError, autocast, autocast_dtype, pick_device, say_once, stop_on_signal
 from .sources import Rows, load_pairs, load_texts, pretrain_sources, shared_dialogues
 
 # %% ../nbs/14_embed.ipynb #fccbd839
@@ -145,10 +146,18 @@ class Embedder:
         budget = cfg.preprocess_batch_size * cfg.max_seq_len // 2
         self.max_tokens = max(cfg.max_seq_len, min(budget, CPU_TOKENS) if self.device.type == "cpu" else budget)
         self.pad_id = encoder.tokenizer.pad_token_id or 0
+        packs = self.device.type == "cpu" and can_pack(encoder.model) and cfg.attn_implementation != "eager"
+        self.packed = Packed(encoder.model, autocast_dtype(cfg, self.device)) if packs else None
 
     @torch.inference_mode()
     def batch(self, ids:list) -> np.ndarray: # float32 (batch, vectors, hidden)
-        "Encode and pool one batch, padded on the right to its longest."
+        "Encode and pool one batch, the longest text first."
+        if self.packed is None: return self._padded(ids)
+        cfg, latent_ids = self.cfg, self.encoder.latent_ids
+        return np.concatenate([pool(states, torch.ones_like(i), i, cfg.encoder_pooling, n_vectors(cfg), latent_ids).numpy() for i, states in self.packed(ids)])
+
+    def _padded(self, ids:list) -> np.ndarray: # float32 (batch, vectors, hidden)
+        "By transformers' forward, padded on the right to the longest."
         widest = max(map(len, ids))
         input_ids = torch.tensor([i + [self.pad_id] * (widest - len(i)) for i in ids], device=self.device) # (batch, tokens)
         attention_mask = torch.tensor([[1] * len(i) + [0] * (widest - len(i)) for i in ids], device=self.device)
