@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Optional
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import is_flash_attn_2_available, logging as transformers_logging
 
@@ -110,7 +111,7 @@ def _load(auto, name:str, what:str, field_name:str, cfg:Config, device):
         with _quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder)
             model, info = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation=_attention(cfg, device), use_safetensors=True, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as e:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
         raise ModelError(f"The {what} in {folder} cannot be loaded: {first_line(e)}. A backbone folder holds config.json, model.safetensors and tokenizer.json "
                          f"({_flag(field_name)} chooses it). {_instead(what, field_name)}") from e
     if missing := sorted(info["missing_keys"]): raise ModelError(_incomplete(what, field_name, folder, missing))

@@ -7,7 +7,7 @@ __all__ = ['FORMAT', 'WEIGHTS', 'without_places', 'export_model', 'read_export',
            'load_backbones', 'model_card']
 
 # %% ../nbs/37_share.ipynb #0199b6a7
-import json, re
+import json, re, sys
 from pathlib import Path
 from typing import Optional
 
@@ -83,6 +83,7 @@ def fetch(
 ) -> Path: # a snapshot's folder
     "Files of a model on the hub, from the local cache where they are there. Raises what `huggingface_hub` raises."
     import huggingface_hub
+    if not sys.stderr.isatty(): huggingface_hub.utils.disable_progress_bars()  # hundreds of lines in a log
     return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=files, token=token))
 
 def _pinned(field_name:str, name:str, identity:dict, what:str) -> str:
