@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['N_LATENTS', 'ENCODER_SPECIALS', 'DECODER_SPECIALS', 'SUMMARY_CUE', 'encoder_tokenizer', 'decoder_tokenizer',
-           'mini_encoder', 'mini_decoder', 'batches', 'pad', 'Optimizers', 'smooth', 'fit', 'lm_loss', 'copy_inputs',
-           'decoder_exercises', 'decoder_step', 'MaskedWords', 'Readout', 'latent_input', 'holding_exercises',
-           'save_backbone', 'tokenizer_corpus', 'make_decoder', 'make_encoder', 'holding_step', 'ThroughDecoder',
-           'make_summaries', 'main']
+           'mini_encoder', 'mini_decoder', 'grown_encoder', 'batches', 'pad', 'Optimizers', 'smooth', 'fit', 'lm_loss',
+           'copy_inputs', 'decoder_exercises', 'decoder_step', 'reading_exercises', 'reading_step', 'MaskedWords',
+           'Readout', 'latent_input', 'holding_exercises', 'save_backbone', 'tokenizer_corpus', 'make_decoder',
+           'make_encoder', 'holding_step', 'ThroughDecoder', 'make_reading', 'add_lesson', 'make_summaries',
+           'make_summarizer', 'main']
 
 # %% ../nbs/60_make_mini.ipynb #199f2327
 import argparse, json, math, random, time
 from pathlib import Path
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, ModernBertConfig, ModernBertModel, PreTrainedTokenizerFast
@@ -22,8 +25,12 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, ModernBertConfig, 
 from .backbones import Decoder, load_decoder, load_encoder
 from .config import Config
 from .decode import pad_labels, prefix_loss, readout_loss
+from .evaluate import evaluate, rounded
+from .inference import Summarizer
 from .messenger import chats, texts
 from .runtime import autocast, seed_everything, write_json
+from .share import export_model
+from .stages import run_pipeline
 
 # %% ../nbs/60_make_mini.ipynb #5b1374dd
 N_LATENTS = 8
@@ -65,6 +72,17 @@ def mini_decoder(vocab_size:int, width:int=160, layers:int=4) -> Gemma3ForCausal
         vocab_size=vocab_size, hidden_size=width, intermediate_size=3*width, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
         head_dim=head, query_pre_attn_scalar=head, layer_types=["full_attention"]*layers, max_position_embeddings=1024, pad_token_id=0, eos_token_id=1, bos_token_id=2))
 
+# %% ../nbs/60_make_mini.ipynb #b587a54e
+def grown_encoder(encoder:ModernBertModel, layers:int) -> ModernBertModel:
+    "The same function with `layers` more layers on top, silent at first."
+    old = encoder.config.num_hidden_layers
+    config = encoder.config.to_dict() | dict(num_hidden_layers=old + layers, layer_types=["full_attention"] * (old + layers))
+    new = ModernBertModel(ModernBertConfig(**config))
+    new.load_state_dict(encoder.state_dict(), strict=False)
+    for layer in new.layers[old:]:
+        for out in (layer.attn.Wo, layer.mlp.Wo): nn.init.zeros_(out.weight)
+    return new
+
 # %% ../nbs/60_make_mini.ipynb #05dee747
 def batches(make_pool, length, batch_size:int, rng:random.Random):
     "Endless batches from `make_pool(k)` (pool number k as a list), each of rows of like `length`."
@@ -105,11 +123,11 @@ def smooth(mean:dict, numbers:dict, rate:float=0.02) -> dict:
     "Running means: `numbers` mixed into `mean`; a name seen for the first time starts at its value."
     return mean | {k: mean.get(k, v) + rate * (v - mean.get(k, v)) for k, v in numbers.items()}
 
-def fit(model, step, source, steps:int, lr:float, muon_lr:float, log:list, label:str, save=lambda: None):
-    "Train `model` for `steps` steps of `step(batch) -> (loss, numbers)`; appends a record to `log` every 1 % of them."
+def fit(model, step, source, steps:int, lr:float, muon_lr:float, log:list, label:str, save=lambda: None, stop:Optional[int]=None):
+    "Train `model` for `steps` steps of `step(batch) -> (loss, numbers)`, or for the first `stop` of them; appends a record to `log` every 1 %."
     opts, cfg, start, mean = Optimizers(model, steps, lr, muon_lr), Config(device="cpu"), time.time(), {}
     model.train()
-    for i in range(1, steps + 1):
+    for i in range(1, (stop or steps) + 1):
         with autocast(cfg, torch.device("cpu")): loss, numbers = step(next(source))
         loss.backward()
         opts.step()
@@ -146,18 +164,17 @@ def copy_inputs(decoder, rows:list, slots:int, separator:list, rng:torch.Generat
 # %% ../nbs/60_make_mini.ipynb #b3111f9a
 SUMMARY_CUE = "\n\nSummary: "
 
-def decoder_exercises(tok, seed:int, batch_size:int=48):
-    "Endless batches `(kind, rows of token ids)`; rows end with `<eos>`."
+def decoder_exercises(tok, seed:int, batch_size:int=48, shares:tuple=(.2, .45, .35)):
+    "Endless batches `(kind, rows of token ids)`: continue, copy, summarise; rows end with `<eos>`."
     eos, n = [tok.eos_token_id], 4096
     def ids(items): return [r + eos for r in tok(items, add_special_tokens=False)["input_ids"]]
     plain = lambda k: ids([r["text"] for r in texts(n, seed=seed, start=k*n, mix=dict(summary=.2, window=.2, chat=.2, general=.4))])
     short = lambda k: [r for r in ids([r["text"] for r in texts(n, seed=seed + 1, start=k*n, mix=dict(summary=.55, window=.2, chat=0, general=.25))]) if len(r) <= 64]
     pairs = lambda k: ids([r["dialogue"] + SUMMARY_CUE + r["summary"] for r in chats(n, seed=seed + 2, start=k*n)])
     rng = random.Random(seed)
-    sources = [(w, kind, batches(p, len, b, rng)) for w, kind, p, b in
-               ((.2, "continue", plain, batch_size), (.45, "copy", short, batch_size), (.35, "summarise", pairs, batch_size // 2))]
+    sources = [(kind, batches(p, len, b, rng)) for kind, p, b in (("continue", plain, batch_size), ("copy", short, batch_size), ("summarise", pairs, batch_size // 2))]
     while True:
-        _, kind, source = rng.choices(sources, [w for w, *_ in sources])[0]
+        kind, source = rng.choices(sources, shares)[0]
         yield kind, next(source)
 
 def decoder_step(decoder, tok, seed:int):
@@ -174,6 +191,34 @@ def decoder_step(decoder, tok, seed:int):
             embeds, labels = decoder.get_input_embeddings()(ids), _labels(ids, ids != 0)
         loss = lm_loss(decoder, embeds, labels)
         return loss, {kind: loss.item()}
+    return step
+
+# %% ../nbs/60_make_mini.ipynb #4a03eb99
+def reading_exercises(tok, seed:int, batch_size:int=48):
+    "Endless batches `(kind, rows)`: as `decoder_exercises`, but chats come as pairs of token ids `(chat and cue, summary)`."
+    n, eos, cue = 4096, [tok.eos_token_id], SUMMARY_CUE.rstrip()
+    def ids(items): return tok(items, add_special_tokens=False)["input_ids"]
+    def pairs(k):
+        rows = chats(n, seed=seed + 2, start=k*n)
+        return list(zip(ids([r["dialogue"] + cue for r in rows]), [r + eos for r in ids([" " + r["summary"] for r in rows])]))
+    chat_pairs, rng = batches(pairs, lambda r: len(r[0]) + len(r[1]), batch_size // 2, random.Random(seed)), random.Random(seed)
+    others = (b for b in decoder_exercises(tok, seed + 10, batch_size, shares=(.25, .75, 0)))
+    while True: yield ("read", next(chat_pairs)) if rng.random() < 0.6 else next(others)
+
+def reading_step(decoder, tok, seed:int, chat_weight:float=0.1, chat_share:float=0.25):
+    "The step function of the second lesson: the summary's words count in full; of the chat's, a share drawn at random counts a tenth."
+    other = decoder_step(decoder, tok, seed)
+    def step(batch):
+        kind, rows = batch
+        if kind != "read": return other(batch)
+        ids = pad([[2] + chat + summary for chat, summary in rows], 0)
+        labels, at = ids[:, 1:], torch.arange(1, ids.shape[1])
+        summary = (labels != 0) & (at >= torch.tensor([1 + len(chat) for chat, _ in rows])[:, None])
+        kept = summary | (labels != 0) & (torch.rand(labels.shape) < chat_share)
+        hidden = decoder.model(inputs_embeds=decoder.get_input_embeddings()(ids)).last_hidden_state[:, :-1]
+        losses, of_summary = F.cross_entropy(decoder.lm_head(hidden[kept]).float(), labels[kept], reduction="none"), summary[kept]
+        read, chat = losses[of_summary].mean(), losses[~of_summary].mean()
+        return read + chat_weight * chat, dict(read=read.item(), chat=chat.item())
     return step
 
 # %% ../nbs/60_make_mini.ipynb #36c18df7
@@ -309,29 +354,60 @@ class ThroughDecoder(nn.Module):
         read, slots = readout_loss(self.decoder[0], prefix, labels)
         return total / tokens + (0.0 if kind == "chat to summary" else 0.3) * read / slots, {kind: (total / tokens).item()}
 
-def make_summaries(out, steps:int=2400, seed:int=0):
-    "Third lesson of the encoder in `out`, through the decoder in `out`. A fresh prefix learns first, alone."
-    seed_everything(seed + 1); start, folder = time.time(), Path(out)/"encoder"
+def make_reading(out, steps:int=5000, stop:Optional[int]=None, lr:float=1e-3, muon_lr:float=3e-3, seed:int=1):
+    "Second lesson of the decoder in `out`."
+    seed_everything(seed); start, folder = time.time(), Path(out)/"decoder"
+    tok, model = PreTrainedTokenizerFast.from_pretrained(folder), load_decoder(Config.preset("mini").override(gpt2_model=str(folder))).model.float().requires_grad_(True)
+    model.config._attn_implementation = "eager"
+    before = json.loads((folder/"training.json").read_text())
+    log = before.pop("log")
+    def save(): save_backbone(model, tok, folder, log, **add_lesson(before, "reading", steps=steps, stop=stop, seed=seed, seconds=round(time.time() - start)))
+    fit(model, reading_step(model, tok, seed), reading_exercises(tok, seed + 1000), steps, lr, muon_lr, log, "reading", save, stop)
+    save()
+
+def add_lesson(before:dict, name:str, **facts) -> dict:
+    "What `training.json` says, with one lesson more."
+    return before | dict(lessons=[*before.get("lessons", []), dict(name=name, **facts)])
+
+def make_summaries(out, steps:int=5000, stop:Optional[int]=None, grow:int=0, lr:float=3e-3, muon_lr:float=3e-3, seed:int=1):
+    "Third lesson of the encoder in `out`, through the decoder in `out`, on `grow` layers more. A fresh prefix learns first, alone, unless a lesson before left its own in `out`."
+    seed_everything(seed); start, folder, kept = time.time(), Path(out)/"encoder", Path(out)/"prefix.safetensors"
     cfg = Config.preset("mini").override(modernbert_model=str(folder), gpt2_model=str(Path(out)/"decoder"))
-    tok, model, decoder = PreTrainedTokenizerFast.from_pretrained(folder), load_encoder(cfg).model, load_decoder(cfg)
+    tok, model, decoder = PreTrainedTokenizerFast.from_pretrained(folder), load_encoder(cfg).model.float(), load_decoder(cfg)
+    if grow: model = grown_encoder(model, grow)
     before = json.loads((folder/"training.json").read_text())
     log, lesson = before.pop("log"), ThroughDecoder(model, decoder)
-    def save(): save_backbone(model, tok, folder, log, **(before | dict(summary_steps=steps, summary_seconds=round(time.time() - start))))
-    fit(lesson, lesson.step, holding_exercises(tok, decoder.tokenizer, seed + 4000, 32, shares=(.6, .4, 0, 0)), steps // 6, 1e-2, 1e-2, log, "a fresh prefix")
+    def save():
+        save_backbone(model, tok, folder, log, **add_lesson(before, "summaries", steps=steps, stop=stop, grow=grow, seed=seed, seconds=round(time.time() - start)))
+        save_file({k: v.contiguous() for k, v in lesson.state_dict().items() if not k.startswith("encoder.")}, kept)
+    model.requires_grad_(False)
+    if kept.exists(): lesson.load_state_dict(load_file(kept), strict=False)
+    else: fit(lesson, lesson.step, holding_exercises(tok, decoder.tokenizer, seed + 4000, 32, shares=(.6, .4, 0, 0)), 400, 1e-2, 1e-2, log, "a fresh prefix")
     model.requires_grad_(True)
-    fit(lesson, lesson.step, holding_exercises(tok, decoder.tokenizer, seed + 5000, 32, shares=(.15, .15, 0, .7)), steps, 3e-3, 3e-3, log, "what matters", save)
+    fit(lesson, lesson.step, holding_exercises(tok, decoder.tokenizer, seed + 5000, 32, shares=(.15, .15, 0, .7)), steps, lr, muon_lr, log, "what matters", save, stop)
     save()
+
+# %% ../nbs/60_make_mini.ipynb #7f1e3abb
+def make_summarizer(out, rows:int=40000, seed:int=0):
+    "Train the shipped pair's summariser and write it to `out`/summarizer, in the form that `save_pretrained` gives."
+    cfg = Config.preset("mini").override(run_dir=str(Path(out)/"run"), preprocess_cache_dir=str(Path(out)/"cache"), messenger_rows=rows, seed=seed,
+                                         pretrain_adapter_max_samples=rows, finetune_adapter_max_samples=rows)
+    s = Summarizer.from_pretrained(run_pipeline(cfg, overwrite=True))
+    report = evaluate(s, "test")[0]
+    export_model(Path(out)/"summarizer", s.model.half(), s.meta, rounded(report))
 
 # %% ../nbs/60_make_mini.ipynb #f74aeb19
 def main(args=None):
-    "Command line: `python -m latent_summ.make_mini {decoder,encoder} --out FOLDER`."
+    "Command line: `python -m latent_summ.make_mini {decoder,reading,encoder,summaries,summarizer} --out FOLDER`."
     parser = argparse.ArgumentParser(prog="python -m latent_summ.make_mini", description="Train a mini backbone from nothing and write it to a folder.")
-    parser.add_argument("which", choices=["decoder", "encoder", "summaries"])
+    parser.add_argument("which", choices=["decoder", "reading", "encoder", "summaries", "summarizer"])
     parser.add_argument("--out", default="build/mini", help="folder to write to (default: %(default)s)")
-    for name in ("steps", "masked_steps", "seed", "width", "layers"): parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="as in the function")
+    for name in ("lr", "muon_lr"): parser.add_argument(f"--{name.replace('_', '-')}", type=float, help="as in the function")
+    for name in ("steps", "stop", "masked_steps", "grow", "seed", "width", "layers", "rows"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="as in the function")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     a = {k: v for k, v in vars(parser.parse_args(args)).items() if v is not None}
     torch.set_num_threads(a.pop("threads"))
-    dict(decoder=make_decoder, encoder=make_encoder, summaries=make_summaries)[a.pop("which")](**a)
+    dict(decoder=make_decoder, reading=make_reading, encoder=make_encoder, summaries=make_summaries, summarizer=make_summarizer)[a.pop("which")](**a)
 
 if __name__ == "__main__" and "__file__" in globals(): main()
