@@ -109,8 +109,9 @@ def _load(auto, name:str, what:str, field_name:str, cfg:Config, device):
     folder = locate(name, what, field_name)
     try:
         with _quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            model, info = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation=_attention(cfg, device), use_safetensors=True, output_loading_info=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model, info = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation=_attention(cfg, device), use_safetensors=True, trust_remote_code=False,
+                                               output_loading_info=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
         raise ModelError(f"The {what} in {folder} cannot be loaded: {first_line(e)}. A backbone folder holds config.json, model.safetensors and tokenizer.json "
                          f"({_flag(field_name)} chooses it). {_instead(what, field_name)}") from e

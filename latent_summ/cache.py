@@ -259,6 +259,7 @@ def _flock(fd:int) -> bool:
 @contextlib.contextmanager
 def folder_lock(
     folder, # an existing folder
+    instead:str="use another --preprocess-cache-dir", # of waiting
 ):
     "Hold the folder's lock; raises `CacheError` naming its holder."
     path = Path(folder) / ".lock"
@@ -267,7 +268,7 @@ def folder_lock(
         owner = os.read(fd, 1000).decode(errors="replace").strip()
         if not _flock(fd):
             os.close(fd)
-            raise CacheError(f"{folder} is being written by {owner or 'another process'}. Wait until it has finished, or use another --preprocess-cache-dir.")
+            raise CacheError(f"{folder} is being written by {owner or 'another process'}. Wait until it has finished, or {instead}.")
         if path.exists() and os.fstat(fd).st_ino == path.stat().st_ino: break
         os.close(fd) # its last holder removed the file while we opened it
     if owner: say_once(f"{folder}: recovered the lock of {owner}, which no longer runs.")
@@ -343,20 +344,31 @@ def _seal(state:dict) -> str:
     "A hash over a manifest, so that a flipped bit in it is found too."
     return hashlib.sha256(json.dumps({k: v for k, v in state.items() if k != "seal"}, sort_keys=True).encode()).hexdigest()
 
+_SHARD = re.compile(r"rows-\d{5}\.(jsonl|arrow)")
+
+def _is_whole(state:dict) -> bool:
+    "Whether a manifest has all that is read from it, and its shards lie in its own folder."
+    def is_shard(s): return _SHARD.fullmatch(s["name"]) and type(s["rows"]) is type(s["bytes"]) is int and isinstance(s["sha256"], str) and isinstance(s["counts"], dict)
+    try:
+        described = type(state["rows"]) is int and isinstance(state["fingerprint"], dict) and isinstance(state["fields"], dict | None)
+        return described and state["format"] in SHARDS and all(map(is_shard, state["shards"]))
+    except (KeyError, TypeError): return False
+
 def _read_state(path:Path) -> tuple: # (state, None), (None, what is wrong) or (None, None) when there is no such file
     "A manifest, finished or partial."
     try: state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError: return None, None
     except (OSError, ValueError) as e: return None, f"{path} cannot be read ({e})"
     if not isinstance(state, dict) or state.get("seal") != _seal(state): return None, f"{path} is damaged (its seal differs)"
-    if state["version"] != FORMAT_VERSION: return None, f"{path} has format version {state['version']}, this package reads {FORMAT_VERSION}"
+    if state.get("version") != FORMAT_VERSION: return None, f"{path} has format version {state.get('version')}, this package reads {FORMAT_VERSION}"
+    if not _is_whole(state): return None, f"{path} is no manifest of a cache"
     return state, None
 
 # %% ../nbs/13_cache.ipynb #4d66b2b2
 def _shard_problem(folder:Path, entry:dict, verify:bool=True) -> Optional[str]:
     "What is wrong with a shard on disk, or None."
     path = folder / entry["name"]
-    if not path.is_file(): return "is missing"
+    if not path.is_file() or path.is_symlink(): return "is missing"
     if path.stat().st_size != entry["bytes"]: return f"has {path.stat().st_size:,} bytes instead of {entry['bytes']:,}"
     if verify and sha256_file(path) != entry["sha256"]: return "has changed (its SHA-256 differs)"
 

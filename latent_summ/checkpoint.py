@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'content_hash', 'save_checkpoint', 'load_checkpoint', 'load_finished', 'config_of', 'snapshot', 'Saver']
 
 # %% ../nbs/31_checkpoint.ipynb #894e0635
-import hashlib, json, pickle, queue, threading, zipfile
+import atexit, hashlib, json, queue, threading
 from pathlib import Path
 
 import torch
@@ -43,8 +43,14 @@ def save_checkpoint(
     "Write a checkpoint, complete or not at all."
     text = json.dumps(meta, sort_keys=True)
     content = dict(format=FORMAT, meta=text, tensors=tensors, sha256=content_hash(tensors, text))
-    with atomic_write(path) as f: torch.save(content, f)
+    with atomic_write(path) as f:
+        try: torch.save(content, f)
+        except RuntimeError as e: raise _cause(e) from e
     return Path(path)
+
+def _cause(error:BaseException) -> BaseException:
+    "The `OSError` behind what torch's zip writer says when a disk is full; the error itself where there is none."
+    return next((e for e in (error.__context__, error.__cause__) if isinstance(e, OSError)), error)
 
 # %% ../nbs/31_checkpoint.ipynb #e46cdbbc
 def load_checkpoint(
@@ -55,9 +61,9 @@ def load_checkpoint(
     path = Path(path)
     if not path.is_file(): raise CheckpointError(f"There is no checkpoint {path}. Train first: `latent_summ train --preset mini`.")
     try: content = torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, AttributeError, TypeError, IndexError, OSError) as e:
+    except Exception as e:  # a dozen types, as the bytes want it
         raise CheckpointError(f"{path} is damaged or is not a checkpoint of this package ({type(e).__name__}). Use an earlier one, or train again.") from e
-    if not isinstance(content, dict) or not {"format", "meta", "tensors", "sha256"} <= set(content):
+    if not isinstance(content, dict) or not {"format", "meta", "tensors", "sha256"} <= set(content) or not isinstance(content["meta"], str):
         raise CheckpointError(f"{path} is not a checkpoint of this package.")
     if content["format"] != FORMAT: raise CheckpointError(f"{path} has format {content['format']}, this version reads {FORMAT}.")
     if content_hash(content["tensors"], content["meta"]) != content["sha256"]:
@@ -91,6 +97,12 @@ class Saver:
         if background:
             self.thread = threading.Thread(target=self._work, name="checkpoint-writer", daemon=True)
             self.thread.start()
+            atexit.register(self._end)
+
+    def _end(self):
+        "Let the thread finish what it writes; a program that ends in the middle of it would crash."
+        if self.thread.is_alive(): self.jobs.put(None); self.thread.join()
+        atexit.unregister(self._end)
 
     def _work(self):
         while (job := self.jobs.get()) is not None:
@@ -116,5 +128,5 @@ class Saver:
 
     def close(self):
         "Finish all writes and stop the thread."
-        if self.thread: self.jobs.put(None)
+        if self.thread: self._end()
         self.wait()

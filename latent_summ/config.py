@@ -7,8 +7,8 @@ __all__ = ['SECTIONS', 'REFERENCE_SECTIONS', 'PRESETS', 'STAGES', 'LatentSummErr
            'Section', 'ModelDimensions', 'TrainingHyperparameters', 'ModelNames', 'DeviceAndOptimization',
            'AttentionAndNormalization', 'Checkpointing', 'Inference', 'UI', 'LatentHandling', 'Datasets', 'Caching',
            'CacheFieldControls', 'PipelineControl', 'StageEpochs', 'StageBatchSizes', 'StageMaxSamples',
-           'PerDatasetCaps', 'LossWeights', 'DiagnosticModes', 'Bottleneck', 'Optimization', 'Sources', 'Config',
-           'read_json', 'fields_of']
+           'PerDatasetCaps', 'LossWeights', 'DiagnosticModes', 'Bottleneck', 'Teaching', 'Optimization', 'Sources',
+           'Config', 'read_json', 'fields_of']
 
 # %% ../nbs/00_config.ipynb #9e6c049f
 import dataclasses, difflib, hashlib, json, math, os, re, typing
@@ -299,13 +299,31 @@ class DiagnosticModes(Section):
 class Bottleneck(Section):
     "Bottleneck (beyond the reference)"
     encoder_pooling: str = par("mean", "Encoder states to embedding: mean (one vector), segments (latent_seq_len means in order), "
-                               "latent_tokens (latent_seq_len learned tokens; the encoder must have been taught them)",
+                               "latent_tokens (latent_seq_len learned tokens; the encoder must have been taught them: mini was, others by teach_encoder_steps)",
                                choices=("mean", "segments", "latent_tokens"), affects="cache model")
     embedding_normalizer: str = par("none", "Fitted once on the training cache and kept with the compression head: standard (per number), whiten (ZCA)",
                                     choices=("none", "standard", "whiten"), affects="model training")
     middle_residual: bool = par(False, "The middle predicts a correction to its input, starting from zero", affects="model")
     adapter_latent_positions: bool = par(False, "Give each latent a learned position code before the adapter attends to it", affects="model")
     adapter_flat_rank: int = par(0, "Rank of a linear path from all latents at once to all prefix slots (0: none)", ge=0, affects="model")
+    middle_cross_entropy_weight: float = par(0.0, "Stage 3: weight of the cross-entropy of the summary through the frozen adapter and decoder", ge=0, affects="training")
+    finetune_adapter_train_middle: bool = par(False, "Stage 4 trains the middle along with the adapter", affects="training")
+    latent_noise: float = par(0.0, "Noise on the latents while the adapter learns: standard deviation, relative to the size of a latent's numbers", ge=0, affects="training")
+    latent_mixing: float = par(0.0, "Stage 4: share of rows whose predicted latents are mixed with the right summary's own, at random", ge=0, le=1, affects="training")
+    fact_token_weight: float = par(1.0, "Weight of a token of a name or number in the cross-entropy of stages 2-4; other tokens weigh 1", gt=0, affects="training")
+    teacher_kl_weight: float = par(0.0, "Stage 4: weight of the divergence from the same decoder reading the dialogue itself (needs cache_store_text)", ge=0, affects="training")
+    decoder_lora_rank: int = par(0, "Rank of a learned correction (LoRA) of the decoder's attention, in stage 4 and legacy mode (0: none)", ge=0, affects="model training")
+
+@dataclass
+class Teaching(Section):
+    "Teaching the encoder (beyond the reference)"
+    teach_encoder_steps: int = par(0, "Optimizer steps of stage 0: before the cache, latent tokens and the top num_encoder_unfrozen_layers learn to hold a text (0: no such stage)",
+                                   ge=0, affects="cache training")
+    teach_encoder_batch_size: Optional[int] = par(None, "Batch size of stage 0 (None: batch_size)", ge=1, affects="cache training")
+    teach_encoder_learning_rate: float = par(1e-3, "Peak learning rate of stage 0, of AdamW and Muon alike", gt=0, affects="cache training")
+    teach_encoder_readout: float = par(0.7, "Share of stage 0 that reads words off the vectors; the rest goes through the frozen decoder too", ge=0, le=1, affects="cache training")
+    teach_encoder_dialogues: float = par(0.3, "Share of stage 0's rows that are dialogues to be rebuilt; the others are pretraining texts", ge=0, le=1, affects="cache training")
+    teach_encoder_summaries: float = par(0.0, "Share of stage 0's rows that lead from a dialogue to its summary: teaches it the task", ge=0, le=1, affects="cache training")
 
 @dataclass
 class Optimization(Section):
@@ -353,14 +371,18 @@ def _problems(cfg) -> list:
     if cfg.pretrain_middle_max_samples is not None and cfg.pretrain_middle_epochs == 0:
         out.append("pretrain_middle_max_samples caps a stage that pretrain_middle_epochs=0 leaves out")
     names = [cfg.pretrain_best_model_filename, cfg.finetune_best_model_filename, cfg.handoff_best_model_filename]
+    if cfg.teacher_kl_weight and cfg.cache_use_embeddings_for_training and not cfg.cache_store_text:
+        out.append(f"teacher_kl_weight={cfg.teacher_kl_weight} reads the dialogues, so it needs cache_store_text (or cache_use_embeddings_for_training off)")
+    if cfg.teach_encoder_dialogues + cfg.teach_encoder_summaries > 1:
+        out.append(f"teach_encoder_dialogues={cfg.teach_encoder_dialogues} and teach_encoder_summaries={cfg.teach_encoder_summaries} are shares: together at most 1")
     if len(set(names)) < 3: out.append(f"the three output files need three names, got {', '.join(names)}")
     return out
 
 # %% ../nbs/00_config.ipynb #61885f02
 SECTIONS = (ModelDimensions, TrainingHyperparameters, ModelNames, DeviceAndOptimization, AttentionAndNormalization, Checkpointing, Inference,
             UI, LatentHandling, Datasets, Caching, CacheFieldControls, PipelineControl, StageEpochs, StageBatchSizes, StageMaxSamples,
-            PerDatasetCaps, LossWeights, DiagnosticModes, Bottleneck, Optimization, Sources)
-REFERENCE_SECTIONS = SECTIONS[:-3]
+            PerDatasetCaps, LossWeights, DiagnosticModes, Bottleneck, Teaching, Optimization, Sources)
+REFERENCE_SECTIONS = SECTIONS[:-4]
 
 def _check_names(given, where:str=""):
     names = Config.__dataclass_fields__
@@ -402,19 +424,22 @@ _MINI = dict(
     dataset_name="messenger", wikitext_dataset="messenger-texts", arxiv_dataset="", english_pretrain_dataset="",
     learning_rate=1e-3, batch_size=64, gradient_accumulation_steps=1, warmup_steps=20, save_every=200, num_epochs=3,
     preprocess_batch_size=128, max_eval_samples=500, num_workers=0, num_encoder_unfrozen_layers=1, run_dir="runs/mini")
+_KEEPS_FACTS = dict(
+    encoder_pooling="latent_tokens", embedding_normalizer="standard", freeze_encoder_compression_in_pipeline=False, middle_residual=True, middle_use_rope=False, middle_dropout=0.0,
+    adapter_latent_positions=True, adapter_flat_rank=256, adapter_dropout=0.0, optimizer="muon", latent_mse_weight=256.0, readout_weight=0.3, readout_warmup=0.6)
 PRESETS = {
     "reference": {},
-    "mini": dict(_MINI, encoder_pooling="latent_tokens", embedding_normalizer="standard", freeze_encoder_compression_in_pipeline=False,
-                 middle_residual=True, middle_use_rope=False, middle_dropout=0.0, adapter_latent_positions=True, adapter_flat_rank=256, adapter_dropout=0.0, optimizer="muon",
-                 learning_rate=1e-2, muon_learning_rate=1e-2, latent_mse_weight=256.0, readout_weight=0.3, readout_warmup=0.6,
+    "mini": dict(_MINI, **_KEEPS_FACTS, learning_rate=1e-2, muon_learning_rate=1e-2,
                  finetune_middle_batch_size=128, pretrain_middle_max_samples=2000, pretrain_adapter_max_samples=12000, finetune_adapter_max_samples=12000,
                  pretrain_middle_epochs=1, pretrain_adapter_epochs=3, finetune_middle_epochs=2, finetune_adapter_epochs=2),
     "mini-reference": dict(_MINI, run_dir="runs/mini-reference"),
+    "best": dict(_KEEPS_FACTS, learning_rate=1e-3, muon_learning_rate=3e-3, teach_encoder_steps=20000, teach_encoder_learning_rate=3e-4,
+                 num_encoder_unfrozen_layers=6, run_dir="runs/best"),
 }
 
 @patch(cls_method=True)
 def preset(cls:Config, name:str) -> Config:
-    "A named starting point: `reference`, `mini` or `mini-reference`."
+    "A named starting point: `reference`, `mini`, `mini-reference` or `best`."
     if not isinstance(name, str) or name not in PRESETS: raise ConfigError(f"Unknown preset {name!r}; there are {', '.join(PRESETS)}.{_nearest(str(name), PRESETS)}")
     return cls(**PRESETS[name])
 

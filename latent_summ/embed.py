@@ -9,7 +9,7 @@ __all__ = ['CPU_TOKENS', 'n_vectors', 'segment_weights', 'pool', 'check_pooling'
            'needed_rows', 'preprocess']
 
 # %% ../nbs/14_embed.ipynb #957dea48
-import contextlib, math, re, sys, time
+import contextlib, html, math, re, sys, time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -88,7 +88,7 @@ def input_ids(
     tail = [i for i in (tok.sep_token_id,) if i is not None]
     room = cfg.max_seq_len - len(head) - len(tail)
     if room < 1: raise ModelError(f"max_seq_len={cfg.max_seq_len} leaves no room for text beside {len(head) + len(tail)} special and latent tokens.")
-    ids = tok(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"] if len(texts) else []
+    ids = tok(list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)["input_ids"] if len(texts) else []
     return [head + i[:room] + tail for i in ids], sum(len(i) > room for i in ids)
 
 # %% ../nbs/14_embed.ipynb #2749319f
@@ -102,7 +102,7 @@ def target_ids(
 
 def _targets(cfg, decoder, texts) -> tuple:
     room = cfg.max_target_len - 1
-    ids = decoder.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"] if len(texts) else []
+    ids = decoder.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)["input_ids"] if len(texts) else []
     return [i[:room] + [decoder.eos_id] for i in ids], sum(len(i) > room for i in ids)
 
 # %% ../nbs/14_embed.ipynb #2929b24b
@@ -252,9 +252,9 @@ def _show(self:EmbedProgress):
     elif self.face == "terminal": self._show_bar()
     else:
         from IPython.display import HTML, display
-        html = HTML(f'<progress value="{self.share:.3f}" max="1"></progress> {self.line}')
-        if self.bar: self.bar.update(html)
-        else: self.bar = display(html, display_id=True)
+        shown = HTML(f'<progress value="{self.share:.3f}" max="1"></progress> {html.escape(self.line)}')
+        if self.bar: self.bar.update(shown)
+        else: self.bar = display(shown, display_id=True)
 
 @patch
 def _show_bar(self:EmbedProgress):
@@ -444,7 +444,9 @@ def _embed_into(folder, fingerprint, cfg, embedder, decoder, rows:Rows, bounds:t
                 done += len(window.rows)
                 if stopping(): break
         if done < n: raise Interrupted(f"Stopped while embedding {label}: {done:,} of {n:,} rows are kept in {folder}. The same command goes on from there.")
-        return writer.finish({"source": rows.report})
+        cache = writer.finish({"source": rows.report})
+        if stopping(): raise Interrupted(f"Stopped: {label} is embedded. The same command goes on from there.")
+        return cache
 
 def _tell_cuts(cfg:Config, cache:Cache, where:str):
     "Say how many rows were longer than the limits."

@@ -399,7 +399,8 @@ NULLS = ("zeros", "stop", "mean")
 def _context(decoder): # tokens, or None where the model names no limit
     return getattr(decoder.model.config.get_text_config(), "max_position_embeddings", None)
 
-def _token_ids(decoder, texts:list) -> list: return decoder.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+def _token_ids(decoder, texts:list) -> list:
+    return decoder.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)["input_ids"]
 
 def text_prompts(
     decoder, # a `Decoder`

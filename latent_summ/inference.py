@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from huggingface_hub import ModelCard, ModelHubMixin
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
-from .backbones import Decoder, Encoder
+from .backbones import MINI, Decoder, Encoder
 from .checkpoint import config_of
 from .chunks import split_text
 from .compress import normalize_latents
@@ -28,26 +28,27 @@ from .hub import first_line, hub_case
 from .latents import SavedLatents, compressor_fingerprint, read_latents, write_latents
 from .model import LatentSummarizer, build_model, check_use
 from .runtime import CheckpointError, DataError, autocast_dtype, pick_device, say_once
-from .share import export_model, fetch, is_hub_id, load_backbones, model_card, read_model
+from .share import export_model, fetch, is_hub_id, load_backbones, model_card, own_encoder, read_model
 from .stages import checkpoint_folder
 
 # %% ../nbs/40_inference.ipynb #97bf2342
-_NONE = "`latent_summ demo` trains a small one in minutes (runs/demo); `latent_summ train` trains yours."
+_NONE = "`mini` is one that comes with the package; `latent_summ demo` trains such a one in minutes (runs/demo), `latent_summ train` yours."
 
 def _from_hub(name:str, revision:Optional[str], token) -> Path:
     "The folder of a model on the hub."
-    try: return fetch(name, ["config.json", "model.safetensors", "report.json"], revision, token)
+    try: return fetch(name, ["config.json", "model.safetensors", "report.json", "encoder/*"], revision, token)
     except Exception as e:  # dozens of types: `hub_case` knows them by name
         case, step = hub_case(e, name)
         raise CheckpointError(f"There is no trained model in {name}, and as a model of the hub it {case}. {step} Without it: {_NONE}") from e
 
 def find_model(
-    path, # run folder, checkpoint folder, a finished `.pt`, an exported folder, or a hub id
+    path, # `mini` (it comes with the package), run folder, checkpoint folder, a finished `.pt`, an exported folder, or a hub id
     revision:Optional[str]=None, # of a model on the hub: branch, tag or commit
     token=None, # for the hub (None: the one you are logged in with)
 ) -> Path: # a `.pt` file or an exported folder
     "The finished model meant by `path`. Raises `CheckpointError` that says how to get one."
     name, path, cfg = str(path), Path(path), Config()
+    if name == "mini": return MINI/"summarizer"
     if path.is_file() or (path/"model.safetensors").is_file(): return path
     for folder in (checkpoint_folder(cfg.override(run_dir=name or ".")), path):
         for file in (cfg.handoff_best_model_filename, cfg.finetune_best_model_filename, cfg.pretrain_best_model_filename):
@@ -85,7 +86,7 @@ class Summarizer(ModelHubMixin):
 
     @classmethod
     def from_pretrained(cls,
-        path, # run folder, checkpoint folder, a finished `.pt`, a folder of `save_pretrained`, or a hub id
+        path, # `mini`, run folder, checkpoint folder, a finished `.pt`, a folder of `save_pretrained`, or a hub id
         revision:Optional[str]=None, # of a model on the hub: branch, tag or commit
         token=None, # for the hub (None: the one you are logged in with)
         **overrides, # config fields of use: `device`, `do_sample`, `temperature`, `max_generation_length` ...
@@ -96,10 +97,11 @@ class Summarizer(ModelHubMixin):
         saved = config_of(meta)
         cfg = saved.override(**overrides)
         check_use(saved, cfg)
+        if (own := own_encoder(file)) and "modernbert_model" not in overrides: cfg = cfg.override(modernbert_model=str(own))
         device = pick_device(cfg)
         encoder, decoder = load_backbones(cfg, meta["backbones"], device)
         _settle(cfg, decoder, device)
-        return cls(cfg, build_model(tensors, cfg, encoder.model), encoder, decoder, meta, file)
+        return cls(cfg, build_model(tensors, cfg, encoder.model, decoder.model), encoder, decoder, meta, file)
 
     def __repr__(self): return f"Summarizer({self.cfg.modernbert_model} -> {self.cfg.latent_seq_len} x {self.cfg.latent_dim} -> {self.cfg.gpt2_model}, {self.device})"
 
@@ -393,7 +395,7 @@ def _report(self:Summarizer) -> dict:
     return next((read_json(f/"report.json") for f in folders if (f/"report.json").is_file()), {})
 
 @patch
-def _save_pretrained(self:Summarizer, folder:Path): export_model(folder, self.model, self.meta, self._report())
+def _save_pretrained(self:Summarizer, folder:Path): export_model(folder, self.model, self.meta, self._report(), self.file and own_encoder(Path(self.file)))
 
 @patch
 def generate_model_card(self:Summarizer,

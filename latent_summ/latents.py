@@ -79,7 +79,11 @@ def read_latents(
     if "latent_summ" not in info: raise CacheError(f"{path} is no file of latents of this package.")
     if content_hash(tensors, info["latent_summ"]) != info.get("sha256"):
         raise CacheError(f"{path} is damaged: its content does not match its own hash. Make it again from the texts.")
-    meta = json.loads(info["latent_summ"])
+    try: return _decoded(path, tensors, json.loads(info["latent_summ"]), made_by)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as e: raise CacheError(f"{path} is no file of latents of this package ({type(e).__name__}).") from e
+
+def _decoded(path, tensors:dict, meta:dict, made_by:Optional[dict]) -> SavedLatents:
+    "What the tensors say, if they may be read."
     if meta["format"] != FORMAT: raise CacheError(f"{path} has format {meta['format']}, this version reads {FORMAT}.")
     kind = meta["made_by"]["kind"]
     differ = differences(meta["made_by"], made_by[kind]) if made_by else []

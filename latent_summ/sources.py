@@ -9,7 +9,7 @@ __all__ = ['MAX_TEXT_BYTES', 'MAX_ID', 'TEXT_COLUMNS', 'FORMATS', 'COMPRESSED', 
            'load_pairs', 'load_texts', 'pretrain_sources', 'shared_dialogues']
 
 # %% ../nbs/10_sources.ipynb #2a758f83
-import contextlib, hashlib, importlib, itertools, json, re, sqlite3
+import contextlib, gzip, hashlib, importlib, itertools, json, lzma, re, sqlite3, zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -262,7 +262,7 @@ _READERS = {"jsonl": ("text", {}), "txt": ("text", {}), "json": ("text", {"sampl
 def _json_rows(text:str) -> list:
     "The rows of a json file: a list of objects, or objects in lines. Raises `ValueError` when it is neither."
     try: value = json.loads(text.removeprefix("\ufeff"))
-    except ValueError:
+    except (ValueError, RecursionError):
         rows = [_json_line(line) for line in text.split("\n") if line.strip()]
         if not any(rows): raise
         return rows
@@ -281,7 +281,7 @@ def read_files(
     "Yield the files' rows as dicts (None for a line that is no JSON object); raises `DataError` for a file that cannot be read."
     for kind in dict.fromkeys(f.format for f in files):
         paths = [str(f.path) for f in files if f.format == kind]
-        for path in paths: _check_zst(path)
+        for path in paths: _check_packed(path)
         with _readable(paths, kind), quiet_datasets() as datasets:
             reader, options = _READERS[kind]
             if kind == "parquet" and columns: options = dict(columns=columns)
@@ -312,15 +312,35 @@ def columns_of(
             return datasets.load_dataset("parquet", data_files=paths, split="train", streaming=True).column_names
     with contextlib.closing(read_files(files)) as rows: return list(dict.fromkeys(k for row in itertools.islice(rows, 100) if row for k in row))
 
+_MOST_TIMES, _MOST_BYTES = 100, 2**29 # what a packed file may unpack to: so many times its size, or so much in any case
+
+def _check_size(path:str, pieces):
+    "Raise `DataError` as soon as a packed file has unpacked to far more than any text does."
+    most, size = max(_MOST_BYTES, _MOST_TIMES * Path(path).stat().st_size), 0
+    for piece in pieces:
+        size += len(piece)
+        if size > most:
+            raise DataError(f"{path} unpacks to more than {most:,} bytes, over {_MOST_TIMES} times its size. If that is meant, unpack it yourself and name the unpacked file.")
+
+def _check_packed(path:str):
+    "Raise `DataError` for a compressed file that would fill the memory, or that its reader would take for a shorter one."
+    if path.endswith(".zst"): return _check_zst(path)
+    opened = {".gz": gzip.open, ".xz": lzma.open}.get(Path(path).suffix)
+    if opened is None: return
+    try:
+        with opened(path) as f: _check_size(path, iter(partial(f.read, 2**20), b""))
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as e: raise DataError(f"Cannot read {path}: {first_line(e)}") from e
+
 def _check_zst(path:str):
-    "Raise `DataError` for a .zst file that its reader would take for a shorter one: cut off, or packed in several frames."
-    if not path.endswith(".zst"): return
+    "Raise `DataError` for a .zst file that is too large, cut off, or packed in several frames."
     try: import zstandard
     except ImportError as e: raise DataError(f"Reading {path} needs the package zstandard: pip install zstandard.") from e
     unpack = zstandard.ZstdDecompressor().decompressobj()
+    def pieces(f):
+        while not unpack.eof and (part := f.read(2**12)): yield unpack.decompress(part) # 4 kB become 130 MB at most
     try:
         with open(path, "rb") as f:
-            while not unpack.eof and (part := f.read(2**20)): unpack.decompress(part)
+            _check_size(path, pieces(f))
             more = unpack.unused_data or f.read(1)
     except (OSError, zstandard.ZstdError) as e: raise DataError(f"Cannot read {path}: {first_line(e)}") from e
     if not unpack.eof: raise DataError(f"Cannot read {path}: it ends in the middle.")

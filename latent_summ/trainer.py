@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Vectors', 'Ragged', 'StageRows', 'to_device', 'CachedRows', 'epoch_batches', 'hash_seed', 'make_optimizers',
-           'lr_factor', 'Job', 'batch_weight', 'set_trainable', 'world', 'summed', 'sum_gradients', 'Position',
+           'lr_factor', 'batch_weight', 'Job', 'set_trainable', 'world', 'summed', 'sum_gradients', 'Position',
            'planned_steps', 'Trainer', 'step_files', 'check_same_training']
 
 # %% ../nbs/33_trainer.ipynb #3e5ab388
@@ -64,6 +64,7 @@ class StageRows:
     outputs: Optional[Vectors] = None # likewise
     targets: Optional[Ragged] = None # token ids, end token included
     ids: Optional[list] = None # row ids, for messages
+    context: Optional[Ragged] = None # token ids of the input itself, for a teacher that reads it
 
     def __post_init__(self):
         if isinstance(self.inputs, torch.Tensor): self.inputs = Vectors(self.inputs)
@@ -78,10 +79,11 @@ class StageRows:
         return None if longest is None else longest.lengths
 
     def batch(self, index:list) -> dict:
-        "The rows at `index`: `inputs`, and `outputs`, `labels` where the stage has them."
+        "The rows at `index`: `inputs`, and `outputs`, `labels`, `context` where the stage has them."
         out = dict(inputs=self.inputs.batch(index))
         if self.outputs is not None: out["outputs"] = self.outputs.batch(index)
-        if self.targets is not None: out["labels"] = pad_labels([self.targets[i] for i in index])
+        for k, ids in (("labels", self.targets), ("context", self.context)):
+            if ids is not None: out[k] = pad_labels([ids[i] for i in index])
         return out
 
     def loader(self, cuts:list, cfg:Config):
@@ -91,7 +93,8 @@ class StageRows:
     def take(self, index:list) -> "StageRows":
         "The rows at `index` as new `StageRows`."
         pick = lambda x: None if x is None else x.take(index)
-        return replace(self, inputs=pick(self.inputs), outputs=pick(self.outputs), targets=pick(self.targets), ids=self.ids and [self.ids[i] for i in index])
+        picked = {k: pick(getattr(self, k)) for k in ("inputs", "outputs", "targets", "context")}
+        return replace(self, **picked, ids=self.ids and [self.ids[i] for i in index])
 
 def to_device(batch:dict, device) -> dict:
     "A batch's tensors on `device`."
@@ -165,7 +168,7 @@ _MUON_LARGEST = 700_000 # numbers in a matrix; larger ones go to AdamW
 
 def _kind(name:str, p:nn.Parameter, optimizer:str) -> str:
     "Who trains a parameter: `muon`, `decay` (AdamW with weight decay) or `plain` (AdamW without)."
-    table = name.endswith(("queries", "positions", "stop_latent"))
+    table = name.endswith(("queries", "positions", "stop_latent", "tokens"))
     if p.ndim != 2 or table: return "plain"
     return "muon" if optimizer == "muon" and p.numel() <= _MUON_LARGEST else "decay"
 
@@ -187,6 +190,11 @@ def lr_factor(step:int, steps:int, warmup:int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 # %% ../nbs/33_trainer.ipynb #5e196a57
+def batch_weight(batch:dict) -> int:
+    "Tokens of a batch with labels, else its rows."
+    if "labels" in batch: return int((batch["labels"] != -100).sum())
+    return len(batch["inputs"]["input_ids"] if isinstance(batch["inputs"], dict) else batch["inputs"])
+
 @dataclass
 class Job:
     "One stage as the trainer sees it."
@@ -199,11 +207,7 @@ class Job:
     batch_size: int
     validation: Optional[StageRows] = None
     meta: dict = field(default_factory=dict) # goes into every checkpoint
-
-def batch_weight(batch:dict) -> int:
-    "Tokens of a batch with labels, else its rows."
-    if "labels" in batch: return int((batch["labels"] != -100).sum())
-    return len(batch["inputs"]["input_ids"] if isinstance(batch["inputs"], dict) else batch["inputs"])
+    weight: Callable = batch_weight # batch -> its share in an accumulated step, and in the mean over validation rows
 
 def set_trainable(model:nn.Module, trains:tuple) -> list:
     "Let only `trains` learn (and be in training mode); returns their `(name, parameter)` pairs."
@@ -275,6 +279,7 @@ class Trainer:
         self.steps = planned_steps(len(job.rows), job.batch_size, job.epochs, self.window)
         self.scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(cfg, device) is torch.float16)
         self.best_weights, self.kept, self.loading = None, [], 0.0
+        for torn in self.folder.glob(".step-*.tmp") if self.folder else (): torn.unlink(missing_ok=True) # of a run that was killed while it wrote
 
 # %% ../nbs/33_trainer.ipynb #d250d7ec
 from fastcore.basics import patch
@@ -283,7 +288,7 @@ from fastcore.basics import patch
 @patch
 def _backward(self:Trainer, batches:list) -> dict:
     "Accumulate the gradients of this process' batches of a window; returns the mean of the loss and its parts over all processes."
-    weights = [batch_weight(b) for b in batches]
+    weights = [self.job.weight(b) for b in batches]
     total, parts = summed([sum(weights)], self.device)[0], {}
     for batch, w in zip(batches, weights):
         with autocast(self.cfg, self.device): loss, here = self.job.loss(batch, self.at.step / self.steps)
@@ -351,7 +356,7 @@ def validate(self:Trainer) -> dict:
     self.job.model.eval()
     for batch in rows.loader(cuts, self.cfg):
         with autocast(self.cfg, self.device): loss, parts = self.job.loss(to_device(batch, self.device), 1.0)
-        w = batch_weight(batch); count += w
+        w = self.job.weight(batch); count += w
         for k, v in dict(loss=loss.detach(), **parts).items(): total[k] = total.get(k, 0.0) + float(v) * w
     set_trainable(self.job.model, self.job.trains)
     _set_rng_state(state)
@@ -403,7 +408,9 @@ def run(self:Trainer) -> nn.Module:
 # %% ../nbs/33_trainer.ipynb #5da0237c
 def step_files(folder) -> list:
     "Step checkpoints in a folder, oldest first."
-    return sorted(Path(folder).glob("step-*.pt"), key=lambda p: int(p.stem.rsplit("-", 1)[1]))
+    return sorted(Path(folder).glob("step-*.pt"), key=_number)
+
+def _number(path:Path) -> int: return int(path.stem.rsplit("-", 1)[1])
 
 @patch
 def checkpoint(self:Trainer):
@@ -455,12 +462,13 @@ def check_same_training(
 @patch
 def restore(self:Trainer, path):
     "Continue from a step checkpoint of the same job and settings."
+    path = Path(path)
     tensors, meta = load_checkpoint(path)
     check_same_training(meta, self.cfg, self.window, path)
     if meta["steps"] != self.steps: raise CheckpointError(f"{path} belongs to a stage of {meta['steps']} steps, this one has {self.steps}: the rows have changed.")
     self.job.model.load_state_dict(tensors["model"])
     for o, s in zip(self.optimizers, tensors["optimizers"]): o.load_state_dict(s)
     self.at, self.best_weights = Position(**meta["position"]), tensors["best"] or None
-    self.kept = [Path(path)]
+    self.kept = [p for p in step_files(path.parent) if p.name.startswith(f"step-{self.job.name}-") and _number(p) <= _number(path)]
     self.scaler.load_state_dict(tensors["scaler"])
     _set_rng_state(tensors["rng"][min(self.rank, len(tensors["rng"]) - 1)])

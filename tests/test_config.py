@@ -395,7 +395,9 @@ def test_an_unknown_preset_is_refused(name):
 def test_an_impossible_combination_names_both_values():
     for values, words in ((dict(middle_num_heads=3), ["middle_num_heads=3", "latent_dim=256"]), (dict(adapter_num_heads=3), ["adapter_num_heads=3", "gpt2_hidden_dim=640"]),
                           (dict(latent_dim=12), ["middle_use_rope", "latent_dim=12", "middle_num_heads=4"]),
-                          (dict(cache_store_target_ids=False), ["cache_store_target_attention_mask", "cache_store_target_ids"])):
+                          (dict(cache_store_target_ids=False), ["cache_store_target_attention_mask", "cache_store_target_ids"]),
+                          (dict(teach_encoder_summaries=0.8), ["teach_encoder_dialogues=0.3", "teach_encoder_summaries=0.8"]),
+                          (dict(teacher_kl_weight=0.5), ["teacher_kl_weight=0.5", "cache_store_text"])):
         for way in (lambda: Config(**values), lambda: Config().override(**values), lambda: unchecked(**values).validate()):  # noqa: B023
             with pytest.raises(ConfigError) as info: way()
             assert all(w in str(info.value) for w in words)

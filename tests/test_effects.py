@@ -585,6 +585,115 @@ def _(name): assert "adapter.latent_positions" in shapes(adapter_latent_position
 def _(name): assert shapes(adapter_flat_rank=5)["adapter.flat_down.weight"] == (5, 2048)
 
 
+def loss_of(cfg, name, training=True, progress=1.0, **columns):
+    "A stage's loss and parts on two fixed rows, from fixed weights and a fixed seed."
+    cfg = cfg.override(embedding_normalizer="none", use_bf16=False)
+    m = seeded(cfg).train(training)
+    g = torch.Generator().manual_seed(2)
+    batch = dict(inputs=torch.randn(2, 8, 160, generator=g), outputs=torch.randn(2, 8, 160, generator=g), labels=LABELS)
+    wanted = {k: v for k, v in batch.items() if k in stages._columns(stage(cfg, name))} | columns
+    return stage(cfg, name).loss(m, decoder(), cfg, wanted, progress)
+
+
+LABELS = torch.tensor([[5, 6, 1], [7, 1, -100]])
+
+
+@effect("middle_cross_entropy_weight")
+def _(name):
+    def parts(**changes): return loss_of(MINI.override(**changes), "finetune_middle")
+    assert set(parts()[1]) == {"mse", "contrastive"} and set(parts(middle_cross_entropy_weight=0.5)[1]) == {"mse", "contrastive", "cross_entropy"}
+    alone = dict(latent_mse_weight=0.0, contrastive_weight=0.0)
+    loss, told = parts(middle_cross_entropy_weight=0.5, **alone)
+    assert torch.isclose(loss, 0.5 * told["cross_entropy"]) and set(told) == {"cross_entropy"}
+    with pytest.raises(runtime.ModelError, match="nothing to learn from"): parts(**alone)
+    assert stages._columns(stage(Config(middle_cross_entropy_weight=0.5), "finetune_middle"))["labels"] == "target_ids"
+
+
+@effect("finetune_adapter_train_middle")
+def _(name): assert [stage(Config(finetune_adapter_train_middle=on), "finetune_adapter").trains for on in (False, True)] == [("adapter",), ("adapter", "middle")]
+
+
+@effect("latent_noise", "latent_mixing")
+def _(name):
+    def loss(training, value): return loss_of(MINI.override(**{name: value}), "finetune_adapter", training)[0].item()
+    assert loss(True, 0.0) != pytest.approx(loss(True, 1.0), abs=1e-4) and loss(False, 0.0) == pytest.approx(loss(False, 1.0), abs=1e-5)
+    assert ("outputs" in stages._columns(stage(Config(**{name: 1.0}), "finetune_adapter"))) == (name == "latent_mixing")
+
+
+@effect("fact_token_weight")
+def _(name):
+    labels = torch.tensor([decoder().tokenizer("She comes at 7 pm.", add_special_tokens=False)["input_ids"]])
+    def loss(w, where): return loss_of(MINI.override(fact_token_weight=w), where, training=False, labels=labels)[1]["cross_entropy"].item()
+    assert loss(1.0, "finetune_adapter") != loss(9.0, "finetune_adapter")
+    run = mock.Mock(cfg=MINI.override(fact_token_weight=9.0), decoder=decoder())
+    assert stages._weight(run)(dict(labels=labels)) == labels.numel() + 8 == trainer.batch_weight(dict(labels=labels)) + 8
+
+
+@effect("teacher_kl_weight")
+def _(name):
+    context = torch.tensor([[2, 40, 41, 42], [2, 43, -100, -100]])
+    def parts(weight):
+        return loss_of(MINI.override(teacher_kl_weight=weight, cache_store_text=True), "finetune_adapter", False, **dict(context=context) if weight else {})
+    (plain, told), (more, both) = parts(0.0), parts(0.5)
+    assert set(told) == {"cross_entropy"} and torch.isclose(more, plain + 0.5 * both["teacher_kl"], atol=1e-4) and both["teacher_kl"] > 0.1
+    cfg = with_files(teacher_kl_weight=0.5, cache_store_text=True, run_pretraining=False)
+    caches = embed.preprocess(cfg, encoder(), decoder())
+    rows = stages._rows(mock.Mock(cfg=cfg, decoder=decoder(), sources=caches), stage(cfg, "finetune_adapter"), "train")
+    assert decoder().tokenizer.decode(rows.batch([3])["context"][0], skip_special_tokens=True).startswith("A: number 3 of fit")
+    live = stages.token_rows(cfg, encoder(), decoder(), list(sources.load_pairs(cfg, "train")))
+    assert live.context.batch([3])["input_ids"].tolist() == rows.context.batch([3])["input_ids"].tolist()
+
+
+@effect("decoder_lora_rank")
+def _(name):
+    assert [("decoder_lora" in s.trains) for s in stages.stage_table(Config(decoder_lora_rank=3))] == [False, False, False, True]
+    cfg, own = MINI.override(decoder_lora_rank=3, embedding_normalizer="none"), backbones.load_decoder(MINI, CPU)
+    made = stages._new_model(cfg, encoder(), own, {}, CPU)
+    assert {tuple(m.down.weight.shape) for m in made.decoder_lora} == {(3, 160)} and len(made.decoder_lora) == 2 * own.model.config.num_hidden_layers
+    text = torch.tensor([[2, 40, 41]])
+    before = own.model(text).logits
+    with torch.no_grad(): made.decoder_lora[0].up.weight.fill_(0.1)
+    after = own.model(text).logits
+    assert torch.equal(before, decoder().model(text).logits) and not torch.allclose(before, after)
+    again = backbones.load_decoder(MINI, CPU)
+    model.build_model(dict(model=made.state_dict()), cfg, encoder().model, again.model)
+    assert torch.equal(again.model(text).logits, after)
+
+
+LESSON = dict(teach_encoder_steps=5, teach_encoder_batch_size=4, gradient_accumulation_steps=2, max_train_samples=None)
+
+
+def lesson(**changes) -> trainer.Job:
+    "Stage 0's job on the files."
+    return stages.lesson_job(with_files(**LESSON | changes), backbones.load_encoder(MINI, CPU), decoder(), CPU)
+
+
+@effect("teach_encoder_steps", "teach_encoder_batch_size", "teach_encoder_learning_rate")
+def _(name):
+    cfg = with_files(**LESSON | {name: 3})
+    t = trainer.Trainer(lesson(**{name: 3}), stages.lesson_rates(cfg), CPU)
+    assert (t.steps, t.job.batch_size) == dict(teach_encoder_steps=(3, 4), teach_encoder_batch_size=(5, 3), teach_encoder_learning_rate=(5, 4))[name]
+    assert {g["lr"] for o in t.optimizers for g in o.param_groups} == {3.0 if name == "teach_encoder_learning_rate" else 1e-3}
+
+
+@effect("teach_encoder_dialogues", "teach_encoder_summaries")
+def _(name):
+    def counts(**shares):
+        rows = lesson(**dict(teach_encoder_dialogues=0.0, teach_encoder_summaries=0.0) | shares).rows
+        ids = rows.ids
+        return len(rows), sum(i.startswith("fit") for i in ids), int((rows.at >= rows.pairs_from).sum())
+    pairs = name == "teach_encoder_summaries"
+    assert counts() == (40, 0, 0) and counts(**{name: 0.25}) == (40, 10, 10 if pairs else 0)
+
+
+@effect("teach_encoder_readout")
+def _(name):
+    def parts(share, progress):
+        job = lesson(teach_encoder_readout=share)
+        return set(job.loss(job.rows.batch([0, 1]), progress)[1])
+    assert parts(0.5, 0.4) == {"readout"} and parts(0.5, 0.6) == {"readout", "cross_entropy"}
+
+
 @effect("optimizer")
 def _(name): assert [type(o).__name__ for o in toy(PLAIN.override(optimizer="muon")).optimizers] == ["Muon"]
 

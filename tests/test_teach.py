@@ -1,0 +1,134 @@
+"""Stage 0: an encoder that is taught before the cache, survives being killed, and is used by the rest of the run and by nobody else's."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from latent_summ import backbones, stages
+from latent_summ.checkpoint import load_checkpoint
+from latent_summ.config import Config
+from latent_summ.runtime import CheckpointError, ModelError
+from latent_summ.teach import Lesson, lesson_loss, with_latent_tokens
+
+ROOT = Path(__file__).resolve().parent.parent
+SEED = int(os.environ.get("LATENT_SUMM_KILL_SEED", random.SystemRandom().randrange(10**6)))
+CPU = torch.device("cpu")
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory): return tmp_path_factory.mktemp("teach")
+
+
+def config(folder:Path, **changes) -> Config:
+    "Stage 0 of eight steps, a checkpoint after every second, and a short stage 2 behind it."
+    few = dict(messenger_rows=48, max_eval_samples=6, batch_size=8, gradient_accumulation_steps=2, save_every=2, warmup_steps=1, run_finetuning=False, pretrain_middle_epochs=0,
+               pretrain_middle_max_samples=None, pretrain_adapter_epochs=1, pretrain_adapter_max_samples=32, pretrain_adapter_max_samples_wikitext=32,
+               teach_encoder_steps=STEPS, teach_encoder_batch_size=4, teach_encoder_readout=0.5, teach_encoder_summaries=0.25)
+    return Config.preset("mini").override(**few | dict(run_dir=str(folder), preprocess_cache_dir=str(folder.parent / "cache")) | changes)
+
+
+def files(folder:Path) -> dict: return {p.name: p.read_bytes() for p in (folder / "encoder").iterdir()}
+
+
+def events(folder:Path) -> list: return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+def weights(folder:Path) -> dict: return load_checkpoint(folder / "checkpoints" / "best_model.pt")[0]["model"]
+
+
+def killed(cfg:Config, steps:int, sign) -> tuple:
+    "Train in another process and send it a signal after so many steps; its status and words."
+    cfg.save(Path(cfg.run_dir + ".json"))
+    words = [sys.executable, "-m", "latent_summ", "train", "--config", cfg.run_dir + ".json"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    p = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    log = Path(cfg.run_dir) / "events.jsonl"
+    def done(): return log.read_text().count('"event": "step"') if log.exists() else 0
+    while p.poll() is None and done() < steps: time.sleep(0.005)
+    if p.poll() is None: os.killpg(p.pid, sign)
+    said = p.communicate(timeout=300)[0]
+    return p.returncode, said
+
+
+@pytest.fixture(scope="module")
+def straight(shared) -> Path: return stages.run_pipeline(config(shared / "straight"))
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+def test_killed_in_the_lesson_and_resumed_gives_the_same_encoder_and_model(sign, straight, shared):
+    cfg, first = config(shared / f"torn-{sign}"), random.Random(f"{SEED} {sign}").randrange(1, STEPS)
+    print(f"seed {SEED}: killed after {first} of {STEPS} steps")
+    status, said = killed(cfg, first, sign)
+    assert status == (130 if sign == signal.SIGINT else -sign), said
+    assert not (shared / f"torn-{sign}" / "encoder").exists()
+    stages.run_pipeline(cfg, resume=True)
+    starts = [e["step"] for e in events(Path(cfg.run_dir)) if e["event"] == "stage_start" and e["stage"] == "teach_encoder"]
+    assert len(starts) == 2 and (starts[1] >= first or sign == signal.SIGKILL), starts  # it went on, and did not begin again
+    assert files(straight) == files(Path(cfg.run_dir)), f"LATENT_SUMM_KILL_SEED={SEED}"
+    ours, theirs = weights(straight), weights(Path(cfg.run_dir))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_the_lesson_is_told_like_a_stage_and_leaves_no_steps(straight):
+    told = events(straight)
+    assert [e["stage"] for e in told if e["event"] == "stage_end"] == ["teach_encoder", "pretrain_adapter"]
+    plans = [[s["stage"] for s in e["stages"]] for e in told if e["event"] == "plan"]
+    assert plans == [["teach_encoder"], ["teach_encoder", "pretrain_adapter"]]
+    steps = [e for e in told if e["event"] == "step" and e["stage"] == "teach_encoder"]
+    assert ["cross_entropy" in e for e in steps] == [False] * 4 + [True] * 4
+    assert not list((straight / "checkpoints").glob("step-teach_encoder-*"))
+
+
+def test_a_new_run_in_the_folder_teaches_anew(straight, shared):
+    before = files(straight)
+    other = config(straight, teach_encoder_steps=1)
+    with pytest.raises(CheckpointError, match="teach_encoder_steps was 8, now 1"): stages.run_pipeline(other, resume=True)
+    assert files(straight) == before
+    stages.run_pipeline(other, overwrite=True)
+    assert files(straight).keys() == before.keys() and files(straight) != before
+
+
+def test_a_run_that_only_finetunes_needs_an_encoder_that_was_taught(shared):
+    with pytest.raises(CheckpointError, match="starts from the taught encoder"):
+        stages.run_pipeline(config(shared / "none", run_pretraining=False, run_finetuning=True))
+
+
+def tiny_pair(width:int, layers:int, heads:int, words:int):
+    "ModernBERT and Gemma 3 as their configs make them, with random weights, behind the mini tokenizers."
+    from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, ModernBertConfig, ModernBertModel
+    size = dict(vocab_size=words, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=2 * width)
+    encoder = ModernBertModel(ModernBertConfig(**size, pad_token_id=0, bos_token_id=1, cls_token_id=1, eos_token_id=2, sep_token_id=2))
+    decoder = Gemma3ForCausalLM(Gemma3TextConfig(**size, num_key_value_heads=1, head_dim=width // heads, query_pre_attn_scalar=width // heads))
+    tokens = [AutoTokenizer.from_pretrained(backbones.MINI / what) for what in ("encoder", "decoder")]
+    return backbones.Encoder(encoder.requires_grad_(False).eval(), tokens[0], {}), backbones.Decoder(decoder.requires_grad_(False).eval(), tokens[1], {})
+
+
+def test_only_the_top_and_the_tokens_of_a_modernbert_learn():
+    "Local and global attention layers, new latent tokens beyond the eight of the tokenizer, a table with rows to spare."
+    torch.manual_seed(0)
+    encoder, decoder = tiny_pair(64, 4, 4, 4000)
+    cfg = Config.preset("mini").override(teach_encoder_steps=1, latent_seq_len=10, num_encoder_unfrozen_layers=2, modernbert_hidden_dim=64, gpt2_hidden_dim=64, use_bf16=False)
+    encoder = with_latent_tokens(encoder, 10)
+    assert len(encoder.latent_ids) == 10 and len(encoder.model.get_input_embeddings().weight) == 4000
+    lesson = Lesson(cfg, encoder, decoder)
+    lesson.requires_grad_(True)
+    ids = torch.tensor([[1, *encoder.latent_ids, 50, 51, 2]])
+    batch = dict(inputs=dict(input_ids=ids, attention_mask=torch.ones_like(ids)), labels=torch.tensor([[60, 61, 1]]), is_pair=torch.zeros(1))
+    lesson_loss(lesson, batch, 1.0)[0].backward()
+    learning = {n for n, p in encoder.model.named_parameters() if p.grad is not None}
+    assert learning and all(n.startswith(("layers.2.", "layers.3.", "final_norm")) for n in learning)
+    assert lesson.tokens.grad.abs().sum() > 0 and all(p.grad is None for p in decoder.model.parameters())
+    assert not any("tok_embeddings" in k for k in lesson.state_dict()) and lesson.tokens.shape == (10, 64)
+
+
+def test_an_encoder_of_another_make_says_what_to_set():
+    cfg = Config.preset("mini").override(num_encoder_unfrozen_layers=9)
+    with pytest.raises(ModelError, match="num_encoder_unfrozen_layers=9, but the encoder has"): Lesson(cfg, backbones.load_encoder(cfg, CPU), backbones.load_decoder(cfg, CPU))
