@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['DEMO_RUN', 'COMMANDS', 'Plain', 'Common', 'Demo', 'Doctor', 'Cache', 'Train', 'Evaluate', 'Summarize', 'Reconstruct',
-           'Interpolate', 'Talk', 'Settings', 'Runs', 'Completion', 'Origin', 'layers', 'newest_run', 'model_path',
-           'run_folder', 'listeners', 'demo', 'train', 'doctor', 'cache', 'evaluate', 'runs', 'input_texts',
-           'summarize', 'reconstruct', 'interpolate', 'chat', 'settings', 'setting_line', 'completion', 'about',
-           'takes_settings', 'overview', 'command_first', 'check_bools', 'run_command', 'status_of', 'main']
+           'Interpolate', 'Talk', 'Settings', 'Runs', 'Report', 'Bench', 'Completion', 'Origin', 'layers', 'newest_run',
+           'model_path', 'run_folder', 'listeners', 'demo', 'train', 'doctor', 'cache', 'usual_values', 'evaluate',
+           'runs', 'input_texts', 'summarize', 'reconstruct', 'interpolate', 'chat', 'settings', 'setting_line',
+           'report', 'bench', 'completion', 'about', 'takes_settings', 'overview', 'command_first', 'check_bools',
+           'run_command', 'status_of', 'main']
 
 # %% ../nbs/52_cli.ipynb #8a7a6b5e
-import contextlib, copy, dataclasses, difflib, importlib, json, os, shlex, shutil, sys, textwrap
+import contextlib, copy, dataclasses, difflib, importlib, json, os, re, shlex, shutil, sys, textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from .runtime import DataError, atomic_write, say_once
 # %% ../nbs/52_cli.ipynb #53724211
 _PRESET = f"Starting point: {', '.join(PRESETS)}"
 _FILE, _OVER_MODEL = "JSON file with settings; they win over the preset", "that win over the model's own"
-_MODEL = "Run folder or .pt file (default: --run-dir if given, else the newest run below runs/)"
+_MODEL = "Run folder, .pt file, hub id or mini (default: --run-dir if given, else the newest run below runs/, else mini: it comes with the package)"
 
 def _preset(default:Optional[str], help:str=_PRESET): return option(default, help, "NAME", tuple(PRESETS))
 
@@ -85,6 +86,11 @@ class Evaluate(_UsesModel):
     ladder: bool = option(False, "Also show at which step what is lost: the same decoder given the text, the summary's latents, the model's latents, wrong ones, none")
     ladder_separator: str = option(r"\n\nSummary: ", "What the decoder reads between a text and its summary on the ladder's first rung", "TEXT")
     merge_references: bool = option(False, "Rows with the same dialogue become one row with several references")
+    bertscore: Optional[str] = option(None, "Also compare meanings (BERTScore) with this encoder, a hub id or a folder; without a name FacebookAI/roberta-large, "
+                                      "for English (1.4 GB)", "[MODEL]")
+    bertscore_layer: Optional[int] = option(None, "Which of its layers; known for the usual models", "INT")
+    entities: Optional[str] = option(None, "Also count entities that this spaCy pipeline finds, an installed one or a folder; without a name en_core_web_sm "
+                                     "(needs pip install 'latent_summ[spacy]')", "[PIPELINE]")
 
 @dataclass
 class _TakesTexts(_UsesModel):
@@ -128,6 +134,23 @@ class Runs(Plain):
     action: Literal["list", "compare"] = option("list", "list: the runs in a folder; compare: those that are named", "list|compare",
                                                 ("list", "compare"), positional=True)
     folders: tuple[Path, ...] = option((), "list: a folder with runs (default: runs); compare: two run folders or more", "FOLDER", positional=True)
+
+@dataclass
+class Report(Plain):
+    "Figures and a page of a run: losses, rates, latents, scores, facts."
+    run: Optional[Path] = option(None, "Run folder (default: the newest finished run below runs/)", "RUN", positional=True)
+    texts: int = option(64, "Texts to encode for the figures of latents; 0: the model is not loaded", "INT")
+
+_BENCHMARKS = ("startup", "generate", "train", "cache", "workload", "growth", "attention")
+
+@dataclass
+class Bench(Plain):
+    "Measure it on this machine, beside its peers, with the scripts of the repository; or show what they found."
+    name: str = option("show", "show: what was found; all: run every script (some 20 minutes on two idle cores); else that one", "NAME",
+                       ("show", "all", *_BENCHMARKS), positional=True)
+    full: bool = option(False, "All sizes and more repeats: hours on a CPU")
+    device: str = option("cpu", "Results of another device go to files of their own", "DEVICE", ("cpu", "cuda"))
+    threads: Optional[int] = option(None, "Threads (default: all cores)", "INT")
 
 @dataclass
 class Completion(Plain):
@@ -194,17 +217,19 @@ def newest_run(folder="runs") -> Optional[Path]:
     return max(found, key=lambda p: p.stat().st_mtime).parent.parent if found else None
 
 def model_path(first:_First) -> Path:
-    "Where the model is that `--model` or `--run-dir` means, or the newest one, with a note."
+    "The model that `--model` or `--run-dir` means; else, with a note, the newest one here, or `mini`."
     given = first.model or first.run_dir
     if given: return Path(given)
     newest = newest_run()
     if newest: say_once(f"using {newest}, the newest run here (--model names another).")
-    return newest or Path(Config().run_dir)
+    else: say_once("using mini, the small model that comes with the package: it knows made-up chats only (`latent_summ train` makes yours, --model names another).")
+    return newest or Path("mini")
 
 def run_folder(model:Path) -> Path:
-    "The run folder that a model lies in."
-    if model.is_dir(): return model.parent if model.name == Config().checkpoint_dir else model
-    return model.parent.parent if model.parent.name == Config().checkpoint_dir else model.parent
+    "The folder for what is found out about a model: the run it lies in, or one of its name."
+    if not model.is_dir() and model.suffix != ".pt": return Path(Config().run_dir).parent/model.name # `mini`, or a model on the hub
+    folder = model if model.is_dir() else model.parent
+    return folder.parent if folder.name == Config().checkpoint_dir else folder
 
 # %% ../nbs/52_cli.ipynb #d80c2a63
 def _model_start(model:Path) -> Origin:
@@ -295,20 +320,49 @@ def _load(origin:Origin, model:Path):
 
 def _numbers(values:dict, digits:int) -> str:
     "`bleu 44.7, exact match 0.0`; counts of texts are left out."
-    return ", ".join(f"{k.replace('_', ' ')} {v:.{digits}f}" for k, v in values.items() if k != "texts" and isinstance(v, int | float))
+    return ", ".join(f"{k.replace('_', ' ')} {v:.{digits}f}" for k, v in values.items() if k not in ("texts", "rows") and isinstance(v, int | float))
+
+def _share(value) -> str: return "-" if value is None else f"{100 * value:.0f}"
 
 def _print_scores(report:dict, name:str):
     "The table, and the lines below it."
     from latent_summ.demo import show_ladder, show_table
     show_table(report, name)
+    if "bertscore_f1" in report:
+        low, high = report["intervals"]["bertscore_f1"]
+        others = "".join(f", {k} {v['bertscore_f1']:.1f}" for k, v in report["baselines"].items())
+        print(f"BERTScore F1: {report['bertscore_f1']:.1f} (95 % interval {low:.1f}-{high:.1f}){others}.")
+    read = ", ".join(f"{k} {_share(v['recall'])}/{_share(v['precision'])}" for k, v in report["text_facts"].items())
+    print(textwrap.fill(f"Facts read off the texts, recall/precision in %: {read}.", 79))
+    print(f"{report['length_ratio']:.2f} words for each word of the references; {_share(report['exact_match'])} % exact matches; {report['empty']:,} empty.")
     if "ladder" in report: show_ladder(report["ladder"])
-    if "reconstruction" in report: print("Summaries written back from their own latents: " + _numbers(report["reconstruction"], 1))
+    if "reconstruction" in report: print(f"Summaries written back from their own latents: {_numbers(report['reconstruction'], 1)} ({report['reconstruction']['settings']})")
     for number, scores in enumerate(report.get("by_reference") or [], 1): print(f"Against reference {number} alone: {_numbers(scores, 1)}")
     if "unseen" in report:
         scores = ", ".join(f"{k} {v:.1f}" for k, v in report["unseen"].items() if k.startswith("rouge"))
         print(f"{report['rows']['also_in_train']:,} of these dialogues are also among the training rows; without them: {scores}.")
     if "latency_ms" in report: print(f"A text takes, in ms: {_numbers(report['latency_ms'], 1)}; its latents are {report['latent_bytes']['int8']:,} bytes.")
     for what, how in report["settings"].items(): print(f"{what}: {how}")
+
+_USUAL = ("--bertscore", "--entities")  # options that have a usual value: `default` stands for it
+
+def usual_values(words:list) -> list:
+    "`default` behind the options of `_USUAL` that stand without a value."
+    pairs = zip(words, [*words[1:], "--"])
+    return [w for word, after in pairs for w in ([word, "default"] if word in _USUAL and after.startswith("-") else [word])]
+
+def _asked_for(own:Evaluate, cfg:Config) -> dict:
+    "What is compared beyond the usual, loaded before anything long begins."
+    out, named = {}, lambda value: [] if value == "default" else [value]
+    if own.bertscore_layer is not None and own.bertscore is None: raise ConfigError("--bertscore-layer goes with --bertscore.")
+    if own.entities:
+        from latent_summ.facts import load_entities
+        out["entities"] = load_entities(*named(own.entities))
+    if own.bertscore:
+        from latent_summ.bertscore import load_bertscore
+        from latent_summ.runtime import pick_device
+        out["bertscore"] = load_bertscore(*named(own.bertscore), layer=own.bertscore_layer, device=pick_device(cfg))
+    return out
 
 def evaluate(own:Evaluate, origin:Origin, model:Optional[Path]):
     "Score a model, or a file of summaries, and write the report beside it."
@@ -317,7 +371,7 @@ def evaluate(own:Evaluate, origin:Origin, model:Optional[Path]):
     if own.max_rows is not None and own.max_rows < 1: raise ConfigError(f"--max-rows must be >= 1 or none, got {own.max_rows}.")
     if own.predictions: _evaluate_file(own, origin.cfg); return
     summarizer, suffix = _load(origin, model), "" if own.split == "test" else f"-{own.split}"
-    report, rows, predictions = scores.evaluate(summarizer, own.split, own.max_rows, merge=own.merge_references)
+    report, rows, predictions = scores.evaluate(summarizer, own.split, own.max_rows, own.merge_references, **_asked_for(own, origin.cfg))
     if own.ladder:
         report["ladder"] = scores.ladder_report(scores.loss_ladder(summarizer, rows, own.ladder_separator.replace("\\n", "\n")))
         report["reconstruction"] = scores.reconstruction(summarizer, [r["summary"] for r in rows])
@@ -334,7 +388,8 @@ def _evaluate_file(own:Evaluate, cfg:Config):
     from latent_summ.sources import load_pairs
     if own.ladder: raise ConfigError("--ladder looks into a model; --predictions has none. Leave one of them out.")
     source = load_pairs(cfg, own.split, own.max_rows)
-    report, rows, predictions = scores.score_predictions(own.predictions, source)
+    references = scores.merge_references(source) if own.merge_references else source
+    report, rows, predictions = scores.score_predictions(own.predictions, references, **_asked_for(own, cfg))
     report |= {k: source.report[k] for k in ("source", "split", "source_split")}
     beside = [own.predictions.with_suffix(end) for end in (".report.json", ".rows.jsonl", ".html")]
     write_json(beside[0], scores.rounded(report))
@@ -360,21 +415,23 @@ def runs(own:Runs):
     Console(highlight=False).print(runs_rich(table))
 
 # %% ../nbs/52_cli.ipynb #34fd38b5
+_HALF = re.compile(r"[\ud800-\udfff]") # half a character, which no file can hold
+
 def _jsonl_texts(content:str, cfg:Config, name:str) -> list:
-    "`(id, text)` of each row; a row without a usable text is an error that names its line."
+    "`(id, text)` of each row; a text that is none (null, a number) is empty. Raises `DataError` naming the line that is no JSON, or has none of the keys."
     keys, out = [k for k in (cfg.dialogue_column, cfg.text_column, "dialogue", "text") if k], []
-    for n, line in enumerate(content.splitlines(), 1):
+    for n, line in enumerate(content.split("\n"), 1):
         if not line.strip(): continue
         try: row = json.loads(line)
         except ValueError as e: raise DataError(f"{name}, line {n} is not JSON: {e}.") from e
-        key = next((k for k in keys if isinstance(row, dict) and isinstance(row.get(k), str)), None)
+        key = next((k for k in keys if isinstance(row, dict) and k in row), None)
         if key is None: raise DataError(f"{name}, line {n} has no text under {' or '.join(dict.fromkeys(keys))} (--dialogue-column names another).")
-        out.append((row.get("id", n), row[key]))
+        out.append((row.get("id", n), row[key] if isinstance(row[key], str) else ""))
     return out
 
 def _read_input(name:str) -> str:
     "The content of a file, or of standard input for `-`."
-    try: return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode("utf-8")
+    try: return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode("utf-8-sig")
     except OSError as e: raise DataError(f"Cannot read {name}: {e.strerror}.") from e
     except UnicodeDecodeError as e: raise DataError(f"{name} is not UTF-8 text.") from e
 
@@ -406,7 +463,7 @@ def _written(own, origin:Origin, model:Path, key:str, write:Callable):
     texts, rows = input_texts(own, origin.cfg)
     summarizer = _load(origin, model)
     out = write(summarizer, [text for _, text in texts], origin.cfg.seed if origin.cfg.do_sample else None)
-    lines = [json.dumps({"id": name, key: s}, ensure_ascii=False) if rows else s for (name, _), s in zip(texts, out)]
+    lines = [_HALF.sub("\ufffd", json.dumps({"id": name, key: s}, ensure_ascii=False)) if rows else s for (name, _), s in zip(texts, out)]
     if empty := sum(not text for _, text in texts): say_once(f"{empty:,} of {len(texts):,} rows are empty; so is what is written for them.")
     _write_lines(lines, own.output)
 
@@ -465,6 +522,21 @@ def setting_line(name:str, origin:Origin, changed:dict) -> str:
     return f"{line:<48}  # {origin.where.get(name, 'default')}; default {json.dumps(changed[name][0], ensure_ascii=False)}" if name in changed else line
 
 # %% ../nbs/52_cli.ipynb #2fc7d671
+def report(own:Report):
+    "Write a run's figures and its page."
+    from latent_summ.report import PICTURES, write_page
+    page = write_page(own.run or newest_run() or Path(Config().run_dir), own.texts)
+    print(f"{page}\n{page.parent/PICTURES}: the same figures as PNG and SVG")
+
+def bench(own:Bench):
+    "Run benchmarks, or show their results."
+    from latent_summ.bench import performance_rows, run_bench
+    words = ["--full"] * own.full + ["--device", own.device] * (own.device != "cpu") + (["--threads", str(own.threads)] if own.threads else [])
+    if own.name != "show": run_bench(own.name, words); return
+    for r in performance_rows():
+        print(f"{r['what']}: {r['figure']}" + f", against {r['against']}" * bool(r["against"]) + f" (target {r['target']})" * bool(r["target"]) + f"  {r['file']}")
+
+# %% ../nbs/52_cli.ipynb #1675068d
 def completion(own:Completion):
     "Print the completion script."
     print(completion_script(own.shell, {name: (about(name), choices_of(form, takes_settings(form))) for name, (form, _) in COMMANDS.items()}), end="")
@@ -472,7 +544,7 @@ def completion(own:Completion):
 # %% ../nbs/52_cli.ipynb #605c17e2
 COMMANDS = dict(demo=(Demo, demo), doctor=(Doctor, doctor), cache=(Cache, cache), train=(Train, train), evaluate=(Evaluate, evaluate),
                 summarize=(Summarize, summarize), reconstruct=(Reconstruct, reconstruct), interpolate=(Interpolate, interpolate), chat=(Talk, chat),
-                runs=(Runs, runs), config=(Settings, settings), completion=(Completion, completion))
+                runs=(Runs, runs), report=(Report, report), bench=(Bench, bench), config=(Settings, settings), completion=(Completion, completion))
 
 def about(name:str) -> str:
     "One line about a command."
@@ -554,7 +626,7 @@ def run_command(
     words:list, # what follows `latent_summ`
 ):
     "Parse and run one command. Raises `LatentSummError`; exits with 2 (and a message) for words that cannot be placed."
-    words = command_first(words)
+    words = usual_values(command_first(words))
     if not words or words[0] in ("-h", "--help"): print(overview()); return
     if words[0] == "--version": print(f"latent_summ {__version__}"); return
     if words[0] not in COMMANDS: _no_command(words)

@@ -6,12 +6,19 @@
 __all__ = ['EventLog', 'read_events']
 
 # %% ../nbs/32_events.ipynb #9e3d736b
-import json, time
+import errno, json, os, time
 from pathlib import Path
 
 from .runtime import LatentSummError
 
 # %% ../nbs/32_events.ipynb #d65b8bbf
+def _cut_torn_line(file):
+    "Cut off an incomplete last line."
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 2**20))
+    tail = file.read()
+    file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
+
 class EventLog:
     "Appends events to a JSONL file and hands each to the listeners; either may be left out."
     def __init__(self,
@@ -22,13 +29,23 @@ class EventLog:
         if path:
             try:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-                self.file = open(path, "a", encoding="utf-8", buffering=1)
+                self.file = open(path, "ab+", buffering=0)
+                _cut_torn_line(self.file)
             except OSError as e: raise LatentSummError(f"Cannot write events to {path}: {e.strerror}. Choose another --run-dir.") from e
 
+    def _append(self, line:bytes):
+        "Add a line, complete or not at all."
+        end = self.file.seek(0, os.SEEK_END)
+        try:
+            if self.file.write(line) < len(line): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as e:
+            self.file.truncate(end)
+            raise LatentSummError(f"Cannot write events to {self.file.name}: {e.strerror}. What was written before is untouched; free some space, then go on with --resume.") from e
+
     def emit(self, event:str, **fields):
-        "Record that `event` happened now."
+        "Record that `event` happened now. Raises `LatentSummError` when the disk is full."
         record = dict(time=round(time.time(), 3), event=event, **fields)
-        if self.file: self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        if self.file: self._append(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         for listen in self.listeners: listen(record)
 
     def close(self):
@@ -43,7 +60,12 @@ def read_events(path) -> list:
     lines, out = path.read_bytes().split(b"\n"), []
     for n, line in enumerate(lines, 1):
         if not line: continue
-        try: out.append(json.loads(line))
-        except ValueError as e:
+        try: out.append(_event(line))
+        except (ValueError, RecursionError) as e:
             if n < len(lines): raise LatentSummError(f"{path}, line {n} is not an event.") from e
     return out
+
+def _event(line:bytes) -> dict:
+    event = json.loads(line)
+    if not isinstance(event, dict) or "event" not in event: raise ValueError("not an event")
+    return event
