@@ -2,18 +2,24 @@
 
     python .ci/pages.py readme           write README.md (and the pictures in index_files/) from nbs/index.ipynb
     python .ci/pages.py readme --check   say whether README.md still agrees with it
-    python .ci/pages.py html             a plain website in _docs/: nbdev's own processing, then nbconvert
+    python .ci/pages.py html             a plain website in _docs/: nbdev's own processing, then nbconvert, in one template (.ci/page.html)
+
+The website's order and sections are those of _quarto.yml, with Quarto and without it.
 """
 import base64
 import html
+import posixpath
 import re
 import shutil
+import string
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import yaml
 from nbconvert import HTMLExporter, MarkdownExporter
+from pygments.formatters import HtmlFormatter
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = {"image/png": "png", "image/jpeg": "jpg", "image/svg+xml": "svg"}
@@ -31,7 +37,7 @@ def tidy(nb) -> None:
             if HIDDEN & directives.keys() or "include" in off: continue
             cell.source = DIRECTIVE.sub("", cell.source).strip("\n")
             if "output" in off: cell.outputs = []
-            if "echo" in off: cell.source = ""
+            if "echo" in off: cell.source, cell.metadata["transient"] = "", {"remove_source": True}
             if not cell.source and not cell.outputs: continue
         elif not cell.source.strip(): continue
         cells.append(cell)
@@ -45,9 +51,16 @@ def repoint(text: str, nbs: Path) -> str:
     "Links that are relative to nbs/ become relative to the top of the repository."
     def link(m):
         target, anchor = re.fullmatch(r"([^#]*)(.*)", m[2], re.S).groups()
-        return f"{m[1]}nbs/{target}{anchor}{m[3]}" if target and (nbs / target).exists() else m[0]
+        if not target or not (nbs / target).exists(): return m[0]
+        return f"{m[1]}{(nbs / target).resolve().relative_to(nbs.parent.resolve()).as_posix()}{anchor}{m[3]}"
     text = re.sub(r"(\]\()([^)\s:]+)(\))", link, text)
     return re.sub(r"""((?:src|href)=["'])([^"':]+)(["'])""", link, text)
+
+
+def caption(picture: str) -> str:
+    "The title that a drawn picture carries, for those who do not see it."
+    title = re.search(r"<dc:title>(.*?)</dc:title>", picture)
+    return title[1] if title else ""
 
 
 def readme(root: Path = ROOT) -> tuple[str, dict[str, bytes]]:
@@ -57,13 +70,15 @@ def readme(root: Path = ROOT) -> tuple[str, dict[str, bytes]]:
     pictures, names = {}, {}
     for cell in nb.cells:
         if cell.cell_type == "markdown": cell.source = repoint(cell.source, root / "nbs")
+        for out in cell.get("outputs", []):
+            if "text/markdown" in out.get("data", {}): out.data["text/markdown"] = repoint(out.data["text/markdown"], root / "nbs")
         for i, out in enumerate(cell.get("outputs", [])):
             for kind, ext in PICTURES.items():
                 if kind not in out.get("data", {}): continue
                 name, data = f"index_files/{cell.id}-{i}.{ext}", out.data[kind]
                 pictures[name] = data.encode() if ext == "svg" else base64.b64decode(data)
                 names[f"@@{name}@@"] = name
-                out.data = {"text/markdown": f"![](@@{name}@@)"}
+                out.data = {"text/markdown": f"![{caption(out.data[kind])}](@@{name}@@)"}
                 break
     text, _ = MarkdownExporter().from_notebook_node(nb)
     for mark, name in names.items(): text = text.replace(mark, name)
@@ -108,6 +123,19 @@ def write_readme(root: Path = ROOT) -> None:
 
 # --- a plain website -------------------------------------------------------------------------------------------------
 
+@dataclass
+class Page:
+    to: str  # where it goes, below _docs
+    title: str
+    nb: nbformat.NotebookNode
+    source: str  # where it comes from, below nbs
+
+
+def slug(text: str) -> str:
+    "The anchor of a heading, as GitHub makes it (and Quarto, where the heading begins with a letter)."
+    return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", re.sub(r"<[^>]*>", "", html.unescape(text)).strip().lower()))
+
+
 def front_matter(nb) -> dict:
     "nbdev leaves title and description in a raw cell for Quarto: take it out, and show them as a heading."
     if not nb.cells or nb.cells[0].cell_type != "raw": return {}
@@ -117,40 +145,123 @@ def front_matter(nb) -> dict:
     return meta
 
 
-def write_html() -> None:
-    from nbdev.config import get_config
-    from nbdev.serve import proc_nbs
-    docs = get_config().doc_path
-    proc = proc_nbs(force=True, n_workers=2)
-    pages = []  # (where it goes, title, notebook)
-    for path in sorted(proc.rglob("*.ipynb"), key=lambda p: (p.parent != proc, p.parent, p.name != "index.ipynb", p.name)):
+def read_page(path: Path, proc: Path) -> Page:
+    "A processed notebook, or a markdown file."
+    source = path.relative_to(proc)
+    if path.suffix == ".md":
+        text = path.read_text(encoding="utf-8")
+        nb, meta = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]), {"title": re.search(r"^# (.*)", text, re.M)[1]}
+    else:
         nb = nbformat.read(path, as_version=4)
         meta = front_matter(nb)
         tidy(nb)
-        pages.append((path.parent.relative_to(proc) / meta.get("output-file", f"{path.stem}.html"), meta.get("title", path.stem), nb, path))
-    shutil.rmtree(docs, ignore_errors=True)
-    moved = {src.relative_to(proc).as_posix(): to.as_posix() for to, _, _, src in pages}
-    for to, title, nb, src in pages:
-        up = "../" * (len(to.parts) - 1)
-        items = "".join(f'<li><a href="{up}{t.as_posix()}">{html.escape(str(name))}</a></li>' for t, name, _, _ in pages)
-        nb.cells.insert(0, nbformat.v4.new_markdown_cell(f"<details><summary>all pages</summary><ul>{items}</ul></details>"))
+        heading = next((m[1] for c in nb.cells if (m := re.match(r"# (.*)", c.source))), path.stem)
+        meta = {"title": heading} | meta
+    return Page((source.parent / meta.get("output-file", f"{path.stem}.html")).as_posix(), str(meta["title"]), nb, source.as_posix())
 
-        def link(m, src=src, up=up):
-            target = (src.parent / m[2]).resolve()
-            name = target.relative_to(proc.resolve()).as_posix() if target.is_relative_to(proc.resolve()) else ""
-            return f"{m[1]}{up}{moved[name]}" if name in moved else m[0]
 
-        for cell in nb.cells:
-            if cell.cell_type == "markdown": cell.source = re.sub(r"(\]\()([^)\s:#]+\.ipynb)", link, cell.source)
-        page, _ = HTMLExporter().from_notebook_node(nb, {"metadata": {"name": str(title)}})
-        (docs / to).parent.mkdir(parents=True, exist_ok=True)
-        (docs / to).write_text(page, encoding="utf-8")
-    for path in proc.rglob("*"):  # pictures and style sheets that the pages name
-        if path.is_file() and path.suffix not in {".ipynb", ".yml", ".py"}:
+def outline(root: Path = ROOT) -> list[tuple[str, list[str]]]:
+    "The sections of the website with their pages: the side bar of _quarto.yml."
+    sections = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
+    return [(s["section"], s["contents"]) if isinstance(s, dict) else ("", [s]) for s in sections]
+
+
+def menu(root: Path = ROOT) -> list[tuple[str, str]]:
+    "Words and pages of the bar at the top: that of _quarto.yml."
+    bar = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))["website"]["navbar"]["left"]
+    return [(item["text"], item["href"]) for item in bar]
+
+
+def relink(body: str, page: Page, known: dict[str, str], address: str, anchors: dict[str, set[str]]) -> str:
+    "Links between notebooks become links between pages; so do nbdev's links to the website's own address (which guess at anchors: one that is not there is left out)."
+    here = posixpath.dirname(page.source)
+
+    def link(m):
+        target, anchor = re.fullmatch(r"([^#]*)(.*)", m[2]).groups()
+        if target.startswith(address):
+            to = target.removeprefix(address)
+            if anchor[1:] not in anchors.get(to, ()): anchor = ""
+        else: to = known.get(posixpath.normpath(posixpath.join(here, target))) if target else None
+        return f'{m[1]}{posixpath.relpath(to or ".", posixpath.dirname(page.to) or ".")}{anchor}{m[3]}' if to else m[0]
+
+    return re.sub(r'(href=")([^":]*|' + re.escape(address) + r'[^"]*)(")', link, body)
+
+
+def number_headings(body: str) -> tuple[str, list[tuple[str, str, str]]]:
+    "Headings with the anchors of `slug`, each once, and a list of them: level, anchor, text."
+    found, seen = [], set()
+
+    def head(m):
+        level, inner = m[1], re.sub(r'<a class="anchor-link".*?</a>', "", m[3], flags=re.S)
+        name = base = slug(inner)
+        for n in range(1, 100):
+            if name not in seen: break
+            name = f"{base}-{n}"
+        seen.add(name)
+        found.append((f"h{level}", name, re.sub(r"<[^>]*>", "", inner)))
+        return f'<h{level} id="{name}">{inner}<a class="anchor-link" href="#{name}" aria-label="link to this heading">#</a></h{level}>'
+
+    return re.sub(r"<h([1-6])([^>]*)>(.*?)</h\1>", head, body, flags=re.S), found
+
+
+def write_html() -> None:
+    from nbdev.config import get_config
+    from nbdev.serve import proc_nbs
+    cfg = get_config()
+    docs, proc = cfg.doc_path, proc_nbs(force=True, n_workers=2)
+    pages = {p.source: p for p in (read_page(f, proc) for f in sorted(proc.rglob("*")) if f.suffix in (".ipynb", ".md"))}
+    sections = [(name, [pages[s] for s in sources if s in pages]) for name, sources in outline()]
+    rest = [p for p in pages.values() if not any(p in found for _, found in sections)]
+    if rest: sections.append(("More", rest))
+    write_pages(docs, sections, f"{cfg.doc_host}{cfg.doc_baseurl}/")
+    for path in proc.rglob("*"):  # pictures and result files that the pages name
+        if path.is_file() and path.suffix not in {".ipynb", ".yml", ".py", ".md"}:
             (docs / path.relative_to(proc)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, docs / path.relative_to(proc))
     print(f"{len(pages)} plain pages: open {docs.name}/index.html")
-    print("With Quarto on the PATH, make docs renders the full website instead: https://quarto.org/docs/get-started/")
+    print("This is the plain website. With Quarto on the PATH, make docs renders the full one, with search: https://quarto.org/docs/get-started/")
+    if found := broken_links(docs): sys.exit("\n".join(["These links lead nowhere:", *found]))
+
+
+def write_pages(docs: Path, sections: list[tuple[str, list[Page]]], address: str) -> None:
+    "All pages in the template, with the same navigation."
+    shutil.rmtree(docs, ignore_errors=True)
+    order = [p for _, found in sections for p in found]
+    known = {p.source: p.to for p in order}
+    template = string.Template((ROOT / ".ci/page.html").read_text(encoding="utf-8"))
+    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark"))
+    style = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight, .highlight pre {{ background: var(--box); }}"
+    top = [(text, known[s]) for text, s in menu() if s in known]
+    names = {p.to: p.title for p in order}
+    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    bodies = {p.to: number_headings(exporter.from_notebook_node(p.nb)[0]) for p in order}
+    anchors = {to: {name for _, name, _ in heads} for to, (_, heads) in bodies.items()}
+    for i, page in enumerate(order):
+        def a(to, text=None, page=page):
+            up, here = posixpath.relpath(to, posixpath.dirname(page.to) or "."), ' class="here"' if to == page.to else ""
+            return f'<a href="{up}"{here}>{html.escape(text or names[to])}</a>'
+        side = "".join((f"<b>{html.escape(name)}</b>" if name else "") + "<ul>" + "".join(f"<li>{a(p.to)}</li>" for p in found) + "</ul>" for name, found in sections)
+        body, heads = bodies[page.to]
+        toc = "<ul>" + "".join(f'<li class="{level}"><a href="#{name}">{text}</a></li>' for level, name, text in heads if level in ("h2", "h3")) + "</ul>"
+        ends = [a(order[i - 1].to, f"← {names[order[i - 1].to]}") if i else "<span></span>", a(order[i + 1].to, f"{names[order[i + 1].to]} →") if i + 1 < len(order) else ""]
+        text = template.substitute(title=html.escape(page.title), code_style=style, top="".join(a(to, text) for text, to in top), side=side,
+                                   body=relink(body, page, known, address, anchors), toc=toc, before_after="".join(ends))
+        (docs / page.to).parent.mkdir(parents=True, exist_ok=True)
+        (docs / page.to).write_text(text, encoding="utf-8")
+
+
+def broken_links(docs: Path) -> list[str]:
+    "Links inside a website of plain pages that lead to no file, or to no anchor in it."
+    texts = {p.relative_to(docs).as_posix(): p.read_text(encoding="utf-8") for p in docs.rglob("*.html")}
+    anchors = {name: set(re.findall(r'(?:id|name)="([^"]+)"', text)) for name, text in texts.items()}
+    found = []
+    for name, text in texts.items():
+        for target in dict.fromkeys(re.findall(r'(?:href|src)="([^"]+)"', text)):
+            if re.match(r"[a-z]+:|//", target): continue
+            file, _, anchor = html.unescape(target).partition("#")
+            to = posixpath.normpath(posixpath.join(posixpath.dirname(name), file)) if file else name
+            if not (docs / to).exists() or anchor and to in anchors and anchor not in anchors[to]: found.append(f"{name}: {target}")
+    return found
 
 
 if __name__ == "__main__":
