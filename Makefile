@@ -12,11 +12,14 @@ export PYTHON
 export PIP_FLAGS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench readme export clean distclean
+.PHONY: help setup demo test promises soak fuzz lint docs bench readme export clean distclean
 
 help:  ## show this list
 	@echo 'make demo     the whole road on a CPU: cache, four training stages, checkpoint, summaries with scores (runs/demo/)'
 	@echo 'make test     every notebook and every test'
+	@echo 'make promises every attack on what must never go wrong, and the table of what came of it'
+	@echo 'make soak     the mini preset trained under faults (MINUTES=30)'
+	@echo 'make fuzz     broken files for everything that reads one (INPUTS=100000)'
 	@echo 'make lint     ruff; notebooks clean; modules, README and tiers in step with the notebooks'
 	@echo 'make docs     the website, in _docs/'
 	@echo 'make bench    the scripts in benchmarks/'
@@ -39,6 +42,17 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/python tests/run_all.py $(ARGS)
 
+promises: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/promises/table.py $(ARGS)
+
+MINUTES ?= 30
+soak: $(STAMP)
+	@OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/soak.py --minutes $(MINUTES) --out benchmarks/results/soak.json $(ARGS)
+
+INPUTS ?= 100000
+fuzz: $(STAMP)
+	@OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/fuzz.py --inputs $(INPUTS) --out benchmarks/results/fuzz.json $(ARGS)
+
 lint: $(STAMP)
 	@$(BIN)/ruff check --output-format concise $(CODE); style=$$?; \
 	$(BIN)/python -m pytest -q --tb=short -p no:cacheprovider tests/test_repository.py $(ARGS) && exit $$style
@@ -52,6 +66,7 @@ docs: $(STAMP)
 	fi
 
 bench: $(STAMP)
+	@$(BIN)/python -c 'import sentence_transformers' 2>/dev/null || $(BIN)/python -m pip install -q $(PIP_FLAGS) -e '.[bench]' -c constraints.txt
 	@if ls benchmarks/*.py >/dev/null 2>&1; then \
 	  for script in benchmarks/*.py; do \
 	    case $$script in */_*) continue;; esac; \

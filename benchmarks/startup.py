@@ -1,20 +1,22 @@
-"""How long the command takes to answer, beside `import torch`: each round starts every process once, in turn.
+"""How long the command takes to answer, from a cold process: each round starts every process once, in turn.
 
-    python benchmarks/startup.py [--rounds 15] [--output benchmarks/results/startup.json]
+    python benchmarks/startup.py             to benchmarks/results/startup.json
+    python benchmarks/startup.py --full      more rounds
+
+- help: what does not need torch, beside `import torch`
+- first: `doctor` and a first summary (the small pair, untrained: 24 words each), beside transformers alone that loads the same encoder and decoder, encodes
+  the same text, and writes as many words
 """
-import argparse
-import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-CALLS = {
+from _common import HERE, options, parse, run_parts, spread
+
+ROOT, WORDS = HERE.parent, 24
+HELP = {
     "python -c pass": ["-c", "pass"],
     "import latent_summ.config": ["-c", "import latent_summ.config"],
     "latent_summ --help": ["-m", "latent_summ", "--help"],
@@ -23,46 +25,66 @@ CALLS = {
     "import torch": ["-c", "import torch"],
     "import torch, transformers": ["-c", "import torch, transformers; transformers.AutoModel"],
 }
+CHAT = "Anna: can you lend me your tent? Ben: sure, pick it up on Friday"
+ALONE = f"""
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from latent_summ.backbones import MINI
+x = AutoTokenizer.from_pretrained(MINI / "encoder")({CHAT!r}, return_tensors="pt")
+with torch.inference_mode(): AutoModel.from_pretrained(MINI / "encoder", dtype=torch.float32)(input_ids=x["input_ids"], attention_mask=x["attention_mask"])
+tokenizer, decoder = AutoTokenizer.from_pretrained(MINI / "decoder"), AutoModelForCausalLM.from_pretrained(MINI / "decoder", dtype=torch.float32)
+ids = decoder.generate(inputs_embeds=torch.randn(1, 52, decoder.config.hidden_size), max_new_tokens={WORDS}, min_new_tokens={WORDS}, do_sample=False, pad_token_id=0)
+print(tokenizer.batch_decode(ids))
+"""
 
 
 def seconds(words:list) -> float:
-    "Wall time of one Python process."
+    "Wall time of one Python process. (`doctor` may end with a warning's status.)"
     start = time.perf_counter()
-    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    p = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if p.returncode > 1: sys.exit(p.stderr)
     return time.perf_counter() - start
 
 
-def git(*words) -> str: return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-
-def quartiles(values:list) -> list: return [round(q, 3) for q in statistics.quantiles(values, n=4)[::2]]
-
-
-def measure(rounds:int) -> dict:
-    for words in CALLS.values(): seconds(words)  # once, so that files are in the page cache and .pyc files are written
-    times = {name: [] for name in CALLS}
+def measure(calls:dict, base:str, rounds:int) -> dict:
+    for words in calls.values(): seconds(words)  # once, so that files are in the page cache and .pyc files are written
+    times = {name: [] for name in calls}
     for _ in range(rounds):
-        for name, words in CALLS.items(): times[name].append(seconds(words))
-    base = times["import torch"]
-    return {name: dict(median_s=round(statistics.median(t), 3), quartiles_s=quartiles(t), of_import_torch=round(statistics.median(a / b for a, b in zip(t, base)), 3),
-                       of_import_torch_quartiles=quartiles([a / b for a, b in zip(t, base)])) for name, t in times.items()}
+        for name, words in calls.items(): times[name].append(seconds(words))
+    of_base = {name: spread([a / b for a, b in zip(t, times[base])]) for name, t in times.items()}
+    return dict(base=base, seconds={name: spread(t) for name, t in times.items()}, of_base=of_base)
+
+
+def untrained(folder:Path):
+    "The small pair with fresh weights, as a model that `summarize` loads."
+    from latent_summ.backbones import load_decoder, load_encoder
+    from latent_summ.config import Config
+    from latent_summ.inference import Summarizer
+    from latent_summ.model import LatentSummarizer
+    cfg = Config.preset("mini").override(device="cpu", max_generation_length=WORDS, embedding_normalizer="none")
+    encoder, decoder = load_encoder(cfg), load_decoder(cfg)
+    Summarizer(cfg, LatentSummarizer(cfg, decoder.embedding_rms), encoder, decoder).save_pretrained(folder)
+
+
+def bench_help(opts) -> dict: return measure(HELP, "import torch", opts.rounds or (15 if opts.full else 5))
+
+
+def bench_first(opts) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        untrained(Path(folder) / "model")
+        ours = ["-m", "latent_summ", "summarize", "--model", f"{folder}/model", CHAT]
+        calls = {"import torch, transformers": HELP["import torch, transformers"], "latent_summ doctor --preset mini": ["-m", "latent_summ", "doctor", "--preset", "mini"],
+                 "latent_summ summarize TEXT": ours, "transformers alone": ["-c", ALONE]}
+        return measure(calls, "transformers alone", opts.rounds or (7 if opts.full else 3))
+
+
+PARTS = dict(help=bench_help, first=bench_first)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/startup.json")
-    args = parser.parse_args()
-    results = measure(args.rounds)
-    report = dict(what="wall seconds of one process; of_import_torch: median of the ratios within each round", rounds=args.rounds, results=results,
-                  machine=dict(system=f"{platform.system()} {platform.machine()}", cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-                               load_average=round(os.getloadavg()[0], 2)),
-                  versions=dict(python=platform.python_version()) | {p: version(p) for p in ("torch", "transformers", "tyro", "rich")},
-                  commit=git("rev-parse", "--short", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else ""), date=time.strftime("%Y-%m-%d"))
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(report, indent=2) + "\n")
-    for name, r in results.items(): print(f"{name:<40} {r['median_s']:.2f} s   {r['of_import_torch']:.2f} of import torch")
-    print(f"In {args.output}")
+    p = options(__doc__, PARTS)
+    p.add_argument("--rounds", type=int, help="how often each process is started (default: 5 and 3, with --full 15 and 7)")
+    run_parts(__file__, parse(p), PARTS)
 
 
 if __name__ == "__main__": main()

@@ -1,0 +1,144 @@
+"""How time and memory grow: with rows (caching, opening and reading a cache, each stage) and with the length of a text.
+
+    python benchmarks/growth.py             to benchmarks/results/growth.json: up to 10,000 rows (a cache is opened with up to 100,000)
+    python benchmarks/growth.py --full      up to 100,000 rows, a cache opened with up to 1,000,000
+
+Every size runs in a process of its own, for its peak memory. `exponent` is the slope of log time over log rows between the two largest sizes, start-up
+left out: 1 is linear. The models are small, as the rows matter here: the first layer of the small encoder, the small decoder.
+
+- cache: short rows, embedded into a cache
+- open: a cache of synthetic vectors: opened (from its manifest), a shuffled batch of 32 read, one row read at random; jsonl and arrow
+- stages: one epoch of each of the four stages on synthetic vectors and targets of 12 words
+- length: encoder time per token for texts of 32 to 512 tokens, batches of the same number of tokens
+"""
+import json
+import tempfile
+from functools import partial
+
+import numpy as np
+import torch
+from _common import MadeRows, child, modernbert, options, parse, peak_gb, run_parts, spread, timed
+
+from latent_summ.backbones import load_decoder, load_encoder
+from latent_summ.cache import Cache, CacheWriter
+from latent_summ.config import Config
+from latent_summ.embed import build_cache
+from latent_summ.model import LatentSummarizer
+from latent_summ.runtime import autocast
+from latent_summ.stages import stage_table
+from latent_summ.trainer import Job, StageRows, Trainer, Vectors
+
+
+def peak_mb() -> int: return round(peak_gb() * 1e3)
+
+
+# --- one size, in its own process -------------------------------------------------------------------------------------
+
+def one_cache(n:int, folder:str) -> dict:
+    cfg = Config.preset("mini").override(device="cpu", preprocess_cache_dir=folder)
+    encoder, decoder = load_encoder(cfg), load_decoder(cfg)
+    encoder.model.layers = encoder.model.layers[:1]
+    before, rows = peak_mb(), MadeRows(n, lambda i: f"Row {i} says: see you at {i % 12} o'clock.")
+    return dict(seconds=timed(lambda: build_cache(cfg, encoder, decoder, "texts", "short", rows=rows))[0], loaded_mb=before, peak_mb=peak_mb())
+
+
+def write_synthetic(n:int, kind:str, folder:str, dim:int=64) -> dict:
+    "A cache of `n` rows: a vector of 64, eight target ids."
+    g = np.random.default_rng(0)
+    def write():
+        with CacheWriter(folder, {"encoder": "none"}, format=kind) as w:
+            for i in range(0, n, 10_000):
+                vectors, size = g.standard_normal((min(10_000, n - i), 1, dim), dtype=np.float32), min(10_000, n - i)
+                w.add([{"id": str(i + j), "embedding": vectors[j], "target_ids": [7] * 8} for j in range(size)])
+            w.finish()
+    return dict(seconds=timed(write)[0], peak_mb=peak_mb())
+
+
+def one_open(n:int, kind:str, folder:str) -> dict:
+    "Times in milliseconds."
+    before, opened = peak_mb(), [timed(lambda: Cache.open(folder, {"encoder": "none"})) for _ in range(9)]
+    cache = opened[-1][2]
+    order = np.random.default_rng(1).integers(0, n, (20, 32))
+    timed(lambda: cache.take(order[0].tolist(), ("embedding", "target_ids")))
+    batches = [timed(lambda o=o: cache.take(o.tolist(), ("embedding", "target_ids")))[0] for o in order[1:]]
+    single = [timed(lambda i=i: cache[int(i)])[0] for i in order[:, 0]]
+    median_ms = lambda times: 1e3 * float(np.median(times))
+    return dict(open_ms=median_ms([t[0] for t in opened]), batch_ms=median_ms(batches), row_ms=median_ms(single), loaded_mb=before, peak_mb=peak_mb())
+
+
+def one_stage(n:int, name:str) -> dict:
+    cfg = Config.preset("mini").override(device="cpu", use_stop_latent=False, embedding_normalizer="none")
+    decoder = load_decoder(cfg)
+    model = LatentSummarizer(cfg, decoder.embedding_rms)
+    stage, = [s for s in stage_table(cfg) if s.name == name]
+    vectors = lambda: Vectors(torch.randint(-127, 128, (n, cfg.latent_seq_len, cfg.modernbert_hidden_dim), dtype=torch.int8), torch.rand(n, cfg.latent_seq_len, 1) / 40)
+    targets = [[5 + i % 3000] * 11 + [decoder.eos_id] for i in range(n)] if stage.wants == "text" else None
+    rows = StageRows(vectors(), vectors() if stage.reads == "pairs" and stage.wants == "latents" else None, targets)
+    before = peak_mb()
+    trainer = Trainer(Job(name, model, stage.trains, rows, lambda b, p: stage.loss(model, decoder, cfg, b, p), 1, 64), cfg, torch.device("cpu"))
+    return dict(seconds=timed(trainer.run)[0], loaded_mb=before, peak_mb=peak_mb())
+
+
+# --- sizes side by side -----------------------------------------------------------------------------------------------
+
+def grown(sizes:list, runs:list, *keys) -> dict:
+    "Figures by size, the exponent of each of `keys`, and the memory that the largest size takes more than the one before."
+    slope = lambda key: float(np.log(runs[-1][key] / runs[-2][key]) / np.log(sizes[-1] / sizes[-2]))
+    return dict(rows=sizes, **{k: [round(r[k], 3) for r in runs] for k in runs[0]}, **{f"exponent_{k}": round(slope(k), 3) for k in keys},
+                growth_mb=runs[-1]["peak_mb"] - runs[-2]["peak_mb"])
+
+
+def bench_cache(opts) -> dict:
+    sizes = opts.rows or ([300, 600] if opts.toy else [1000, 10_000, 100_000] if opts.full else [1000, 4000, 16_000])
+    def run(n):
+        with tempfile.TemporaryDirectory() as folder: return child(__file__, "--one", "cache", n, folder, "--threads", opts.threads)
+    return grown(sizes, [run(n) for n in sizes], "seconds")
+
+
+def bench_open(opts) -> dict:
+    sizes, out = opts.rows or ([1000, 4000] if opts.toy else [1000, 10_000, 100_000] + [1_000_000] * opts.full), {}
+    for kind in ("jsonl", "arrow"):
+        runs = []
+        for n in sizes:
+            with tempfile.TemporaryDirectory() as folder:
+                wrote = child(__file__, "--one", "write", n, folder, kind)
+                runs.append(child(__file__, "--one", "open", n, folder, kind) | dict(write_s=wrote["seconds"], write_peak_mb=wrote["peak_mb"]))
+        out[kind] = grown(sizes, runs, "open_ms", "batch_ms", "row_ms", "write_s")
+    return out
+
+
+def bench_stages(opts) -> dict:
+    sizes = opts.rows or ([128, 256] if opts.toy else [1000, 4000, 16_000, 64_000] if opts.full else [1000, 4000])
+    names = [s.name for s in stage_table(Config.preset("mini"))]
+    return {name: grown(sizes, [child(__file__, "--one", "stage", n, name, "--threads", opts.threads) for n in sizes], "seconds") for name in names}
+
+
+def bench_length(opts) -> dict:
+    """Tokens/s of the full-size encoder at lengths of 32 to 512, 1,024 tokens in a batch."""
+    model, cfg = modernbert(opts.toy).to(opts.device), Config(device=opts.device)
+    lengths, repeats = [32, 64, 128, 256, 512], 5 if opts.full else 3
+    def run(n):
+        ids = torch.randint(5, 3000, (1024 // n, n), device=opts.device)
+        def forward():
+            with torch.inference_mode(), autocast(cfg, torch.device(opts.device)): return model(input_ids=ids)
+        forward()
+        return spread([1024 / timed(forward)[0] for _ in range(repeats)])
+    rates = [run(n) for n in lengths]
+    return dict(tokens=lengths, batch_tokens=1024, tokens_per_s=[r["median"] for r in rates], tokens_per_s_spread=rates)
+
+
+ONE = dict(cache=lambda n, folder: one_cache(n, folder), write=lambda n, folder, kind: write_synthetic(n, kind, folder), open=lambda n, folder, kind: one_open(n, kind, folder),
+           stage=one_stage)
+PARTS = dict(cache=bench_cache, open=bench_open, stages=bench_stages, length=bench_length)
+
+
+def main():
+    p = options(__doc__, PARTS)
+    p.add_argument("--rows", type=int, nargs="+", help="sizes, at least two")
+    p.add_argument("--one", nargs="+", help="one size alone: what the other processes run")
+    opts = parse(p)
+    if opts.one: print(json.dumps(partial(ONE[opts.one[0]], int(opts.one[1]))(*opts.one[2:])))
+    else: run_parts(__file__, opts, PARTS)
+
+
+if __name__ == "__main__": main()
