@@ -105,7 +105,7 @@ class Section:
 class ModelDimensions(Section):
     "Model Dimensions"
     latent_dim: int = par(256, "Numbers in each latent vector (a multiple of 2 x middle_num_heads while middle_use_rope)", ge=1, affects="model")
-    latent_seq_len: int = par(8, "Number of latent vectors that stand for a text", ge=1, affects="model")
+    latent_seq_len: int = par(8, "Number of latent vectors that stand for a text", ge=1, affects="cache model")
     prefix_len: int = par(50, "Soft-prompt embeddings given to the decoder", ge=1, affects="model")
     modernbert_hidden_dim: int = par(768, "Encoder hidden size; must equal the loaded encoder's", ge=1, affects="model")
     gpt2_hidden_dim: int = par(640, "Decoder hidden size; must equal the loaded decoder's", ge=1, affects="model")
@@ -426,10 +426,11 @@ _MINI = dict(
     preprocess_batch_size=128, max_eval_samples=500, num_workers=0, num_encoder_unfrozen_layers=1, run_dir="runs/mini")
 _KEEPS_FACTS = dict(
     encoder_pooling="latent_tokens", embedding_normalizer="standard", freeze_encoder_compression_in_pipeline=False, middle_residual=True, middle_use_rope=False, middle_dropout=0.0,
-    adapter_latent_positions=True, adapter_flat_rank=256, adapter_dropout=0.0, optimizer="muon", latent_mse_weight=256.0, readout_weight=0.3, readout_warmup=0.6)
+    adapter_latent_positions=True, adapter_flat_rank=256, adapter_dropout=0.0, optimizer="muon", latent_mse_weight=256.0, readout_weight=0.3, readout_warmup=0.6,
+    finetune_adapter_train_middle=True, latent_mixing=0.5)
 PRESETS = {
     "reference": {},
-    "mini": dict(_MINI, **_KEEPS_FACTS, learning_rate=1e-2, muon_learning_rate=1e-2,
+    "mini": dict(_MINI, **_KEEPS_FACTS | dict(middle_transformer_layers=2, adapter_flat_rank=160), learning_rate=1e-2, muon_learning_rate=1e-2,
                  finetune_middle_batch_size=128, pretrain_middle_max_samples=2000, pretrain_adapter_max_samples=12000, finetune_adapter_max_samples=12000,
                  pretrain_middle_epochs=1, pretrain_adapter_epochs=3, finetune_middle_epochs=2, finetune_adapter_epochs=2),
     "mini-reference": dict(_MINI, run_dir="runs/mini-reference"),
