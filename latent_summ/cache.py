@@ -349,9 +349,12 @@ _SHARD = re.compile(r"rows-\d{5}\.(jsonl|arrow)")
 def _is_whole(state:dict) -> bool:
     "Whether a manifest has all that is read from it, and its shards lie in its own folder."
     def is_shard(s): return _SHARD.fullmatch(s["name"]) and type(s["rows"]) is type(s["bytes"]) is int and isinstance(s["sha256"], str) and isinstance(s["counts"], dict)
+    def is_field(f): return f["kind"] in ("text", "ints") or f["kind"] in ("int8", "float32") and len(f["shape"]) == 2 and all(type(n) is int and n > 0 for n in f["shape"])
+    def fits(s): return all(s["rows"] * f["shape"][0] * f["shape"][1] <= s["bytes"] for f in (state["fields"] or {}).values() if "shape" in f)
     try:
         described = type(state["rows"]) is int and isinstance(state["fingerprint"], dict) and isinstance(state["fields"], dict | None)
-        return described and state["format"] in SHARDS and all(map(is_shard, state["shards"]))
+        described = described and all(map(is_field, (state["fields"] or {}).values()))
+        return described and state["format"] in SHARDS and all(is_shard(s) and fits(s) for s in state["shards"])
     except (KeyError, TypeError): return False
 
 def _read_state(path:Path) -> tuple: # (state, None), (None, what is wrong) or (None, None) when there is no such file

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['DEMO_RUN', 'COMMANDS', 'Plain', 'Common', 'Demo', 'Doctor', 'Cache', 'Train', 'Evaluate', 'Summarize', 'Reconstruct',
-           'Interpolate', 'Talk', 'Settings', 'Runs', 'Report', 'Bench', 'Completion', 'Origin', 'layers', 'newest_run',
-           'model_path', 'run_folder', 'listeners', 'demo', 'train', 'doctor', 'cache', 'usual_values', 'evaluate',
-           'runs', 'input_texts', 'summarize', 'reconstruct', 'interpolate', 'chat', 'settings', 'setting_line',
-           'report', 'bench', 'completion', 'about', 'takes_settings', 'overview', 'command_first', 'check_bools',
-           'run_command', 'status_of', 'main']
+           'Interpolate', 'Talk', 'Settings', 'Runs', 'Report', 'Plan', 'Bench', 'Completion', 'Origin', 'layers',
+           'newest_run', 'model_path', 'run_folder', 'listeners', 'demo', 'train', 'doctor', 'cache', 'usual_values',
+           'evaluate', 'runs', 'input_texts', 'summarize', 'reconstruct', 'interpolate', 'chat', 'settings',
+           'setting_line', 'report', 'plan', 'bench', 'completion', 'about', 'takes_settings', 'overview',
+           'command_first', 'check_bools', 'run_command', 'status_of', 'main']
 
 # %% ../nbs/52_cli.ipynb #8a7a6b5e
 import contextlib, copy, dataclasses, difflib, importlib, json, os, re, shlex, shutil, sys, textwrap
@@ -61,6 +61,11 @@ class Cache(Common):
     folders: tuple[Path, ...] = option((), "merge: cache folders from other machines (default: the parts in --preprocess-cache-dir)", "FOLDER", positional=True)
     shard: Optional[str] = option(None, "Embed only part I of N, to be merged afterwards: 2/8", "I/N")
     rebuild: bool = option(False, "Embed again even where a cache fits")
+    engine: Literal["local", "ray"] = option("local", "ray: on the Ray cluster that RAY_ADDRESS names, else on one on this machine (needs pip install 'latent_summ[ray]')",
+                                             "local|ray", ("local", "ray"))
+    models: Optional[int] = option(None, "ray: at most this many encoders side by side (default: as many as there is room for)", "INT")
+    gpus_per_model: float = option(1.0, "ray: share of a GPU for each encoder, where there are GPUs; 0.5 puts two on one", "FLOAT")
+    cpus_per_model: int = option(1, "ray: cores for each encoder", "INT")
     preset: str = _preset("reference")
 
 @dataclass
@@ -95,7 +100,8 @@ class Evaluate(_UsesModel):
 @dataclass
 class _TakesTexts(_UsesModel):
     text: Optional[str] = option(None, "The text itself", "[TEXT]", positional=True)
-    input: Optional[str] = option(None, "A text file, a .jsonl file with dialogue or text in each row, or - for standard input", "FILE")
+    input: Optional[str] = option(None, "A text file; a .jsonl, .csv, .tsv or .parquet file with dialogue or text in each row (jsonl comes out); or - for standard input",
+                                  "FILE")
     output: Optional[Path] = option(None, "Write here instead of on the screen; complete or not at all", "FILE")
 
 @dataclass
@@ -141,6 +147,15 @@ class Report(Plain):
     run: Optional[Path] = option(None, "Run folder (default: the newest finished run below runs/)", "RUN", positional=True)
     texts: int = option(64, "Texts to encode for the figures of latents; 0: the model is not loaded", "INT")
 
+@dataclass
+class Plan(Plain):
+    "What embedding a corpus of any size takes: hours, bytes, files, traffic."
+    documents: int = option(1_000_000, "Texts in the corpus", "INT", positional=True)
+    devices: int = option(1, "Devices working side by side", "INT")
+    tokens_per_s: Optional[float] = option(None, "Of one device, from the progress line of `latent_summ cache` (default: what was measured on one CPU core)", "FLOAT")
+    tokens_per_text: Optional[float] = option(None, "Of your texts (default: those of the arXiv abstracts and chats that were measured)", "FLOAT")
+    text_bytes: Optional[float] = option(None, "Of one text, to see the traffic to the devices", "FLOAT")
+
 _BENCHMARKS = ("startup", "generate", "train", "cache", "workload", "growth", "attention")
 
 @dataclass
@@ -159,6 +174,8 @@ class Completion(Plain):
                                            "bash|zsh", ("bash", "zsh"), positional=True)
 
 # %% ../nbs/52_cli.ipynb #f8329db9
+_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr", "/System", "/Library", r"C:\Windows", r"C:\Program Files")
+
 @dataclass
 class Origin:
     "A config, and for each field that is not the default where its value comes from."
@@ -174,6 +191,11 @@ class Origin:
 
     def checked(self) -> "Origin":
         "This, if the settings can stand together. Raises `ConfigError` with the sources of those that cannot."
+        for name in ("run_dir", "checkpoint_dir", "preprocess_cache_dir"):
+            where, path = self.where.get(name, "flag"), Path(getattr(self.cfg, name)).expanduser().resolve()
+            if where != "flag" and any(path.is_relative_to(s) for s in _SYSTEM):
+                raise ConfigError(f"{name}={str(path)!r} comes from {where} and would write into a folder of the system. "
+                                  f"If that is meant, say it yourself: --{name.replace('_', '-')} {path}")
         try: self.cfg.validate()
         except ConfigError as e:
             named = [f"{k} comes from {'a flag' if where == 'flag' else where}" for k, where in self.where.items() if k in str(e)]
@@ -284,14 +306,17 @@ def _check_cache(own:Cache):
     "Raise `ConfigError` for options that do not go together."
     if own.action == "build" and own.folders:
         raise ConfigError(f"`latent_summ cache` takes no {str(own.folders[0])!r}; did you mean `latent_summ cache merge {own.folders[0]}`?")
-    if own.action == "merge" and (own.shard or own.rebuild):
-        raise ConfigError(f"`latent_summ cache merge` joins what is there; it takes no {'--shard' if own.shard else '--rebuild'}.")
+    given = {"--shard": own.shard, "--rebuild": own.rebuild, "--engine": own.engine != "local"}
+    if own.action == "merge" and any(given.values()):
+        raise ConfigError(f"`latent_summ cache merge` joins what is there; it takes no {next(k for k, v in given.items() if v)}.")
+    if own.shard and own.engine == "ray": raise ConfigError("--engine ray hands out the parts itself; leave --shard out.")
 
 def cache(own:Cache, origin:Origin, model:Optional[Path]=None):
     "Fill the cache, or one part of it, or join parts."
     _check_cache(own)
     cfg = origin.cfg
     if own.action == "merge": return _merge(cfg, own.folders)
+    if cfg.teach_encoder_steps: raise ConfigError("With teach_encoder_steps the cache is made by `latent_summ train`, after the encoder's lesson.")
     from latent_summ.cache import parse_part
     part = parse_part(own.shard) if own.shard else None
     from latent_summ.backbones import load_decoder, load_encoder
@@ -302,7 +327,12 @@ def cache(own:Cache, origin:Origin, model:Optional[Path]=None):
     view = LineView()
     check_sources(cfg)
     def done(source, cache, seconds): view(dict(event="preprocess", source=source, rows=len(cache), seconds=seconds))
-    caches = preprocess(cfg, load_encoder(cfg), load_decoder(cfg), done, part)
+    if own.engine == "ray":
+        import torch
+        from latent_summ.scale import Pool, preprocess_ray
+        here = torch.device("cpu") # the driver tokenises; its GPU is the workers'
+        caches = preprocess_ray(cfg, load_encoder(cfg, here), load_decoder(cfg, here), done, Pool(own.models, own.gpus_per_model, own.cpus_per_model))
+    else: caches = preprocess(cfg, load_encoder(cfg), load_decoder(cfg), done, part)
     what = f"Part {part[0]} of {part[1]}: {len(caches)} slices" if part else f"{len(caches)} caches"
     print(f"{what} in {cfg.preprocess_cache_dir}: {sum(map(len, caches.values())):,} rows.")
     if part: print(f"When all {part[1]} parts are there (or copied here): latent_summ cache merge [FOLDER ...]")
@@ -417,13 +447,26 @@ def runs(own:Runs):
 # %% ../nbs/52_cli.ipynb #34fd38b5
 _HALF = re.compile(r"[\ud800-\udfff]") # half a character, which no file can hold
 
-def _jsonl_texts(content:str, cfg:Config, name:str) -> list:
-    "`(id, text)` of each row; a text that is none (null, a number) is empty. Raises `DataError` naming the line that is no JSON, or has none of the keys."
-    keys, out = [k for k in (cfg.dialogue_column, cfg.text_column, "dialogue", "text") if k], []
+def _jsonl_rows(content:str, name:str):
+    "`(line, row)` of each line that is not blank."
     for n, line in enumerate(content.split("\n"), 1):
         if not line.strip(): continue
-        try: row = json.loads(line)
+        try: yield n, json.loads(line)
         except ValueError as e: raise DataError(f"{name}, line {n} is not JSON: {e}.") from e
+
+_TABLES = (".csv", ".tsv", ".parquet")
+
+def _table_rows(name:str):
+    "`(number, row)` of each row of a table."
+    import pandas as pd
+    try: table = pd.read_parquet(name) if name.endswith(".parquet") else pd.read_csv(name, sep="\t" if name.endswith(".tsv") else ",")
+    except (OSError, ValueError) as e: raise DataError(f"Cannot read {name} as a table: {e}") from e
+    return enumerate(table.to_dict("records"), 1)
+
+def _row_texts(rows, cfg:Config, name:str) -> list:
+    "`(id, text)` of each `(number, row)`; a text that is none (null, a number) is empty. Raises `DataError` naming the row that has none of the keys."
+    keys, out = [k for k in (cfg.dialogue_column, cfg.text_column, "dialogue", "text") if k], []
+    for n, row in rows:
         key = next((k for k in keys if isinstance(row, dict) and k in row), None)
         if key is None: raise DataError(f"{name}, line {n} has no text under {' or '.join(dict.fromkeys(keys))} (--dialogue-column names another).")
         out.append((row.get("id", n), row[key] if isinstance(row[key], str) else ""))
@@ -439,7 +482,7 @@ def _read_input(name:str) -> str:
 def input_texts(
     own, # `Summarize` or `Reconstruct`
     cfg:Config,
-) -> tuple: # (list of (id, text), whether rows came in as jsonl)
+) -> tuple: # (list of (id, text), whether rows came in)
     "The texts to summarise. Raises `DataError` when there is none, or when it is not clear which."
     if own.text is not None and own.input is not None: raise DataError("Give either a text or --input, not both.")
     if own.text is None and own.input is None and sys.stdin.isatty():
@@ -450,9 +493,10 @@ def input_texts(
         texts, rows = [(None, own.text)], False
     else:
         name = own.input or "-"
-        content = _read_input(name)
-        rows = Path(name).suffix in (".jsonl", ".ndjson") or (name == "-" and content.lstrip().startswith("{"))
-        texts = _jsonl_texts(content, cfg, name) if rows else [(None, content)]
+        table = Path(name).suffix in _TABLES
+        content = "" if table else _read_input(name)
+        rows = table or Path(name).suffix in (".jsonl", ".ndjson") or (name == "-" and content.lstrip().startswith("{"))
+        texts = _row_texts(_table_rows(name) if table else _jsonl_rows(content, name), cfg, name) if rows else [(None, content)]
     texts = [(key, text.replace("\r\n", "\n").strip()) for key, text in texts]  # as training texts are cleaned
     if not any(text for _, text in texts): raise DataError("The text is empty: there is nothing to summarise.")
     return texts, rows
@@ -528,6 +572,11 @@ def report(own:Report):
     page = write_page(own.run or newest_run() or Path(Config().run_dir), own.texts)
     print(f"{page}\n{page.parent/PICTURES}: the same figures as PNG and SVG")
 
+def plan(own:Plan):
+    "Print what a corpus takes."
+    from latent_summ.scale import plan_corpus
+    print(plan_corpus(own.documents, own.devices, own.tokens_per_s, own.tokens_per_text, own.text_bytes))
+
 def bench(own:Bench):
     "Run benchmarks, or show their results."
     from latent_summ.bench import performance_rows, run_bench
@@ -544,7 +593,7 @@ def completion(own:Completion):
 # %% ../nbs/52_cli.ipynb #605c17e2
 COMMANDS = dict(demo=(Demo, demo), doctor=(Doctor, doctor), cache=(Cache, cache), train=(Train, train), evaluate=(Evaluate, evaluate),
                 summarize=(Summarize, summarize), reconstruct=(Reconstruct, reconstruct), interpolate=(Interpolate, interpolate), chat=(Talk, chat),
-                runs=(Runs, runs), report=(Report, report), bench=(Bench, bench), config=(Settings, settings), completion=(Completion, completion))
+                runs=(Runs, runs), report=(Report, report), plan=(Plan, plan), bench=(Bench, bench), config=(Settings, settings), completion=(Completion, completion))
 
 def about(name:str) -> str:
     "One line about a command."

@@ -502,7 +502,7 @@ def preprocess(
     encoder:Encoder,
     decoder:Decoder,
     on_done:Optional[Callable]=None, # called with (key, cache, seconds) after each
-    part:Optional[tuple]=None, # (i, n): only this slice of each source; `merge_parts` of notebook 13 joins them
+    part:Optional[tuple]=None, # (i, n): only this slice of each source; `cache.merge_parts` joins them
 ) -> dict: # `pairs/train`, `pairs/validation`, `texts/wikitext/train`, ... -> Cache
     "All caches that the enabled stages need. With `run_preprocessing` off they are only opened, and one that is not there is a `CacheError`."
     caches = {}

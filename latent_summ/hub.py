@@ -139,11 +139,20 @@ def _remembered(path:Path, ask:Callable):
 
 def _new_book() -> dict: return dict(parts=[], complete=False, datasets=version("datasets"))
 
+def _is_part(part) -> bool:
+    "Whether an entry of a book is whole, and names a file of the book's own folder."
+    kinds = dict(file=str, rows=int, sha256=str, state=dict)
+    return isinstance(part, dict) and all(type(part.get(k)) is kind for k, kind in kinds.items()) and bool(re.fullmatch(r"[\w-]+\.parquet", part["file"]))
+
+def _is_book(book) -> bool:
+    kinds = dict(parts=list, complete=bool, datasets=str)
+    return isinstance(book, dict) and all(type(book.get(k)) is kind for k, kind in kinds.items()) and all(map(_is_part, book["parts"]))
+
 def read_book(folder:Path) -> dict: # parts: file, rows, sha256, state; complete; datasets: the version whose states these are
     "The files kept in `folder`, as far as they are what was written."
     try: book = json.loads((folder / "book.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError): book = {}
-    if not book.get("complete") and book.get("datasets") != version("datasets"): return _new_book()
+    except (OSError, ValueError, RecursionError): book = None
+    if not _is_book(book) or not book["complete"] and book["datasets"] != version("datasets"): return _new_book()
     good = [(folder / p["file"]).exists() and sha256_file(folder / p["file"]) == p["sha256"] for p in book["parts"]] + [False]
     n = good.index(False)
     if n == len(book["parts"]): return book

@@ -29,7 +29,7 @@ from matplotlib.ticker import MaxNLocator
 from .cache import dequantize_int8, quantize_int8
 from .config import Config, LatentSummError, PRESETS, STAGES, read_json
 from .evaluate import BASELINES, draw_ladder, rounded, write_predictions
-from .events import read_events
+from .events import as_event, read_events
 from .facts import text_fact_table
 from .runtime import DataError, atomic_write, write_json
 
@@ -43,13 +43,13 @@ def run_seconds(
 ) -> dict: # {"preprocess": s, "pretrain_middle": s, ..., "total": s}
     "Seconds by stage; a stage that was resumed counts its finished part."
     seconds = {"preprocess": sum(e["seconds"] for e in of_kind(events, "preprocess"))} if of_kind(events, "preprocess") else {}
-    for e in of_kind(events, "stage_end"): seconds[e["stage"]] = seconds.get(e["stage"], 0) + e["seconds"]
+    for e in of_kind(events, "stage_end"): seconds[e["stage"]] = seconds.get(e["stage"], 0) + e.get("seconds", 0)
     return {k: round(v, 1) for k, v in dict(seconds, total=sum(e["seconds"] for e in of_kind(events, "run_end"))).items()}
 
 def run_rows(events:list) -> dict: # {"pairs/train": rows, ..., "pretrain_middle": rows, ...}
     "Rows by cached source, and by stage."
     cached = {e["source"]: e["rows"] for e in of_kind(events, "preprocess")}
-    return cached | {e["stage"]: e["rows"] for e in of_kind(events, "stage_start")}
+    return cached | {e["stage"]: e["rows"] for e in of_kind(events, "stage_start") if "rows" in e}
 
 # %% ../nbs/42_report.ipynb #d5c22970
 class RunLog:
@@ -93,8 +93,8 @@ def _read(self:RunLog, hear):
             if line[-1:] != b"\n": return
             self.at, self.lines = self.at + len(line), self.lines + 1
             if line.isspace(): continue
-            try: self._take(event := json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as e: raise LatentSummError(f"{self.path}, line {self.lines} is not an event.") from e
+            try: self._take(event := as_event(line))
+            except (ValueError, KeyError, TypeError) as e: raise LatentSummError(f"{self.path}, line {self.lines} is not an event.") from e
             if hear: hear(event)
 
 @patch
@@ -305,6 +305,7 @@ def _whiskers(report:dict, columns) -> list:
     out = []
     for key, label in _COLUMNS.items():
         if label not in columns: continue
+        if report.get(key) is None: out.append([0, 0]); continue
         scale = 100 if key == "fact_recall" else 1
         low, high = report.get("intervals", {}).get(key, [report[key], report[key]])
         out.append([scale * max(report[key] - low, 0), scale * max(high - report[key], 0)])
@@ -533,7 +534,7 @@ def run_line(
 ) -> dict: # a line of `runs_table`
     "What a run's folder says. Never fails for a damaged file: `problem` names it."
     folder, problems = Path(folder), []
-    events = _read(folder/"events.jsonl", _checked_events, problems, [])
+    events = _read(folder/"events.jsonl", read_events, problems, [])
     report = _read(folder/"report.json", read_json, problems, {})
     _read(folder/"config.json", read_json, problems, {})
     if not (folder/"config.json").exists(): problems.append("config.json is missing")
@@ -544,13 +545,6 @@ def run_line(
     scores = {label: report[k] * (100 if k == "fact_recall" else 1) for k, label in _SCORES.items() if isinstance(report.get(k), (int, float))}
     return dict(started=datetime.fromtimestamp(int(started)), state=run_state(events, quiet), stages=stages_done(events), seconds=run_time(events), **best,
                 **scores, problem="; ".join(problems))
-
-def _checked_events(path) -> list:
-    "Events with what a line of the table needs. Raises `LatentSummError` for one that lacks it."
-    events, needed = read_events(path), dict(run_end={"seconds"}, stage_end={"stage"}, validation={"stage", "loss"}, plan={"stages"})
-    for n, e in enumerate(events, 1):
-        if not isinstance(e, dict) or "event" not in e or not needed.get(e["event"], set()) <= set(e): raise DataError(f"{path}, line {n} is not a complete event.")
-    return events
 
 # %% ../nbs/42_report.ipynb #f4bdb57d
 def find_runs(folder="runs") -> list: # of paths

@@ -318,6 +318,7 @@ class Latents(Target):
 
 class Events(Target):
     def make(self):
+        import latent_summ.report  # noqa: F401  loaded before the clock runs
         self.records = [dict(time=1.0, event="run_start", config=dict(latent_dim=256), resumed=False, processes=1), dict(time=1.5, event="plan", stages=[dict(stage="a", steps=2)]),
                         dict(time=2.0, event="preprocess", source="pairs/train", rows=5, seconds=0.1),
                         dict(time=2.1, event="stage_start", stage="a", step=0, steps=2, epochs=1, rows=5, batch_size=4),

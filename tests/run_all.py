@@ -50,7 +50,8 @@ def find(paths: list[Path]) -> tuple[list[Path], list[Path]]:
         if not path.exists(): sys.exit(f"{path} does not exist.")
         base, found = (path, sorted(path.rglob("*"))) if path.is_dir() else (path.parent, [path])
         notebooks += [p for p in found if p.suffix == ".ipynb" and visible(p, base)]
-        tests += [p for p in found if re.fullmatch(r"test_.*\.py|.*_test\.py", p.name) and visible(p, base)]
+        whole = sorted(p.parent for p in found if p.name == "conftest.py" and p.parent != path)  # a folder with a conftest of its own runs as one
+        tests += whole + [p for p in found if re.fullmatch(r"test_.*\.py|.*_test\.py", p.name) and visible(p, base) and p.parent not in whole]
     return notebooks, tests
 
 

@@ -80,7 +80,8 @@ def main() -> int:
         reports = args.reports or [Path(folder) / "report.xml"]
         if not args.reports: run(ids, reports[0])
         lines = table(found, [case for report in reports for case in outcomes(report)])
-    args.out.write_text(json.dumps(dict(command="make promises" if not args.reports else "pytest --junitxml of tests/promises alone, then table.py --reports", promises=lines), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    command = "pytest --junitxml of tests/promises alone, then table.py --reports" if args.reports else "make promises"
+    args.out.write_text(json.dumps(dict(command=command, promises=lines), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     show(lines)
     return 0 if all(x["tried"] == x["survived"] > 0 for x in lines) else 1
 

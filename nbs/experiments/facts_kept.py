@@ -1,0 +1,111 @@
+"""What keeps the facts? One line of nbs/experiments/bottleneck.json for each variant and seed.
+
+    python nbs/experiments/facts_kept.py demo --seed 0            # one variant, about five minutes on two idle cores
+    python nbs/experiments/facts_kept.py demo joint mixing        # several, one after the other
+    python nbs/experiments/facts_kept.py --list                   # what there is
+
+Each trains the mini preset with some settings changed and is judged on held-out chats of the built-in corpus: ROUGE, facts (there at all, and in
+their right role), facts by type, and the loss ladder. A variant that only changes stages 3 and 4 takes up the pretraining of the one it names.
+"""
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+
+import torch
+
+from latent_summ.config import Config
+from latent_summ.evaluate import evaluate_predictions, ladder_report, loss_ladder, reconstruction, rounded
+from latent_summ.facts import fact_recall
+from latent_summ.inference import Summarizer
+from latent_summ.runtime import write_json
+from latent_summ.sources import load_pairs
+from latent_summ.stages import checkpoint_folder, environment, run_pipeline
+
+RESULTS = Path(__file__).resolve().parent / "bottleneck.json"
+LONG = dict(pretrain_middle_epochs=3, pretrain_adapter_epochs=2, finetune_middle_epochs=3, finetune_adapter_epochs=2)
+ALONE = dict(finetune_adapter_train_middle=False, latent_mixing=0.0)
+VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pretraining it takes up)
+    "demo": ("what `latent_summ demo` trains: the mini preset (stage 4 trains middle and adapter, half of the rows' latents mixed with the right ones)", "mini", {}, None),
+    "reference": ("the reference's recipe on the same backbones and rows: one mean vector, frozen random compression, MSE + contrastive, AdamW", "mini-reference", LONG, None),
+    "adapter alone": ("stage 4 trains the adapter only, as the reference does", "mini", ALONE, "demo"),
+    "no mixing": ("stage 4 trains middle and adapter, on predicted latents only", "mini", dict(latent_mixing=0.0), "demo"),
+    "no middle": ("no stage 3, and stage 4 trains the adapter only: what the encoder alone knows of the task", "mini", ALONE | dict(finetune_middle_epochs=0), "demo"),
+    "no stage 3": ("the middle learns in stage 4 only", "mini", dict(finetune_middle_epochs=0), "demo"),
+    "cross-entropy": ("stage 3 by the decoder's cross-entropy instead of MSE + contrastive, stage 4 trains the adapter only", "mini",
+                      ALONE | dict(latent_mse_weight=0.0, contrastive_weight=0.0, middle_cross_entropy_weight=1.0), "demo"),
+    "mse + cross-entropy": ("stage 3 by all three, stage 4 trains the adapter only", "mini", ALONE | dict(middle_cross_entropy_weight=1.0), "demo"),
+    "mse": ("stage 3 without the contrastive loss, stage 4 trains the adapter only", "mini", ALONE | dict(contrastive_weight=0.0), "demo"),
+    "noise": ("noise on the latents in stage 4", "mini", dict(latent_noise=0.1), "demo"),
+    "fact weight": ("names and numbers count three times in stages 2 and 4", "mini", dict(fact_token_weight=3.0), None),
+    "adamw": ("AdamW instead of Muon", "mini", dict(optimizer="adamw", learning_rate=1e-3), None),
+    "large middle": ("four layers instead of two, rank 256 instead of 160", "mini", dict(middle_transformer_layers=4, adapter_flat_rank=256), None),
+}
+
+
+def config(name:str, seed:int) -> Config:
+    "The settings of a variant."
+    _, preset, changes, start = VARIANTS[name]
+    taken_up = dict(run_pretraining=False) if start else {}
+    return Config.preset(preset).override(run_dir=f"runs/bottleneck/{name.replace(' ', '-')}-{seed}", preprocess_cache_dir=f"cache/{preset}", seed=seed, **changes, **taken_up)
+
+
+def train(name:str, seed:int) -> Path:
+    "Run a variant's stages."
+    cfg, start = config(name, seed), VARIANTS[name][3]
+    if start:
+        source = checkpoint_folder(config(start, seed)) / cfg.pretrain_best_model_filename
+        if not source.exists(): train(start, seed)
+        shutil.rmtree(cfg.run_dir, ignore_errors=True)
+        checkpoint_folder(cfg).mkdir(parents=True)
+        shutil.copy(source, checkpoint_folder(cfg) / cfg.pretrain_best_model_filename)
+    return run_pipeline(cfg, resume=bool(start), overwrite=not start, listeners=(_told,))
+
+
+def _told(event:dict):
+    if event["event"] in ("stage_end", "validation"): print({k: v for k, v in event.items() if isinstance(v, (int, float, str))}, flush=True)
+
+
+def judge(run:Path, rows:int, climbed:int) -> dict:
+    "Scores on held-out chats, and the ladder on the first of them."
+    summarizer, pairs = Summarizer.from_pretrained(run), list(load_pairs(Config.preset("mini"), "test", rows))
+    report = evaluate_predictions(pairs, summarizer.summarize([r["dialogue"] for r in pairs]))
+    ladder = ladder_report(loss_ladder(summarizer, pairs[:climbed]))
+    keys = ("rouge1", "rouge2", "rougeL", "fact_recall", "role_recall", "facts", "intervals", "exact_match")
+    back = reconstruction(summarizer, [r["summary"] for r in pairs[:climbed]])
+    coarse = {f"{bits} bits": _kept(summarizer, pairs, bits) for bits in (8, 4, 3)}
+    return {k: report[k] for k in keys if k in report} | dict(rows=len(pairs), ladder=ladder, reconstruction=back, latents_of=coarse)
+
+
+def _kept(summarizer, pairs:list, bits:int) -> float:
+    "Share of facts kept when each number of the summary latents has only so many bits (one scale for each vector)."
+    latents = summarizer.compress_meaning(summarizer.encode([r["dialogue"] for r in pairs]))
+    scale = latents.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)
+    texts = summarizer.decode((latents / scale).round() * scale, do_sample=False)
+    counts = [fact_recall(t, r["facts"]) for t, r in zip(texts, pairs)]
+    return sum(kept for kept, _ in counts) / sum(facts for _, facts in counts)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--rows", type=int, default=500, help="held-out chats (default: %(default)s)")
+    p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder (default: %(default)s)")
+    p.add_argument("--list", action="store_true", help="the variants")
+    p.add_argument("--output", type=Path, default=RESULTS)
+    opts = p.parse_args()
+    if opts.list or not opts.names:
+        for name, (what, *_) in VARIANTS.items(): print(f"{name:22} {what}")
+    for name in opts.names:
+        start = time.monotonic()
+        run, seconds = train(name, opts.seed), round(time.monotonic() - start)
+        found = dict(variant=name, what=VARIANTS[name][0], changed=VARIANTS[name][2], seed=opts.seed, seconds=seconds, threads=torch.get_num_threads(),
+                     **judge(run, opts.rows, opts.ladder_rows), environment=environment(), command=f"python nbs/experiments/facts_kept.py {name!r} --seed {opts.seed}")
+        print(json.dumps(rounded(found)), flush=True)
+        known = json.loads(opts.output.read_text()) if opts.output.exists() else []
+        write_json(opts.output, [k for k in known if (k["variant"], k["seed"]) != (name, opts.seed)] + [rounded(found)])
+
+
+if __name__ == "__main__": main()
