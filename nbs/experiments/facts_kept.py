@@ -44,19 +44,20 @@ VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pret
 }
 
 
-def config(name:str, seed:int) -> Config:
+def config(name:str, seed:int, encoder:str="mini") -> Config:
     "The settings of a variant."
     _, preset, changes, start = VARIANTS[name]
-    taken_up = dict(run_pretraining=False) if start else {}
-    return Config.preset(preset).override(run_dir=f"runs/bottleneck/{name.replace(' ', '-')}-{seed}", preprocess_cache_dir=f"cache/{preset}", seed=seed, **changes, **taken_up)
+    taken_up, place = dict(run_pretraining=False) if start else {}, "" if encoder == "mini" else "-encoder"
+    return Config.preset(preset).override(run_dir=f"runs/bottleneck/{name.replace(' ', '-')}-{seed}{place}", preprocess_cache_dir=f"cache/{preset}{place}", seed=seed,
+                                          modernbert_model=encoder, **changes, **taken_up)
 
 
-def train(name:str, seed:int) -> Path:
+def train(name:str, seed:int, encoder:str="mini") -> Path:
     "Run a variant's stages."
-    cfg, start = config(name, seed), VARIANTS[name][3]
+    cfg, start = config(name, seed, encoder), VARIANTS[name][3]
     if start:
-        source = checkpoint_folder(config(start, seed)) / cfg.pretrain_best_model_filename
-        if not source.exists(): train(start, seed)
+        source = checkpoint_folder(config(start, seed, encoder)) / cfg.pretrain_best_model_filename
+        if not source.exists(): train(start, seed, encoder)
         shutil.rmtree(cfg.run_dir, ignore_errors=True)
         checkpoint_folder(cfg).mkdir(parents=True)
         shutil.copy(source, checkpoint_folder(cfg) / cfg.pretrain_best_model_filename)
@@ -91,6 +92,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--encoder", default="mini", help="a folder: for instance build/mini/encoder of `make_mini encoder`, which was taught to hold texts and nothing of summaries")
     p.add_argument("--rows", type=int, default=500, help="held-out chats (default: %(default)s)")
     p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder (default: %(default)s)")
     p.add_argument("--list", action="store_true", help="the variants")
@@ -100,12 +102,14 @@ def main():
         for name, (what, *_) in VARIANTS.items(): print(f"{name:22} {what}")
     for name in opts.names:
         start = time.monotonic()
-        run, seconds = train(name, opts.seed), round(time.monotonic() - start)
-        found = dict(variant=name, what=VARIANTS[name][0], changed=VARIANTS[name][2], seed=opts.seed, seconds=seconds, threads=torch.get_num_threads(),
-                     **judge(run, opts.rows, opts.ladder_rows), environment=environment(), command=f"python nbs/experiments/facts_kept.py {name!r} --seed {opts.seed}")
+        run, seconds = train(name, opts.seed, opts.encoder), round(time.monotonic() - start)
+        variant, words = (name, "") if opts.encoder == "mini" else (f"{name}, other encoder", " --encoder build/mini/encoder")
+        what = VARIANTS[name][0] + " (encoder: taught to hold texts only)" * bool(words)
+        found = dict(variant=variant, what=what, changed=VARIANTS[name][2], seed=opts.seed, seconds=seconds, threads=torch.get_num_threads(),
+                     **judge(run, opts.rows, opts.ladder_rows), environment=environment(), command=f"python nbs/experiments/facts_kept.py {name!r} --seed {opts.seed}{words}")
         print(json.dumps(rounded(found)), flush=True)
         known = json.loads(opts.output.read_text()) if opts.output.exists() else []
-        write_json(opts.output, [k for k in known if (k["variant"], k["seed"]) != (name, opts.seed)] + [rounded(found)])
+        write_json(opts.output, [k for k in known if (k["variant"], k["seed"]) != (variant, opts.seed)] + [rounded(found)])
 
 
 if __name__ == "__main__": main()
