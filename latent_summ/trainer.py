@@ -279,7 +279,7 @@ class Trainer:
         self.steps = planned_steps(len(job.rows), job.batch_size, job.epochs, self.window)
         self.scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(cfg, device) is torch.float16)
         self.best_weights, self.kept, self.loading = None, [], 0.0
-        for torn in self.folder.glob(".step-*.tmp") if self.folder else (): torn.unlink(missing_ok=True) # of a run that was killed while it wrote
+        for torn in self.folder.glob(".step-*.tmp") if self.folder and not self.rank else (): torn.unlink(missing_ok=True) # of a run that was killed while it wrote
 
 # %% ../nbs/33_trainer.ipynb #d250d7ec
 from fastcore.basics import patch

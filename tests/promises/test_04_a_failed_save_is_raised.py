@@ -33,6 +33,6 @@ def test_whichever_save_fails(background, tmp_path, attacks):
             try: train(tmp_path / str(k), cfg, saver, log=EventLog(listeners=[heard.append]))
             finally: saver.thread and saver.jobs.put(None)
         steps = max(e["step"] for e in heard if e["event"] == "step")
-        assert steps <= 3 * (k + 1)
+        assert steps <= 3 * (k + 2)  # one save may already wait behind the one that fails
         for p in step_files(tmp_path / str(k)): load_checkpoint(p)
     attacks(total)
