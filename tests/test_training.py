@@ -146,7 +146,7 @@ def close(a:dict, b:dict) -> bool: return a.keys() == b.keys() and all(torch.all
 
 
 def test_two_processes_train_as_one_with_twice_the_accumulation(shared):
-    plain = dict(use_stop_latent=False, middle_dropout=0.0, use_bf16=False, optimizer="adamw", learning_rate=1e-3)
+    plain = dict(use_stop_latent=False, latent_mixing=0.0, middle_dropout=0.0, use_bf16=False, optimizer="adamw", learning_rate=1e-3)
     one = finish(config(shared / "one", shared, gradient_accumulation_steps=2, **plain))
     two = finish(config(shared / "two", shared, gradient_accumulation_steps=1, **plain), processes=2)
     assert close(weights(one), weights(two))
