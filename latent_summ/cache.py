@@ -372,8 +372,10 @@ def _shard_problem(folder:Path, entry:dict, verify:bool=True) -> Optional[str]:
     "What is wrong with a shard on disk, or None."
     path = folder / entry["name"]
     if not path.is_file() or path.is_symlink(): return "is missing"
-    if path.stat().st_size != entry["bytes"]: return f"has {path.stat().st_size:,} bytes instead of {entry['bytes']:,}"
-    if verify and sha256_file(path) != entry["sha256"]: return "has changed (its SHA-256 differs)"
+    try:
+        if (size := path.stat().st_size) != entry["bytes"]: return f"has {size:,} bytes instead of {entry['bytes']:,}"
+        if verify and sha256_file(path) != entry["sha256"]: return "has changed (its SHA-256 differs)"
+    except FileNotFoundError: return "is missing" # thrown away while we looked
 
 def _intact(folder:Path, entries:list) -> list:
     "The leading shards that are as they were written."

@@ -266,7 +266,7 @@ _TEXT_KEYS = ("prediction", "summary", "output", "text")
 
 def _prediction(line:str, where:str) -> tuple: # (id, text)
     try: record = json.loads(line)
-    except ValueError as e: raise DataError(f"{where} is not JSON: {e}.") from e
+    except (ValueError, RecursionError) as e: raise DataError(f"{where} is not JSON: {e}.") from e
     if not isinstance(record, dict) or "id" not in record: raise DataError(f"{where} has no id; a prediction is written {{\"id\": ..., \"prediction\": ...}}.")
     text = next((record[k] for k in _TEXT_KEYS if isinstance(record.get(k), str)), None)
     if text is None: raise DataError(f"{where} has no text under {', '.join(_TEXT_KEYS)}.")

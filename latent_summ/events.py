@@ -73,7 +73,7 @@ def as_event(line:bytes) -> dict:
     "A line of a log. Raises `ValueError` for one that is no event, or lacks what is read from its kind."
     try:
         event = json.loads(line)
-        numbers = all(isinstance(event[k], _NUMBER) for k in ("seconds", "rows", "step", "steps", "loss") if k in event)
+        numbers = all(isinstance(event[k], _NUMBER) for k in ("time", "seconds", "rows", "step", "steps", "loss") if k in event)
         if numbers and all(isinstance(event[k], kind) for k, kind in _NEEDED.get(event["event"], {}).items()): return event
     except (KeyError, TypeError, RecursionError) as e: raise ValueError("not an event") from e
     raise ValueError("not an event")
