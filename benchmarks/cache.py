@@ -12,14 +12,13 @@ median of the rounds' ratios. Needs `pip install 'latent_summ[bench]'` for the p
 import json
 import lzma
 import os
-import resource
 import tempfile
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from _common import MadeRows, child, modernbert, options, parse, run_parts, spread, timed, turns
+from _common import MadeRows, child, modernbert, options, parse, peak_gb, run_parts, spread, timed, turns
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -217,7 +216,7 @@ def bench_storage(opts) -> dict:
 
 def embed_short_rows(n):
     """In a process of its own: embed `n` rows, print the peak memory before and after, in MB."""
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = lambda: 1000 * peak_gb()
     cfg = Config.preset("mini").override(device="cpu")
     encoder, decoder = load_encoder(cfg), load_decoder(cfg)
     encoder.model.layers = encoder.model.layers[:1] # one layer: the number of rows matters here, not the encoder
@@ -239,10 +238,11 @@ PARTS = dict(encode=bench_encode, profile=bench_profile, storage=bench_storage, 
 def main():
     p = options(__doc__, PARTS)
     p.add_argument("--batches", type=int, default=2, help="how many times 32 texts to embed")
-    p.add_argument("--repeats", type=int, default=5)
+    p.add_argument("--repeats", type=int, help="rounds (default: 3, with --full 5)")
     p.add_argument("--short-rows", type=int, help="embed so many and tell the peak memory; `memory` calls this in a process of its own")
     opts = parse(p)
     if opts.short_rows: return embed_short_rows(opts.short_rows)
+    opts.repeats = opts.repeats or (5 if opts.full else 3)
     run_parts(__file__, opts, PARTS)
 
 

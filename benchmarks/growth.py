@@ -74,8 +74,8 @@ def one_stage(n:int, name:str) -> dict:
     model = LatentSummarizer(cfg, decoder.embedding_rms)
     stage, = [s for s in stage_table(cfg) if s.name == name]
     vectors = lambda: Vectors(torch.randint(-127, 128, (n, cfg.latent_seq_len, cfg.modernbert_hidden_dim), dtype=torch.int8), torch.rand(n, cfg.latent_seq_len, 1) / 40)
-    targets = [[5 + i % 3000] * 11 + [decoder.eos_id] for i in range(n)] if stage.wants == "text" else None
-    rows = StageRows(vectors(), vectors() if stage.reads == "pairs" and stage.wants == "latents" else None, targets)
+    targets = [[5 + i % 3000] * 11 + [decoder.eos_id] for i in range(n)] if "text" in stage.wants else None
+    rows = StageRows(vectors(), vectors() if stage.reads == "pairs" and "latents" in stage.wants else None, targets)
     before = peak_mb()
     trainer = Trainer(Job(name, model, stage.trains, rows, lambda b, p: stage.loss(model, decoder, cfg, b, p), 1, 64), cfg, torch.device("cpu"))
     return dict(seconds=timed(trainer.run)[0], loaded_mb=before, peak_mb=peak_mb())

@@ -7,6 +7,7 @@ __all__ = ['MINI', 'locate', 'damaged', 'check_backbone', 'Encoder', 'load_encod
 
 # %% ../nbs/12_backbones.ipynb #8a362f2a
 import contextlib, hashlib, json, sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,8 +82,8 @@ def _weights_id(folder:Path) -> str:
 def _tokenizer_id(tokenizer:PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
 
-def _identity(name:str, folder:Path, tokenizer) -> dict:
-    return dict(name=name if name == "mini" or not Path(name).is_dir() else Path(name).name, revision=_weights_id(folder), tokenizer=_tokenizer_id(tokenizer))
+def _identity(name:str, weights:str, tokenizer) -> dict:
+    return dict(name=name if name == "mini" or not Path(name).is_dir() else Path(name).name, revision=weights, tokenizer=_tokenizer_id(tokenizer))
 
 # %% ../nbs/12_backbones.ipynb #2eaee5b5
 def _attention(cfg:Config, device) -> str:
@@ -108,15 +109,17 @@ def _load(auto, name:str, what:str, field_name:str, cfg:Config, device):
     "Model and tokenizer from `name`, frozen, in fp32 on `device`."
     folder = locate(name, what, field_name)
     try:
-        with _quiet_transformers():
+        with _quiet_transformers(), ThreadPoolExecutor(1) as beside:
+            weights = beside.submit(_weights_id, folder) # hashing a gigabyte takes as long as loading it
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             model, info = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation=_attention(cfg, device), use_safetensors=True, trust_remote_code=False,
                                                output_loading_info=True)
+            identity = _identity(name, weights.result(), tokenizer)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
         raise ModelError(f"The {what} in {folder} cannot be loaded: {first_line(e)}. A backbone folder holds config.json, model.safetensors and tokenizer.json "
                          f"({_flag(field_name)} chooses it). {_instead(what, field_name)}") from e
     if missing := sorted(info["missing_keys"]): raise ModelError(_incomplete(what, field_name, folder, missing))
-    return model.requires_grad_(False).eval().to(device), tokenizer, _identity(name, folder, tokenizer)
+    return model.requires_grad_(False).eval().to(device), tokenizer, identity
 
 def check_backbone(
     what:str, # encoder or decoder

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase, RobertaTokenizer
 
-from .backbones import _FILES, _identity, _quiet_transformers, damaged
+from .backbones import _FILES, _identity, _quiet_transformers, _weights_id, damaged
 from .hub import first_line, hub_case
 from .runtime import ModelError, say_once
 from .share import fetch
@@ -95,7 +95,7 @@ def load_bertscore(
     missing = [k for k in info["missing_keys"] if "pooler" not in k]  # which nobody asks here
     if missing: raise ModelError(f"The BERTScore model in {folder} lacks {len(missing)} of its weights ({missing[0]} ...). {_INSTEAD}")
     limit = min(tokenizer.model_max_length, config.max_position_embeddings - 2)  # RoBERTa never uses two of its positions
-    return BertScore(model.requires_grad_(False).eval().to(device), tokenizer, layer, limit, _identity(name, folder, tokenizer))
+    return BertScore(model.requires_grad_(False).eval().to(device), tokenizer, layer, limit, _identity(name, _weights_id(folder), tokenizer))
 
 # %% ../nbs/39_bertscore.ipynb #32a12c1e
 _AT_ONCE = 32  # pairs

@@ -80,13 +80,32 @@ def _between(line:bytes, name:str, opens:bytes, closes:bytes) -> bytes:
 
 def _values(shard, name:str, pattern:bytes) -> list:
     "The raw bytes of one field in every row of a jsonl shard."
-    found = re.findall(b'"' + name.encode() + b'":' + pattern, shard.path.read_bytes())
+    found = re.findall(b'"' + re.escape(name.encode()) + b'":' + pattern, shard.path.read_bytes())
     if len(found) != shard.rows: raise CacheError(f"{shard.path} holds {len(found)} values of {name} in {shard.rows} rows; `latent_summ cache` makes it again.")
     return found
+
+def _text(line:bytes, name:str) -> str:
+    "A text field of a line."
+    found = re.search(b'"' + re.escape(name.encode()) + b'":' + _TEXT, line)
+    if not found: raise ValueError(f"no text {name} in {line[:40]}")
+    return json.loads(found[1])
+
+def _ints(v:bytes) -> list:
+    "Numbers between commas."
+    if v.translate(None, b"0123456789,-"): raise ValueError(f"{v[:40]} are no whole numbers")
+    return json.loads(b"[" + v + b"]")
+
+_TEXT, _INTS = rb'("(?:[^"\\]|\\.)*")', rb"\[([0-9,-]*)\]"
 
 class Shard:
     "Some rows of a cache in one file; a subclass knows the format."
     def __init__(self, path, fields:dict, rows:int, index:bool=True): self.path, self.fields, self.rows, self.index = Path(path), fields, rows, index
+
+    @contextlib.contextmanager
+    def believed(self):
+        "What a file holds must be what the manifest says. Where it is not (a broken writer, an unkind one), reading it is a `CacheError`."
+        try: yield
+        except (ValueError, OSError) as e: raise CacheError(f"{self.path} does not hold what its manifest says ({e}). `latent_summ cache --rebuild` makes it again.") from e
 
     @cached_property
     def mapped(self):
@@ -104,15 +123,16 @@ class JsonlShard(Shard):
     def data(self) -> np.ndarray: return np.frombuffer(self.mapped, np.uint8)
 
     @cached_property
-    def offsets(self) -> np.ndarray: return load_offsets(self.path.with_name(self.path.name.replace("rows-", "offsets-")).with_suffix(".bin"), self, self.index)
+    def offsets(self) -> np.ndarray: # raises ValueError when there are more or fewer lines than rows
+        return load_offsets(self.path.with_name(self.path.name.replace("rows-", "offsets-")).with_suffix(".bin"), self, self.index)
 
     def line(self, i:int) -> bytes: return memoryview(self.mapped)[self.offsets[i]:self.offsets[i + 1]].tobytes()
 
     def pick(self, name:str, rows:list): # (values (n, vectors, dim), scale (n, vectors, 1) or None), or a list of lists or texts
         "One field of some rows as it is stored; the other fields are not parsed."
         f, lines = self.fields[name], [self.line(i) for i in rows]
-        if f["kind"] == "text": return [json.loads(line)[name] for line in lines]
-        if f["kind"] == "ints": return [json.loads(_between(line, name, b":", b"]") + b"]") for line in lines]
+        if f["kind"] == "text": return [_text(line, name) for line in lines]
+        if f["kind"] == "ints": return [_ints(_between(line, name, b":[", b"]")) for line in lines]
         array = lambda name, dtype: np.frombuffer(b"".join(base64.b64decode(_between(line, name, b':"', b'"')) for line in lines), dtype)
         shape = (len(rows), *f["shape"])
         if f["kind"] == "float32": return array(name, "<f4").reshape(shape), None
@@ -125,11 +145,11 @@ class JsonlShard(Shard):
         if f["kind"] == "float32": return np.frombuffer(join(name), "<f4").reshape(shape), None
         return np.frombuffer(join(name), np.int8).reshape(shape), np.frombuffer(join(f"{name}_scale"), "<f4").reshape(*shape[:2], 1)
 
-    def lists(self, name:str) -> list: return [[int(t) for t in v.split(b",")] if v else [] for v in _values(self, name, rb"\[([0-9,-]*)\]")]
+    def lists(self, name:str) -> list: return [_ints(v) for v in _values(self, name, _INTS)]
 
-    def lengths(self, name:str) -> np.ndarray: return np.array([v.count(b",") + 1 if v else 0 for v in _values(self, name, rb"\[([0-9,-]*)\]")], np.int64)
+    def lengths(self, name:str) -> np.ndarray: return np.array([v.count(b",") + 1 if v else 0 for v in _values(self, name, _INTS)], np.int64)
 
-    def texts(self, name:str) -> list: return [json.loads(v) for v in _values(self, name, rb'("(?:[^"\\]|\\.)*")')]
+    def texts(self, name:str) -> list: return [json.loads(v) for v in _values(self, name, _TEXT)]
 
 # %% ../nbs/13_cache.ipynb #e9574484
 def _arrow_schema(fields:dict):
@@ -164,7 +184,13 @@ class ArrowShard(Shard):
     @cached_property
     def table(self):
         import pyarrow as pa
-        return pa.ipc.open_stream(self.mapped).read_all()
+        try:
+            table = pa.ipc.open_stream(self.mapped).read_all()
+            table.validate(full=True) # lists whose offsets leave the file would be read from other memory
+        except pa.ArrowException as e: raise ValueError(e) from e
+        if table.schema != (schema := _arrow_schema(self.fields)): raise ValueError(f"columns {table.schema.names} of {table.schema.types}, not {schema.names} of {schema.types}")
+        if len(table) != self.rows or any(c.num_chunks != 1 or c.null_count for c in table.columns): raise ValueError(f"{len(table)} rows, or some without a value")
+        return table
 
     @cached_property
     def columns(self) -> dict: # name -> (values, scale or None), (numbers, offsets), or an Arrow column of texts
@@ -221,6 +247,7 @@ def load_offsets(
     offsets = np.frombuffer(raw[:len(raw) // 8 * 8], "<u8")
     if _good_offsets(offsets, shard.data, shard.rows): return offsets
     offsets = line_offsets(shard.data)
+    if not _good_offsets(offsets, shard.data, shard.rows): raise ValueError(f"{len(offsets) - 1} lines for {shard.rows} rows")
     if not write: return offsets
     say_once(f"{path} was {'wrong' if raw else 'missing'}; rebuilt from the data.")
     try:
@@ -348,20 +375,24 @@ _SHARD = re.compile(r"rows-\d{5}\.(jsonl|arrow)")
 
 def _is_whole(state:dict) -> bool:
     "Whether a manifest has all that is read from it, and its shards lie in its own folder."
-    def is_shard(s): return _SHARD.fullmatch(s["name"]) and type(s["rows"]) is type(s["bytes"]) is int and isinstance(s["sha256"], str) and isinstance(s["counts"], dict)
-    def is_field(f): return f["kind"] in ("text", "ints") or f["kind"] in ("int8", "float32") and len(f["shape"]) == 2 and all(type(n) is int and n > 0 for n in f["shape"])
+    def is_count(n): return type(n) is int and 0 <= n < 2**53
+    def is_shard(s):
+        named = _SHARD.fullmatch(s["name"]) and s["name"].endswith(state["format"]) and isinstance(s["sha256"], str)
+        return named and s["rows"] and is_count(s["rows"]) and is_count(s["bytes"]) and all(map(is_count, s["counts"].values()))
+    def is_shape(s): return len(s) == 2 and all(type(n) is int and n > 0 for n in s)
+    def is_field(f): return f in ({"kind": "text"}, {"kind": "ints"}) or f["kind"] in ("int8", "float32") and is_shape(f["shape"])
     def fits(s): return all(s["rows"] * f["shape"][0] * f["shape"][1] <= s["bytes"] for f in (state["fields"] or {}).values() if "shape" in f)
     try:
-        described = type(state["rows"]) is int and isinstance(state["fingerprint"], dict) and isinstance(state["fields"], dict | None)
-        described = described and all(map(is_field, (state["fields"] or {}).values()))
-        return described and state["format"] in SHARDS and all(is_shard(s) and fits(s) for s in state["shards"])
-    except (KeyError, TypeError): return False
+        described = isinstance(state["fingerprint"], dict) and isinstance(state["fields"], dict | None) and all(map(is_field, (state["fields"] or {}).values()))
+        described = described and state["format"] in SHARDS and all(is_shard(s) and fits(s) for s in state["shards"])
+        return described and state["rows"] == sum(s["rows"] for s in state["shards"]) and bool(state["fields"] or not state["shards"])
+    except (KeyError, TypeError, AttributeError): return False
 
 def _read_state(path:Path) -> tuple: # (state, None), (None, what is wrong) or (None, None) when there is no such file
     "A manifest, finished or partial."
     try: state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError: return None, None
-    except (OSError, ValueError) as e: return None, f"{path} cannot be read ({e})"
+    except (OSError, ValueError, RecursionError) as e: return None, f"{path} cannot be read ({e})"
     if not isinstance(state, dict) or state.get("seal") != _seal(state): return None, f"{path} is damaged (its seal differs)"
     if state.get("version") != FORMAT_VERSION: return None, f"{path} has format version {state.get('version')}, this package reads {FORMAT_VERSION}"
     if not _is_whole(state): return None, f"{path} is no manifest of a cache"
@@ -521,13 +552,25 @@ def take(self:Cache,
 def _take(self:Cache, name:str, groups:list, n:int):
     "One field of `n` rows; a group is a shard's number, places in the result, and rows in the shard."
     f = self._field(name, "int8", "float32", "ints", "text")
-    if "shape" not in f: return _placed(groups, [self.shards[k].pick(name, rows.tolist()) for k, _, rows in groups], n)
+    if "shape" not in f: return _placed(groups, [self._pick(k, name, rows.tolist()) for k, _, rows in groups], n)
     values = np.empty((n, *f["shape"]), np.int8 if f["kind"] == "int8" else np.float32)
     scale = np.empty((n, f["shape"][0], 1), np.float32) if f["kind"] == "int8" else None
     for k, at, rows in groups:
-        values[at], own = self.shards[k].pick(name, rows)
+        values[at], own = self._pick(k, name, rows)
         if scale is not None: scale[at] = own
     return values if scale is None else dequantize_int8(values, scale)
+
+@patch
+def _pick(self:Cache, k:int, name:str, rows): # of shard `k`
+    with self.shards[k].believed(): return self.shards[k].pick(name, rows)
+
+@patch
+def _of_shards(self:Cache, read) -> list:
+    "What `read` makes of each shard."
+    out = []
+    for shard in self.shards:
+        with shard.believed(): out.append(read(shard))
+    return out
 
 def _placed(groups:list, picked:list, n:int) -> list:
     "Values of all groups, each in its place."
@@ -542,7 +585,7 @@ def _placed(groups:list, picked:list, n:int) -> list:
 def quantized(self:Cache, field:str="embedding") -> tuple: # int8 (rows, vectors, dim), float32 (rows, vectors, 1)
     "A vector field of all rows as kept: a quarter of the memory of `embeddings`."
     if self._field(field, "int8", "float32")["kind"] == "float32": return quantize_int8(self.embeddings(field))
-    values, scales = zip(*(s.arrays(field) for s in self.shards))
+    values, scales = zip(*self._of_shards(lambda s: s.arrays(field)))
     return np.concatenate(values), np.concatenate(scales)
 
 @patch
@@ -550,7 +593,7 @@ def embeddings(self:Cache, field:str="embedding") -> np.ndarray: # float32 (rows
     "A vector field of all rows, in order."
     out = np.empty((len(self), *self._field(field, "int8", "float32")["shape"]), np.float32)
     for shard, a, b in zip(self.shards, self.starts, self.starts[1:]):
-        values, scale = shard.arrays(field)
+        with shard.believed(): values, scale = shard.arrays(field)
         np.multiply(values, 1 if scale is None else scale, out=out[a:b], casting="unsafe")
     return out
 
@@ -559,19 +602,19 @@ def embeddings(self:Cache, field:str="embedding") -> np.ndarray: # float32 (rows
 def targets(self:Cache, field:str="target_ids") -> list: # of lists of token ids
     "The target ids of all rows, in order."
     self._field(field, "ints")
-    return [row for s in self.shards for row in s.lists(field)]
+    return [row for rows in self._of_shards(lambda s: s.lists(field)) for row in rows]
 
 @patch
 def lengths(self:Cache, field:str="target_ids") -> np.ndarray: # int64 (rows,)
     "How long the lists of a field are; one shard at a time is in memory."
     self._field(field, "ints")
-    return np.concatenate([s.lengths(field) for s in self.shards])
+    return np.concatenate(self._of_shards(lambda s: s.lengths(field)))
 
 @patch
 def texts(self:Cache, field:str) -> list:
     "A text field of all rows, in order."
     self._field(field, "text")
-    return [row for s in self.shards for row in s.texts(field)]
+    return [row for rows in self._of_shards(lambda s: s.texts(field)) for row in rows]
 
 @patch(as_prop=True)
 def ids(self:Cache) -> list:
@@ -624,7 +667,6 @@ def adopt(self:CacheWriter,
             _link_or_copy(cache.folder / entry["name"], self._path(k))
             self._write_offsets(k)
         self.shards.append(entry | {"name": self._path(k).name})
-    self._save("partial.json")
 
 def _link_or_copy(source:Path, path:Path):
     "The same bytes under another name."

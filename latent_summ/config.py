@@ -335,6 +335,7 @@ class Optimization(Section):
     readout_weight: float = par(0.0, "Weight of the readout loss in stage 2: prefix slot k must look like target token k", ge=0, affects="training")
     readout_warmup: float = par(0.0, "Share of stage 2 that trains on the readout loss alone, without running the decoder", ge=0, lt=1, affects="training")
     keep_checkpoints: int = par(2, "Step checkpoints kept of a stage, the newest ones", ge=1)
+    shard_decoder: bool = par(False, "Under torchrun, keep only a share of each decoder layer in a process (FSDP): less memory, more traffic")
     rows_in_memory_gb: float = par(4.0, "Rows of a stage above this size are read from the cache while training, by num_workers processes (0: always)", ge=0)
     stop_rows: int = par(2, "Stop-latent rows added to each batch of stages 3 and 4 while use_stop_latent", ge=0, affects="training")
     seed: int = par(42, "Seed of initialisation, shuffling and dropout", ge=0, affects="training")

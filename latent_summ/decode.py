@@ -193,6 +193,27 @@ def generation_options(cfg:Config) -> dict:
     sampling = dict(temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k) if cfg.do_sample else dict(temperature=None, top_p=None, top_k=None)
     return dict(max_new_tokens=cfg.max_generation_length, do_sample=cfg.do_sample, **sampling)
 
+_LEG, _FEW = 8, 16 # words between two looks at who has ended; rows from which looking pays
+
+def _in_legs(
+    decoder:Decoder,
+    prompt, # (batch, positions, hidden)
+    options:dict, # of `generation_options`
+) -> torch.Tensor: # ids (batch, max_new_tokens), filled up with the padding id
+    "What `generate` writes after each prompt, in legs: rows that have ended leave."
+    begun, most, at, more = prompt.shape[1], options["max_new_tokens"], 0, dict(inputs_embeds=prompt)
+    out, alive = torch.full((len(prompt), most), decoder.pad_id, device=prompt.device), torch.arange(len(prompt), device=prompt.device)
+    while len(alive) and at < most:
+        leg = options | dict(max_new_tokens=min(_LEG, most - at), return_dict_in_generate=True, pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id)
+        did = decoder.model.generate(**more, attention_mask=torch.ones(len(alive), begun + at, dtype=torch.long, device=prompt.device), **leg)
+        new = did.sequences[:, begun + at if at else 0:]
+        out[alive, at:at + new.shape[1]] = new
+        goes_on, cache, at = (new != decoder.eos_id).all(1), did.past_key_values, at + new.shape[1]
+        alive = alive[goes_on]
+        if not goes_on.all(): cache.batch_select_indices(goes_on.nonzero().flatten())
+        more = dict(input_ids=torch.cat([out.new_zeros(len(alive), begun), out[alive, :at]], 1), past_key_values=cache) # zeros stand for the prompt, which the cache holds
+    return out
+
 @torch.inference_mode()
 def generate(
     decoder:Decoder,
@@ -203,6 +224,7 @@ def generate(
     "Texts that the decoder writes after each prefix."
     if not len(prefix_embeds): return []
     prompt = prompt_embeds(decoder, prefix_embeds)
-    ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device),
-                                 pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id, **generation_options(cfg), **options)
+    if len(prompt) >= _FEW and not options: ids = _in_legs(decoder, prompt, generation_options(cfg))
+    else: ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device),
+                                       pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id, **generation_options(cfg), **options)
     return [t.strip() for t in decoder.tokenizer.batch_decode(ids, skip_special_tokens=True)]

@@ -225,8 +225,8 @@ def _write(self:Summarizer, cfg:Config, latents:torch.Tensor, advance:Callable) 
     stops = self.model.is_stop(latents, cfg)
     out, rows = [""] * len(latents), (~stops).nonzero().flatten().tolist()
     advance(int(stops.sum()), int(stops.sum()))
-    for i in range(0, len(rows), cfg.batch_size):
-        some = rows[i:i + cfg.batch_size]
+    for i in range(0, len(rows), 4 * cfg.batch_size):
+        some = rows[i:i + 4 * cfg.batch_size]
         prefix = self.model.prefix(latents[some]).to(self.decoder.model.dtype)
         for r, text in zip(some, generate(self.decoder, prefix, cfg)): out[r] = text
         advance(len(some), len(some))

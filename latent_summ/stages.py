@@ -34,6 +34,7 @@ from .model import LatentSummarizer, adopt_decoder, adopt_encoder, check_use, to
 from .sources import load_pairs, load_texts, pretrain_sources
 from .teach import ABOUT, Lesson, check_taught, lesson_loss, lesson_of, save_taught, with_latent_tokens
 from .runtime import CheckpointError, Interrupted, LatentSummError, autocast, pick_device, say_once, seed_everything, write_json
+from .scale import shard_decoder
 from .trainer import CachedRows, Job, Ragged, StageRows, Trainer, Vectors, batch_weight, hash_seed, planned_steps, step_files, to_device, world
 
 # %% ../nbs/34_stages.ipynb #74885390
@@ -283,7 +284,9 @@ def _job(run:Run, stage:Stage) -> Job:
     cfg, rows, validation = run.cfg, _rows(run, stage, "train"), _rows(run, stage, "validation")
     if rows is None: raise LatentSummError(f"Stage {stage.name} has no source: name one (wikitext_dataset, arxiv_dataset), or set {stage.name}_epochs to 0.")
     loss = lambda batch, progress: stage.loss(run.model, run.decoder, cfg, _embedded(run, batch), progress)
-    return Job(stage.name, run.model, stage.trains, rows, loss, stage_epochs(cfg, stage), cfg.stage_batch_size(stage.name), validation, dict(backbones=run.backbones), _weight(run))
+    in_step = cfg.shard_decoder and "text" in stage.wants
+    about = dict(backbones=run.backbones)
+    return Job(stage.name, run.model, stage.trains, rows, loss, stage_epochs(cfg, stage), cfg.stage_batch_size(stage.name), validation, about, _weight(run), in_step)
 
 # %% ../nbs/34_stages.ipynb #ddb9ff32
 def checkpoint_folder(cfg:Config) -> Path:
@@ -510,7 +513,7 @@ def _train_all(run:Run, stages:list, resume:bool):
     for i, stage in enumerate(stages[at:], at):
         _train_stage(run, stage, newest if i == at else None)
         for name in _outputs(cfg, stages, i): _finish(run, stage.name, name)
-    if stages[-1].name.startswith("phase") and not world()[0]: run.log.emit("verdict", stage=stages[-1].name, text=phase_verdict(run, stages[-1]))
+    if stages[-1].name.startswith("phase") and (cfg.shard_decoder or not world()[0]): run.log.emit("verdict", stage=stages[-1].name, text=phase_verdict(run, stages[-1]))
 
 def _take_up_pretrained(run:Run):
     "Start stages 3-4 from the output of stages 1-2."
@@ -554,6 +557,7 @@ def _prepare(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, dec
     if size > 1 and not rank: dist.barrier()
     model = _new_model(cfg, encoder, decoder, sources, device)
     _speed_up(cfg, model, decoder, device)
+    if cfg.shard_decoder: shard_decoder(decoder, device)
     return Run(cfg, folder, device, encoder, decoder, sources, model, log, Saver(cfg.async_checkpointing))
 
 def _join_processes(cfg:Config) -> torch.device:
@@ -577,8 +581,11 @@ def run_pipeline(
     stages = stage_table(cfg)
     if not stages: raise ConfigError("Nothing to train: run_pretraining and run_finetuning are off, or every stage has 0 epochs.")
     device = _join_processes(cfg)
+    if cfg.shard_decoder and world()[1] == 1: raise ConfigError("shard_decoder splits the decoder over processes, and this is one: start them with torchrun, or leave it out.")
+    if cfg.shard_decoder and cfg.decoder_lora_rank: raise ConfigError("shard_decoder splits a frozen decoder, and decoder_lora_rank trains this one: leave one of the two out.")
     first = world()[0] == 0
-    encoder, decoder = load_encoder(cfg, device), load_decoder(cfg, device)
+    whole = torch.device("cpu") if cfg.shard_decoder else device # a decoder that is to be split goes to the device layer by layer
+    encoder, decoder = load_encoder(cfg, device), load_decoder(cfg, whole)
     top_layers(encoder.model, tuned_layers(cfg)) # complains if there are none such
     with _held(Path(cfg.run_dir)) if first else contextlib.nullcontext(): return _run_stages(cfg, stages, device, encoder, decoder, resume, overwrite, listeners)
 

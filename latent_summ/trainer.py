@@ -208,6 +208,7 @@ class Job:
     validation: Optional[StageRows] = None
     meta: dict = field(default_factory=dict) # goes into every checkpoint
     weight: Callable = batch_weight # batch -> its share in an accumulated step, and in the mean over validation rows
+    in_step: bool = False # all processes must call `loss` equally often, because they share what it runs
 
 def set_trainable(model:nn.Module, trains:tuple) -> list:
     "Let only `trains` learn (and be in training mode); returns their `(name, parameter)` pairs."
@@ -286,9 +287,16 @@ from fastcore.basics import patch
 
 # %% ../nbs/33_trainer.ipynb #8aeffdeb
 @patch
-def _backward(self:Trainer, batches:list) -> dict:
+def _turns(self:Trainer, cuts:list) -> tuple: # (this process' batches, how many of the last are spare: they weigh nothing)
+    "This process' share of some batches; where all keep step, one that has fewer than others gets the first batch once more, as a spare."
+    mine = cuts[self.rank::self.size]
+    spare = int(self.job.in_step and len(mine) < math.ceil(len(cuts) / self.size))
+    return mine + cuts[:spare], spare
+
+@patch
+def _backward(self:Trainer, batches:list, spare:int=0) -> dict:
     "Accumulate the gradients of this process' batches of a window; returns the mean of the loss and its parts over all processes."
-    weights = [self.job.weight(b) for b in batches]
+    weights = [self.job.weight(b) for b in batches[:len(batches) - spare]] + [0] * spare
     total, parts = summed([sum(weights)], self.device)[0], {}
     for batch, w in zip(batches, weights):
         with autocast(self.cfg, self.device): loss, here = self.job.loss(batch, self.at.step / self.steps)
@@ -332,10 +340,10 @@ def _check_finite(self:Trainer, what:str, value:float, window:list):
 
 # %% ../nbs/33_trainer.ipynb #cbc91fc7
 @patch
-def _step(self:Trainer, window:list, batches:list):
+def _step(self:Trainer, window:list, batches:list, spare:int=0):
     "One optimizer step over `window` (batches given as row numbers), of which this process has `batches`."
     start = time.monotonic()
-    parts = self._backward(batches)
+    parts = self._backward(batches, spare)
     self._check_finite("loss", parts["loss"], window)
     norm, lr = self._update(window)
     self.at.step += 1
@@ -352,11 +360,12 @@ def validate(self:Trainer) -> dict:
     "Mean loss and parts over the validation rows, without dropout; torch's generator is left as it was."
     rows, total, count, state = self.job.validation, {}, 0, _rng_state()
     order = np.arange(len(rows)) if rows.lengths is None else np.argsort(rows.lengths, kind="stable")
-    cuts = [order[i:i + self.job.batch_size].tolist() for i in range(0, len(order), self.job.batch_size)][self.rank::self.size]
+    cuts, spare = self._turns([order[i:i + self.job.batch_size].tolist() for i in range(0, len(order), self.job.batch_size)])
     self.job.model.eval()
-    for batch in rows.loader(cuts, self.cfg):
+    for i, batch in enumerate(rows.loader(cuts, self.cfg)):
         with autocast(self.cfg, self.device): loss, parts = self.job.loss(to_device(batch, self.device), 1.0)
-        w = self.job.weight(batch); count += w
+        w = self.job.weight(batch) if i < len(cuts) - spare else 0
+        count += w
         for k, v in dict(loss=loss.detach(), **parts).items(): total[k] = total.get(k, 0.0) + float(v) * w
     set_trainable(self.job.model, self.job.trains)
     _set_rng_state(state)
@@ -379,12 +388,13 @@ def _epoch(self:Trainer, stopping:Callable):
     "The rest of an epoch: one optimizer step per window of batches."
     cuts = epoch_batches(self.job.rows, self.job.batch_size, (self.cfg.seed, self.job.name, self.at.epoch))
     windows = [cuts[i:i + self.window] for i in range(self.at.batch, len(cuts), self.window)]
-    loader = self.job.rows.loader([cut for w in windows for cut in w[self.rank::self.size]], self.cfg)
+    loader = self.job.rows.loader([cut for w in windows for cut in self._turns(w)[0]], self.cfg)
     for window in windows:
         start = time.monotonic()
-        batches = [to_device(next(loader), self.device) for _ in window[self.rank::self.size]]
+        cuts, spare = self._turns(window)
+        batches = [to_device(next(loader), self.device) for _ in cuts]
         self.loading += time.monotonic() - start
-        self._step(window, batches)
+        self._step(window, batches, spare)
         self._stop_if(stopping)
         if self.at.step % self.cfg.save_every == 0: self.checkpoint()
 

@@ -14,9 +14,10 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from latent_summ import backbones, embed, model, runtime, sources, stages, trainer
-from latent_summ.config import Config
+from latent_summ import backbones, embed, model, runtime, scale, sources, stages, trainer
+from latent_summ.config import Config, ConfigError
 from latent_summ.decode import generate, generation_options
 from latent_summ.losses import latent_loss
 
@@ -719,6 +720,16 @@ def _(name):
         return set(stage(cfg, "pretrain_adapter").loss(seeded(cfg), decoder(), cfg, batch, progress)[1])
     assert parts(1.0) == {"cross_entropy"} and parts(1.0, readout_weight=0.5) == {"cross_entropy", "readout"}
     assert parts(0.1, readout_warmup=0.5) == {"readout"} and parts(0.6, readout_warmup=0.5) == {"cross_entropy"}
+
+
+@effect("shard_decoder")
+def _(name):
+    dist.init_process_group("gloo", init_method=f"file://{SCRATCH}/meet", rank=0, world_size=1)  # a group of one splits too
+    try:
+        split = scale.shard_decoder(backbones.load_decoder(MINI, CPU), CPU)
+        assert all(hasattr(p, "to_local") for p in split.model.base_model.layers.parameters())
+    finally: dist.destroy_process_group()
+    with pytest.raises(ConfigError, match="torchrun"): stages.run_pipeline(MINI.override(shard_decoder=True, run_dir=str(SCRATCH / "split")))
 
 
 @effect("rows_in_memory_gb")

@@ -20,6 +20,7 @@ from latent_summ.backbones import load_decoder, load_encoder
 from latent_summ.checkpoint import load_checkpoint
 from latent_summ.config import Config
 from latent_summ.decode import prefix_loss
+from latent_summ.model import LatentSummarizer
 from latent_summ.runtime import Interrupted
 from latent_summ.scale import Pool, held_bytes, preprocess_ray, shard_decoder
 from latent_summ.stages import run_pipeline
@@ -111,6 +112,27 @@ def test_a_split_decoder_gives_the_same_gradients_and_is_never_whole(tmp_path):
         assert f["rest"] <= f["whole"] - 0.45 * f["layers"] and f["after"] == f["rest"], f
         assert f["rest"] < f["most"] < f["whole"], {k: v for k, v in f.items() if isinstance(v, int)}
     assert not torch.equal(found[0]["got"], found[1]["got"])
+
+
+def test_a_run_with_a_split_decoder_is_the_run_of_one_process(tmp_path):
+    def cfg(name, **changes):
+        few = dict(training_phase="phase1", messenger_rows=46, num_epochs=1, adapter_dropout=0.0)
+        return small_run(tmp_path / name, tmp_path, **few | changes)
+    one = cfg("one", gradient_accumulation_steps=2)
+    run_pipeline(one)
+    two = cfg("two", gradient_accumulation_steps=1, shard_decoder=True)
+    two.save(tmp_path / "two.json")
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "latent_summ", "train", "--config", str(tmp_path / "two.json")]
+    done = subprocess.run([sys.executable, *words], env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    log = [json.loads(line) for line in (tmp_path / "two" / "events.jsonl").read_text().splitlines()]
+    batches = -(-next(e["rows"] for e in log if e["event"] == "stage_start") // 8)
+    assert batches % 2 == 1, f"{batches} batches: none of the processes has to run a spare one"
+    a, b = (load_checkpoint(tmp_path / name / "checkpoints" / "best_model.pt")[0]["model"] for name in ("one", "two"))
+    fresh = [k for k in a if k.startswith("adapter.")]
+    assert fresh and all(torch.allclose(a[k], b[k], atol=1e-5) for k in a)
+    started = LatentSummarizer(one, load_decoder(one).embedding_rms).state_dict()
+    assert not any(torch.allclose(a[k], started[k], atol=1e-5) for k in fresh if a[k].ndim > 1)
 
 
 # --- a cluster of two workers -----------------------------------------------------------------------------------------

@@ -1,0 +1,72 @@
+"""The scripts beside the experiment notebooks: each runs through, on very little."""
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from latent_summ.config import STAGES
+from latent_summ.messenger import chats, texts
+
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "nbs" / "experiments"
+
+
+def script(name:str):
+    "A script of that folder as a module."
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_rows(path:Path, rows:list): path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    "A folder as `real_text` wants it, with chats of the built-in corpus in the place of people's."
+    folder = tmp_path_factory.mktemp("data")
+    for seed, name in enumerate(("samsum", "dialogsum")):
+        for split, n in (("train", 40), ("validation", 4)):
+            write_rows(folder / f"{name}.{split}.jsonl", [{k: r[k] for k in ("id", "dialogue", "summary")} for r in chats(n, split, seed=seed)])
+    write_rows(folder / "prose.jsonl", [{"text": r["text"]} for r in texts(20)])
+    return folder
+
+
+def test_real_text_runs_through(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LATENT_SUMM_DATA", str(data))
+    real, threads, generator = script("real_text"), torch.get_num_threads(), torch.Generator
+    tiny = "--general prose --steps 1 --width 64 --layers 1 --vocab 400 --batch-size 4 --text-rows 20".split()
+    places = ["--out", str(tmp_path / "out"), "--output", str(tmp_path / "found.json")]
+    try:
+        real.main([*tiny, *places])
+        found = json.loads((tmp_path / "found.json").read_text())
+        real.main(["--phases", "reading", *tiny, *places]) # goes on with the decoder that is there
+    finally: torch.set_num_threads(threads)
+    assert set(found["datasets"]) == {"samsum", "dialogsum"} and found["rows"]["pairs/train"] == 72 and found["rows"]["pairs/validation"] == 8
+    for figures in found["datasets"].values():
+        assert figures["rows"]["evaluated"] == 4 and set(figures["baselines"]) == {"lead3", "longest3", "random3"}
+        assert set(figures["ladder"]["rungs"]) == {"text", "oracle", "predicted", "shuffled", "null"} and figures["ceiling"]["intervals"]
+    assert set(found["seconds"]) == {*real.SHARES, *STAGES, "evaluate"}
+    assert str(tmp_path) not in json.dumps(found), "no folder of this machine in the figures"
+    lessons = json.loads((tmp_path / "out" / "decoder" / "training.json").read_text())["lessons"]
+    assert [lesson["name"] for lesson in lessons] == ["decoder", "reading", "reading"]
+    assert real.mini.chats is chats and torch.Generator is generator, "the built-in corpus is back in its place"
+
+
+def test_real_text_corpus(data):
+    real = script("real_text")
+    corpus = real.Corpus(str(data), ["samsum", "dialogsum"], ["prose"], chars=120)
+    every = corpus.chats(2 * len(corpus.pairs), seed=3)
+    assert {r["id"] for r in every[:len(corpus.pairs)]} == {r["id"] for r in corpus.pairs} and every == corpus.chats(50, seed=3) + corpus.chats(len(every) - 50, seed=3, start=50)
+    kept = {r["dialogue"] for r in corpus.held}
+    assert len(kept) == 8 and not kept & {r["dialogue"] for r in corpus.pairs} and max(len(r["dialogue"]) for r in corpus.pairs) <= 120
+    assert {r["text"] for r in corpus.texts(50, mix=dict(summary=1, window=0, chat=0, general=0))} <= {r["summary"] for r in corpus.pairs}
+    assert real._clip("A: hi\nB: yes", 8) == "A: hi" and real._clip("A: hi there", 4) == "A: h" and real._clip("A: hi\nB: no", 11) == "A: hi\nB: no"
+
+
+def test_real_text_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.delenv("LATENT_SUMM_DATA", raising=False)
+    with pytest.raises(SystemExit): script("real_text").main([])
+    assert "LATENT_SUMM_DATA names no folder" in capsys.readouterr().err
