@@ -34,7 +34,7 @@ from transformers import PreTrainedTokenizerFast
 
 from latent_summ import make_mini as mini
 from latent_summ.backbones import load_decoder, load_encoder
-from latent_summ.config import Config
+from latent_summ.config import STAGES, Config
 from latent_summ.evaluate import evaluate, evaluate_predictions, ladder_report, loss_ladder, read_text, reconstruction, rounded, write_predictions
 from latent_summ.inference import Summarizer
 from latent_summ.runtime import autocast, seed_everything, write_json
@@ -91,11 +91,11 @@ def lessons_on(device:str, corpus:Corpus):
     on = mock.patch.object(torch, "Generator", functools.partial(torch.Generator, device))
     with mock.patch.multiple(mini, texts=corpus.texts, chats=corpus.chats), torch.device(device), on if device != "cpu" else contextlib.nullcontext(): yield
 
-def steps_in(minutes:float, model, step, source, tries:int=12) -> int:
-    "How many steps fit into some minutes: a dozen are timed, after four."
+def steps_in(minutes:float, model, step, source, tries:int=24) -> int:
+    "How many steps fit into some minutes: two dozen are timed, after a few that are not."
     model.train()
-    for i in range(4 + tries):
-        if i == 4: start = time.monotonic()
+    for i in range(6 + tries):
+        if i == 6: start = time.monotonic()
         with autocast(Config(device="cpu"), torch.device("cpu")): loss, _ = step(next(source))
         loss.backward()
         model.zero_grad()
@@ -117,7 +117,9 @@ def pair_config(opts) -> Config:
     own = dict(modernbert_model=str(opts.out/"encoder"), gpt2_model=str(opts.out/"decoder"), modernbert_hidden_dim=opts.width, gpt2_hidden_dim=opts.width, device=opts.device)
     rows = dict(dataset_name=str(opts.out/"data"/"pairs"), wikitext_dataset=str(opts.out/"data"/"texts"), pretrain_adapter_max_samples=opts.text_rows,
                 finetune_adapter_max_samples=None, max_eval_samples=HELD_OUT)
-    return Config.preset("mini").override(**own, **rows, max_seq_len=opts.max_seq_len, seed=opts.seed, run_dir=str(opts.out/"run"), preprocess_cache_dir=str(opts.out/"cache"))
+    epochs = {f"{stage}_epochs": opts.epochs for stage in STAGES[1:]} if opts.epochs else {}
+    places = dict(run_dir=str(opts.out/"run"), preprocess_cache_dir=str(opts.out/"cache"))
+    return Config.preset("mini").override(**own, **rows, **epochs, **places, max_seq_len=opts.max_seq_len, seed=opts.seed)
 
 
 def teach_decoder(opts, corpus:Corpus):
@@ -221,6 +223,7 @@ def options(args=None):
     p.add_argument("--max-seq-len", type=int, default=320, help="tokens of a dialogue; a longer one is read in parts when it is summarised (default: %(default)s)")
     p.add_argument("--train-rows", type=int, help="cap on the rows of each source (default: all pairs, 10,000 texts)")
     p.add_argument("--text-rows", type=int, default=30000, help="texts of stage 2 (default: %(default)s)")
+    p.add_argument("--epochs", type=int, help="of stages 2, 3 and 4 (default: as in preset mini)")
     p.add_argument("--rows", type=int, help="validation rows of each dataset (default: all)")
     p.add_argument("--ladder-rows", type=int, default=500, help="of them for ladder and reconstruction (default: %(default)s)")
     p.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
