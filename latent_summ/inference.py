@@ -75,6 +75,8 @@ def _in_one_piece(head, inputs): return inputs[0].contiguous(), *inputs[1:]
 
 class Summarizer(ModelHubMixin):
     "Encoder, model and decoder together; make one with `from_pretrained`."
+    _hub_mixin_config = {} # left unset, the mixin copies both models, weights and all, to describe the arguments; `save_pretrained` writes what is needed
+
     def __init__(self, cfg:Config, model:LatentSummarizer, encoder:Encoder, decoder:Decoder,
         meta:Optional[dict]=None, # what the checkpoint says of itself
         file:Optional[Path]=None, # where the model came from

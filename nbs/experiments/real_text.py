@@ -26,6 +26,7 @@ import os
 import random
 import re
 import time
+from collections import Counter
 from pathlib import Path
 from unittest import mock
 
@@ -199,13 +200,16 @@ def collect(opts, corpus:Corpus):
     "Judge, and write everything to `--output`."
     about = {which: json.loads((opts.out/which/"training.json").read_text()) for which in ("decoder", "encoder")}
     events = [json.loads(line) for line in (opts.out/"run"/"events.jsonl").read_text().splitlines()]
-    seconds = {lesson["name"]: lesson["seconds"] for a in about.values() for lesson in a["lessons"]} | {e["stage"]: e.get("seconds") for e in events if e["event"] == "stage_end"}
+    seconds = Counter({e["stage"]: e["seconds"] for e in events if e["event"] == "stage_end"})
+    for a in about.values(): seconds.update({lesson["name"]: lesson["seconds"] for lesson in a["lessons"]})
     start, found = time.monotonic(), {name: judge(opts, name, os.environ["LATENT_SUMM_DATA"]) for name in opts.datasets}
     last = {which: {n: v for r in a["log"] for n, v in r.items() if n not in ("stage", "step", "seconds")} for which, a in about.items()}
     pair = {which: dict(parameters=a["parameters"], lessons=a["lessons"], last=last[which]) for which, a in about.items()}
     rows = {e["source"]: e["rows"] for e in events if e["event"] == "preprocess"}
-    write_json(opts.output, rounded(dict(command=opts.command, datasets=found, pair=pair, width=opts.width, layers=opts.layers, vocabulary=opts.vocab, rows=rows,
-                                         seconds=seconds | dict(evaluate=round(time.monotonic() - start)), threads=torch.get_num_threads(), environment=environment())))
+    said = json.loads((opts.out/"commands.json").read_text())
+    sizes = dict(width=opts.width, layers=opts.layers, vocabulary=opts.vocab, threads=torch.get_num_threads())
+    write_json(opts.output, rounded(dict(commands=said, datasets=found, pair=pair, **sizes, rows=rows, seconds=seconds | dict(evaluate=round(time.monotonic() - start)),
+                                         environment=environment())))
 
 
 def options(args=None):
@@ -238,6 +242,12 @@ def options(args=None):
     opts.command = " ".join(["LATENT_SUMM_DATA=folder python nbs/experiments/real_text.py", *said])
     return opts
 
+def note(opts, phase:str):
+    "Remember with which command a phase was run last."
+    path = opts.out/"commands.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, known | {phase: f"{opts.command} --phases {phase}"})
+
 def main(args=None):
     opts = options(args)
     torch.set_num_threads(opts.threads)
@@ -248,6 +258,7 @@ def main(args=None):
     teach = dict(decoder=teach_decoder, reading=teach_reading, encoder=teach_encoder, summaries=teach_summaries)
     for phase in (p for p in PHASES if p in opts.phases):
         print(f"--- {phase}", flush=True)
+        note(opts, phase)
         if phase in teach:
             with lessons_on(opts.device, corpus): teach[phase](opts, corpus)
         else: dict(stages=run_stages, evaluate=collect)[phase](opts, corpus)
