@@ -3,17 +3,19 @@
     python benchmarks/workload.py             to benchmarks/results/workload.json: 400 chats with the small pair, 48 with full sizes
     python benchmarks/workload.py --full      400 chats with full sizes too (the plain way takes about a quarter of an hour in bf16)
 
-The chats are those of the built-in corpus. Both ways run in processes of their own, in turns, with the same weights in the same precision, and read and
+The chats are SAMSum's, from the folder in LATENT_SUMM_DATA (samsum.train.jsonl.xz); without it, those of the built-in corpus. Both ways run in processes of their own, in turns, with the same weights in the same precision, and read and
 write the same texts; timed is the whole process, from its start to the last text (`work`: without start and loading).
 
 - ours: `Summarizer.from_pretrained`, then `summarize(texts)`
 - plain: transformers' models and `generate`, in fixed batches of 32 in the order of the texts
-- The weights are random, so the decoder is told when to end: each summary is as long as the corpus says (one token for four characters), by a hook
+- The weights are random, so the decoder is told when to end: each summary is as long as the right one (one token for four characters), by a hook
   that leaves all arithmetic as it is. Both ways must write the same number of words.
 - embed: texts to a finished cache on disk and its vectors back in memory, beside `sentence-transformers` (fp32, as it comes; and in bf16) and
   `datasets.map` with transformers; each to a file with the vectors
 """
 import json
+import lzma
+import os
 import resource
 import sys
 import tempfile
@@ -69,7 +71,15 @@ def backbone_folders(folder:Path, size:str, toy:bool) -> dict: # config fields
     return dict(modernbert_model=str(folder / "encoder"), gpt2_model=str(folder / "decoder"))
 
 
-def prepare(folder:Path, opts, size:str, rows:int):
+def pairs_of(rows:int) -> tuple: # (where from, dialogues with their summaries)
+    "Chats of people where they are at hand, else made-up ones, whose summaries are nearly all of one length."
+    data = os.environ.get("LATENT_SUMM_DATA")
+    if not data: return "built-in messenger corpus", list(load_pairs(Config.preset("mini").override(messenger_rows=rows)))[:rows]
+    lines = map(json.loads, lzma.open(Path(data) / "samsum.train.jsonl.xz", "rt", encoding="utf-8"))
+    return "samsum.train.jsonl.xz", [r for r in lines if r["dialogue"]][:rows]
+
+
+def prepare(folder:Path, opts, size:str, rows:int) -> tuple: # (where the texts are from, how many)
     "A saved model, the texts, their latents and the lengths of their summaries."
     cfg = Config(device=opts.device, encoder_pooling="mean", do_sample=False, max_generation_length=64, batch_size=BATCH, use_stop_latent=False, use_fp16=False,
                  **backbone_folders(folder, size, opts.toy))
@@ -77,11 +87,12 @@ def prepare(folder:Path, opts, size:str, rows:int):
     torch.manual_seed(0)
     s = Summarizer(cfg, LatentSummarizer(cfg, decoder.embedding_rms), encoder, decoder)
     s.save_pretrained(folder / "model")
-    pairs = list(load_pairs(Config.preset("mini").override(messenger_rows=rows)))[:rows]
+    source, pairs = pairs_of(rows)
     texts = [p["dialogue"] for p in pairs]
     np.save(folder / "latents.npy", s.compress_meaning(s.encode(texts)).flatten(1).numpy())
-    np.save(folder / "lengths.npy", np.array([len(p["summary"]) // 4 for p in pairs]))
+    np.save(folder / "lengths.npy", np.array([min(len(p["summary"]) // 4, 63) for p in pairs]))
     (folder / "texts.json").write_text(json.dumps(texts))
+    return source, len(texts)
 
 
 # --- chats to summaries -----------------------------------------------------------------------------------------------
@@ -202,12 +213,12 @@ def figures(runs:dict, n:int, mine:tuple, names:dict) -> dict:
 def bench_chats(opts, size:str, dtype:str, rows:int, repeats:int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        prepare(folder, opts, size, rows)
+        source, rows = prepare(folder, opts, size, rows)
         runs = in_turns(opts, folder, [("ours", dtype), ("plain", dtype)], repeats)
         a, b = (json.loads((folder / f"{way}.json").read_text()) for way in ("ours", "plain"))
         lengths = np.load(folder / "lengths.npy")
     words, same = {way: runs[way, dtype][0]["words"] for way in ("ours", "plain")}, sum(x == y for x, y in zip(a, b)) / len(a)
-    return dict(chats=rows, sizes=size, dtype=dtype, batch_size=BATCH, words=words, words_per_summary=spread(lengths), same_texts=round(same, 4),
+    return dict(chats=rows, source=source, sizes=size, dtype=dtype, batch_size=BATCH, words=words, words_per_summary=spread(lengths), same_texts=round(same, 4),
                 peer="transformers generate, fixed batches in input order", **figures(runs, rows, ("ours", dtype), {("ours", dtype): "ours", ("plain", dtype): "plain"}))
 
 
@@ -216,12 +227,12 @@ def bench_embed(opts, size:str, rows:int, repeats:int) -> dict:
             ("embed_datasets", "bf16"): "datasets_map_bf16"}
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        prepare(folder, opts, size, rows)
+        source, rows = prepare(folder, opts, size, rows)
         runs = in_turns(opts, folder, list(ways), repeats)
         vectors = {name: np.load(folder / f"{way}-{dtype}.npy").astype(np.float32) for (way, dtype), name in ways.items()}
     unit = {k: v / np.linalg.norm(v, axis=-1, keepdims=True) for k, v in vectors.items()}
     cosine = {k: round(float((v * unit["sentence_transformers"]).sum(-1).min()), 5) for k, v in unit.items()}
-    return dict(texts=rows, sizes=size, min_cosine_to_fp32=cosine, peer="sentence-transformers encode, and datasets.map", **figures(runs, rows, ("embed_ours", "bf16"), ways))
+    return dict(texts=rows, source=source, sizes=size, min_cosine_to_fp32=cosine, peer="sentence-transformers encode, and datasets.map", **figures(runs, rows, ("embed_ours", "bf16"), ways))
 
 
 def few(opts, quick:int, full:int) -> int: return opts.rows or (32 if opts.toy else full if opts.full else quick)
