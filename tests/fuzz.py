@@ -418,7 +418,7 @@ def _child(name:str, inputs:int, seed:int, kept:list, shared:mmap.mmap, answer:i
     "All inputs of a target; the one being tried lies in shared memory, so that a crash can be laid to it."
     import torch
     torch.set_num_threads(1)
-    sys.stderr = sys.stdout = open(os.devnull, "w")
+    sys.stderr = sys.stdout = open(os.devnull, "w", errors="backslashreplace")  # as Python opens stderr
     signal.signal(signal.SIGALRM, _slow)
     with tempfile.TemporaryDirectory() as folder:
         target, draw, counts, broken = TARGETS[name](Path(folder)), random.Random(f"{seed} {name}"), Counter(), {}

@@ -419,6 +419,24 @@ from latent_summ.widgets import LatentExplorer
 explorer = LatentExplorer(Summarizer.from_pretrained(os.environ["LATENT_SUMM_TEST_MODEL"]), chats(40, "test", seed=0))
 explorer
 """)
+HOSTILE = """
+import json
+from pathlib import Path
+from latent_summ.config import Config
+from latent_summ.inference import Summarizer
+from latent_summ.messenger import chats
+from latent_summ.widgets import ConfigForm, LatentExplorer, TrainingDashboard
+evil = "<img src=x onerror=window.pwned=1><script>window.pwned=2</script>"
+run = Path("<img src=x onerror=window.pwned=3>")
+run.mkdir()
+events = [dict(time=1.0, event="plan", stages=[dict(stage=evil, steps=2)]), dict(time=2.0, event="stage_start", stage=evil, step=0, steps=2, epochs=1, rows=5, batch_size=4),
+          dict(time=3.0, event="step", stage=evil, step=1, steps=2, epoch=0, loss=1.0, lr=0.1), dict(time=4.0, event="run_end", seconds=4.0, ok=False, error=evil)]
+_ = (run / "events.jsonl").write_text("".join(json.dumps(e) + "\\n" for e in events))
+----
+"""
+NOTEBOOKS |= {f"hostile-{name}": HOSTILE + code for name, code in dict(
+    explorer='LatentExplorer(Summarizer.from_pretrained("mini"), [r | dict(dialogue=evil + r["dialogue"], summary=evil + r["summary"]) for r in chats(12, "test", seed=0)])',
+    dashboard="TrainingDashboard(run)", form="ConfigForm(Config(dataset_name=evil, run_dir=str(run)))").items()}
 PATIENCE = 900_000 # milliseconds: a machine may have other things to do
 
 
@@ -484,6 +502,7 @@ def opened(lab):
         def open_it(name):
             page.goto(f"{lab}/{name}.ipynb?reset")
             page.locator(".jp-Notebook .jp-CodeCell").nth(1).wait_for()
+            page.get_by_text("| Idle").wait_for()  # the kernel is there: what is run before that is lost
             page.locator(".jp-Notebook .jp-CodeCell").first.click()
             page.get_by_role("menuitem", name="Run", exact=True).click()
             page.get_by_role("menuitem", name=re.compile("^Run All Cells")).click()
@@ -550,3 +569,19 @@ def test_form_in_jupyterlab_and_what_is_left_of_it_tomorrow(opened, tmp_path):
     page.reload()
     expect(page.locator("div[class$='-still'], .jp-RenderedHTMLCommon details").first).to_be_visible()
     page.screenshot(path=pictures(tmp_path) / "tomorrow.png")
+
+
+@browser_only
+@pytest.mark.parametrize("name", ["explorer", "dashboard", "form"])
+def test_hostile_texts_and_names_stay_texts_in_jupyterlab(name, opened, tmp_path):
+    from playwright.sync_api import expect
+    page, cell = opened(f"hostile-{name}")
+    if name == "explorer":
+        cell.get_by_role("listbox").select_option(index=7)
+        cell.get_by_role("slider").focus()
+        for _ in range(5): page.keyboard.press("ArrowRight")
+    if name == "form": cell.get_by_text("Data", exact=False).first.click()
+    expect(cell.get_by_text("<img src=x onerror=window.pwned").first).to_be_attached()
+    page.wait_for_timeout(3000)
+    assert page.evaluate("window.pwned === undefined") and page.locator("img[src='x']").count() == 0
+    page.screenshot(path=pictures(tmp_path) / f"hostile-{name}.png")
