@@ -61,7 +61,7 @@ def read_export(
     "Read and check an exported model. Raises `CheckpointError` for one that is missing, damaged or of another library."
     folder = Path(folder)
     try: about, weights = json.loads((folder/"config.json").read_text(encoding="utf-8")), load_file(folder/WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as e:
+    except (OSError, ValueError, RecursionError, SafetensorError) as e:
         raise CheckpointError(f"{folder} holds no readable model ({type(e).__name__}): it needs config.json and {WEIGHTS}, as `save_pretrained` writes them.") from e
     if not isinstance(about, dict) or about.get("library_name") != "latent_summ": raise CheckpointError(f"{folder} holds a model, but none of this package.")
     if about.get("format") != FORMAT: raise CheckpointError(f"{folder} has format {about.get('format')}, this version reads {FORMAT}.")

@@ -48,7 +48,7 @@ def test_real_text_runs_through(data, tmp_path, monkeypatch, capsys):
     for figures in found["datasets"].values():
         assert figures["rows"]["evaluated"] == 4 and set(figures["baselines"]) == {"lead3", "longest3", "random3"}
         assert set(figures["ladder"]["rungs"]) == {"text", "oracle", "predicted", "shuffled", "null"} and figures["ceiling"]["intervals"]
-    assert set(found["seconds"]) == {*real.SHARES, *STAGES, "evaluate"}
+    assert set(found["seconds"]) == {*real.SHARES, "preprocess", *STAGES, "evaluate"}
     assert str(tmp_path) not in json.dumps(found), "no folder of this machine in the figures"
     lessons = json.loads((tmp_path / "out" / "decoder" / "training.json").read_text())["lessons"]
     assert [lesson["name"] for lesson in lessons] == ["decoder", "reading", "reading"]

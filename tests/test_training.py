@@ -79,13 +79,19 @@ def killed(cfg:Config, steps:int, *more, sign=signal.SIGKILL, processes:int=1) -
     return p.returncode, said
 
 
+def straight(shared:Path, mode:str="stages") -> Path:
+    "The folder of a run that nobody disturbs, made once."
+    cfg = config(shared / f"{mode}-straight", shared, **MODES[mode])
+    if not (shared / f"{mode}-straight" / "checkpoints" / "best_model.pt").exists(): run_pipeline(cfg)
+    return Path(cfg.run_dir)
+
+
 # --- promise 2: resume is bit-identical -------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("mode", MODES)
 def test_killed_anywhere_and_resumed_gives_the_same_weights(mode, shared):
-    straight, torn = config(shared / f"{mode}-straight", shared, **MODES[mode]), config(shared / f"{mode}-torn", shared, **MODES[mode])
-    run_pipeline(straight)
-    total = sum(e["event"] == "step" for e in events(Path(straight.run_dir)))
+    whole, torn = straight(shared, mode), config(shared / f"{mode}-torn", shared, **MODES[mode])
+    total = sum(e["event"] == "step" for e in events(whole))
     draw = random.Random(f"{SEED} {mode}")
     first = draw.randrange(1, total)
     print(f"seed {SEED}: {mode} killed after {first} of {total} steps")
@@ -93,18 +99,18 @@ def test_killed_anywhere_and_resumed_gives_the_same_weights(mode, shared):
     assert status == -signal.SIGKILL
     if mode == "stages": killed(torn, draw.randrange(1, 4), "--resume")  # twice, perhaps in the same epoch
     finish(torn, "--resume") if (Path(torn.run_dir) / "events.jsonl").exists() else finish(torn)
-    assert same(weights(Path(straight.run_dir)), weights(Path(torn.run_dir))), f"LATENT_SUMM_KILL_SEED={SEED}"
+    assert same(weights(whole), weights(Path(torn.run_dir))), f"LATENT_SUMM_KILL_SEED={SEED}"
 
 
 def test_streamed_rows_give_the_run_of_rows_in_memory_also_when_killed(shared):
     cfg = config(shared / "streamed", shared, **STREAMED)
     heard = []
     run_pipeline(cfg, listeners=(heard.append,))
-    assert same(weights(shared / "streamed"), weights(shared / "stages-straight"))
+    assert same(weights(shared / "streamed"), weights(straight(shared)))
     torn = config(shared / "streamed-torn", shared, **STREAMED)
     killed(torn, random.Random(SEED).randrange(2, 12))
     finish(torn, "--resume")
-    assert same(weights(shared / "streamed-torn"), weights(shared / "stages-straight")), f"LATENT_SUMM_KILL_SEED={SEED}"
+    assert same(weights(shared / "streamed-torn"), weights(straight(shared))), f"LATENT_SUMM_KILL_SEED={SEED}"
 
 
 # --- promise 1: complete or invisible ---------------------------------------------------------------------------------
@@ -118,7 +124,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_named(shared, capsys):
     steps[-1].write_bytes(data)
     run_pipeline(cfg, resume=True)
     assert f"{steps[-1].name}" in (err := capsys.readouterr().err) and "passed over" in err
-    assert same(weights(shared / "damaged"), weights(shared / "stages-straight"))
+    assert same(weights(shared / "damaged"), weights(straight(shared)))
 
 
 # --- promise 6: other settings are refused ----------------------------------------------------------------------------
@@ -126,7 +132,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_named(shared, capsys):
 @pytest.mark.parametrize("change, words", [(dict(batch_size=16), "batch_size was 8, now 16"), (dict(gradient_accumulation_steps=1), "gradient_accumulation_steps was 2, now 1"),
                                            (dict(middle_transformer_layers=3), "middle_transformer_layers was 2, now 3"), (dict(seed=1), "seed was 42, now 1")])
 def test_resuming_with_other_settings_is_refused(change, words, shared):
-    with pytest.raises(CheckpointError, match=words): run_pipeline(config(shared / "stages-torn", shared, **change), resume=True)
+    with pytest.raises(CheckpointError, match=words): run_pipeline(config(straight(shared), shared, **change), resume=True)
 
 
 # --- promise 22: Ctrl-C -----------------------------------------------------------------------------------------------
@@ -137,7 +143,7 @@ def test_ctrl_c_saves_at_the_next_step_and_says_how_to_go_on(sign, shared):
     status, said = killed(cfg, 3, sign=sign)
     assert status == 130 and "--resume goes on from here" in said and "Traceback" not in said, said
     finish(cfg, "--resume")
-    assert same(weights(Path(cfg.run_dir)), weights(shared / "stages-straight"))
+    assert same(weights(Path(cfg.run_dir)), weights(straight(shared)))
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
@@ -202,7 +208,7 @@ def test_fp16_gradients_are_scaled_and_an_overflow_skips_the_step(tmp_path):
     t.at.epoch, t.job.rows = 1, trainer.StageRows(torch.full((8, 1, 4), 1e30))
     before, scale = trainer.snapshot(t.job.model.state_dict()), t.scaler.get_scale()
     t.at.batch, t.steps = 0, 1000
-    def overflow(batches):
+    def overflow(batches, spare):
         for _, p in t.named: p.grad = torch.full_like(p, float("inf"))
         return {"loss": 1.0}
     with mock.patch.object(t, "_backward", overflow): t.run()

@@ -117,7 +117,7 @@ def pair_config(opts) -> Config:
     "Preset mini with the pair in `--out`, real rows, and the texts of stage 2 made of them."
     own = dict(modernbert_model=str(opts.out/"encoder"), gpt2_model=str(opts.out/"decoder"), modernbert_hidden_dim=opts.width, gpt2_hidden_dim=opts.width, device=opts.device)
     rows = dict(dataset_name=str(opts.out/"data"/"pairs"), wikitext_dataset=str(opts.out/"data"/"texts"), pretrain_adapter_max_samples=opts.text_rows,
-                finetune_adapter_max_samples=None, max_eval_samples=HELD_OUT)
+                finetune_adapter_max_samples=opts.pair_rows, max_eval_samples=HELD_OUT)
     epochs = {f"{stage}_epochs": opts.epochs for stage in STAGES[1:]} if opts.epochs else {}
     places = dict(run_dir=str(opts.out/"run"), preprocess_cache_dir=str(opts.out/"cache"))
     return Config.preset("mini").override(**own, **rows, **epochs, **places, max_seq_len=opts.max_seq_len, seed=opts.seed)
@@ -201,6 +201,7 @@ def collect(opts, corpus:Corpus):
     about = {which: json.loads((opts.out/which/"training.json").read_text()) for which in ("decoder", "encoder")}
     events = [json.loads(line) for line in (opts.out/"run"/"events.jsonl").read_text().splitlines()]
     seconds = Counter({e["stage"]: e["seconds"] for e in events if e["event"] == "stage_end"})
+    seconds["preprocess"] = sum(e["seconds"] for e in events if e["event"] == "preprocess")
     for a in about.values(): seconds.update({lesson["name"]: lesson["seconds"] for lesson in a["lessons"]})
     start, found = time.monotonic(), {name: judge(opts, name, os.environ["LATENT_SUMM_DATA"]) for name in opts.datasets}
     last = {which: {n: v for r in a["log"] for n, v in r.items() if n not in ("stage", "step", "seconds")} for which, a in about.items()}
@@ -227,6 +228,7 @@ def options(args=None):
     p.add_argument("--max-seq-len", type=int, default=320, help="tokens of a dialogue; a longer one is read in parts when it is summarised (default: %(default)s)")
     p.add_argument("--train-rows", type=int, help="cap on the rows of each source (default: all pairs, 10,000 texts)")
     p.add_argument("--text-rows", type=int, default=30000, help="texts of stage 2 (default: %(default)s)")
+    p.add_argument("--pair-rows", type=int, help="pairs of stage 4 (default: all)")
     p.add_argument("--epochs", type=int, help="of stages 2, 3 and 4 (default: as in preset mini)")
     p.add_argument("--rows", type=int, help="validation rows of each dataset (default: all)")
     p.add_argument("--ladder-rows", type=int, default=500, help="of them for ladder and reconstruction (default: %(default)s)")
