@@ -1,9 +1,9 @@
 """Real text: a small encoder and decoder from nothing on real English, the four stages on real dialogues, and what comes out. Writes nbs/experiments/real_text.json.
 
     export LATENT_SUMM_DATA=folder                                # samsum, dialogsum, wikipedia, arxiv, prose: .jsonl, packed or not
-    python nbs/experiments/real_text.py                           # about an hour on one core
+    python nbs/experiments/real_text.py                           # one to two hours on one core
     python nbs/experiments/real_text.py --phases stages evaluate  # only these, with the pair that lies in --out
-    python nbs/experiments/real_text.py --device cuda --width 512 --layers 8 --batch-size 128 --minutes 60   # 60 M parameters
+    python nbs/experiments/real_text.py --device cuda --width 416 --layers 12 --batch-size 128 --minutes 60   # about 50 M parameters in all; untried
 
 Phases, each of which can be run again by itself:
 
