@@ -3,8 +3,9 @@
     python benchmarks/workload.py             to benchmarks/results/workload.json: 400 chats with the small pair, 48 with full sizes
     python benchmarks/workload.py --full      400 chats with full sizes too (the plain way takes about a quarter of an hour in bf16)
 
-The chats are SAMSum's, from the folder in LATENT_SUMM_DATA (samsum.train.jsonl.xz); without it, those of the built-in corpus. Both ways run in processes of their own, in turns, with the same weights in the same precision, and read and
-write the same texts; timed is the whole process, from its start to the last text (`work`: without start and loading).
+The chats are SAMSum's, from the folder in LATENT_SUMM_DATA (samsum.train.jsonl.xz); without it, those of the built-in corpus, whose summaries are nearly
+all of one length. Both ways run in processes of their own, in turns, with the same weights in the same precision, and read and write the same texts; timed
+is the whole process, from its start to the last text (`work`: without start and loading).
 
 - ours: `Summarizer.from_pretrained`, then `summarize(texts)`
 - plain: transformers' models and `generate`, in fixed batches of 32 in the order of the texts
@@ -232,7 +233,8 @@ def bench_embed(opts, size:str, rows:int, repeats:int) -> dict:
         vectors = {name: np.load(folder / f"{way}-{dtype}.npy").astype(np.float32) for (way, dtype), name in ways.items()}
     unit = {k: v / np.linalg.norm(v, axis=-1, keepdims=True) for k, v in vectors.items()}
     cosine = {k: round(float((v * unit["sentence_transformers"]).sum(-1).min()), 5) for k, v in unit.items()}
-    return dict(texts=rows, source=source, sizes=size, min_cosine_to_fp32=cosine, peer="sentence-transformers encode, and datasets.map", **figures(runs, rows, ("embed_ours", "bf16"), ways))
+    return dict(texts=rows, source=source, sizes=size, min_cosine_to_fp32=cosine, peer="sentence-transformers encode, and datasets.map",
+                **figures(runs, rows, ("embed_ours", "bf16"), ways))
 
 
 def few(opts, quick:int, full:int) -> int: return opts.rows or (32 if opts.toy else full if opts.full else quick)

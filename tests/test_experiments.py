@@ -70,3 +70,15 @@ def test_real_text_says_what_it_needs(monkeypatch, capsys):
     monkeypatch.delenv("LATENT_SUMM_DATA", raising=False)
     with pytest.raises(SystemExit): script("real_text").main([])
     assert "LATENT_SUMM_DATA names no folder" in capsys.readouterr().err
+
+
+def test_a_variant_takes_up_the_pretraining_of_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kept = script("facts_kept")
+    tiny = dict(messenger_rows=40, max_eval_samples=8, batch_size=8, pretrain_middle_max_samples=16, pretrain_adapter_max_samples=16, pretrain_adapter_epochs=1,
+                finetune_middle_epochs=1, finetune_adapter_epochs=1)
+    monkeypatch.setattr(kept, "VARIANTS", {"demo": ("", "mini", tiny, None), "no middle": ("", "mini", tiny | kept.ALONE | dict(finetune_middle_epochs=0), "demo")})
+    run = kept.train("no middle", 0)
+    stages = [e["stage"] for e in map(json.loads, (run / "events.jsonl").read_text().splitlines()) if e["event"] == "stage_start"]
+    assert stages == ["finetune_adapter"]
+    assert (run / "checkpoints" / "best_model_pretrain.pt").read_bytes() == (tmp_path / "runs/bottleneck/demo-0/checkpoints/best_model_pretrain.pt").read_bytes()
