@@ -11,6 +11,7 @@ __all__ = ['SHARDS', 'SHARD_ROWS', 'FORMAT_VERSION', 'quantize_int8', 'dequantiz
 # %% ../nbs/13_cache.ipynb #d5b00c78
 import base64, contextlib, hashlib, json, os, re, shutil, socket
 from collections import Counter
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Optional
@@ -101,10 +102,9 @@ class Shard:
     "Some rows of a cache in one file; a subclass knows the format."
     def __init__(self, path, fields:dict, rows:int, index:bool=True): self.path, self.fields, self.rows, self.index = Path(path), fields, rows, index
 
-    @contextlib.contextmanager
-    def believed(self):
-        "What a file holds must be what the manifest says. Where it is not (a broken writer, an unkind one), reading it is a `CacheError`."
-        try: yield
+    def read(self, how:Callable, *args):
+        "`how(*args)`, one of the readers below. What a file holds must be what the manifest says; where it is not (a broken writer, an unkind one) it is a `CacheError`."
+        try: return how(*args)
         except (ValueError, OSError) as e: raise CacheError(f"{self.path} does not hold what its manifest says ({e}). `latent_summ cache --rebuild` makes it again.") from e
 
     @cached_property
@@ -552,25 +552,13 @@ def take(self:Cache,
 def _take(self:Cache, name:str, groups:list, n:int):
     "One field of `n` rows; a group is a shard's number, places in the result, and rows in the shard."
     f = self._field(name, "int8", "float32", "ints", "text")
-    if "shape" not in f: return _placed(groups, [self._pick(k, name, rows.tolist()) for k, _, rows in groups], n)
+    if "shape" not in f: return _placed(groups, [self.shards[k].read(self.shards[k].pick, name, rows.tolist()) for k, _, rows in groups], n)
     values = np.empty((n, *f["shape"]), np.int8 if f["kind"] == "int8" else np.float32)
     scale = np.empty((n, f["shape"][0], 1), np.float32) if f["kind"] == "int8" else None
     for k, at, rows in groups:
-        values[at], own = self._pick(k, name, rows)
+        values[at], own = self.shards[k].read(self.shards[k].pick, name, rows)
         if scale is not None: scale[at] = own
     return values if scale is None else dequantize_int8(values, scale)
-
-@patch
-def _pick(self:Cache, k:int, name:str, rows): # of shard `k`
-    with self.shards[k].believed(): return self.shards[k].pick(name, rows)
-
-@patch
-def _of_shards(self:Cache, read) -> list:
-    "What `read` makes of each shard."
-    out = []
-    for shard in self.shards:
-        with shard.believed(): out.append(read(shard))
-    return out
 
 def _placed(groups:list, picked:list, n:int) -> list:
     "Values of all groups, each in its place."
@@ -585,7 +573,7 @@ def _placed(groups:list, picked:list, n:int) -> list:
 def quantized(self:Cache, field:str="embedding") -> tuple: # int8 (rows, vectors, dim), float32 (rows, vectors, 1)
     "A vector field of all rows as kept: a quarter of the memory of `embeddings`."
     if self._field(field, "int8", "float32")["kind"] == "float32": return quantize_int8(self.embeddings(field))
-    values, scales = zip(*self._of_shards(lambda s: s.arrays(field)))
+    values, scales = zip(*(s.read(s.arrays, field) for s in self.shards))
     return np.concatenate(values), np.concatenate(scales)
 
 @patch
@@ -593,7 +581,7 @@ def embeddings(self:Cache, field:str="embedding") -> np.ndarray: # float32 (rows
     "A vector field of all rows, in order."
     out = np.empty((len(self), *self._field(field, "int8", "float32")["shape"]), np.float32)
     for shard, a, b in zip(self.shards, self.starts, self.starts[1:]):
-        with shard.believed(): values, scale = shard.arrays(field)
+        values, scale = shard.read(shard.arrays, field)
         np.multiply(values, 1 if scale is None else scale, out=out[a:b], casting="unsafe")
     return out
 
@@ -602,19 +590,19 @@ def embeddings(self:Cache, field:str="embedding") -> np.ndarray: # float32 (rows
 def targets(self:Cache, field:str="target_ids") -> list: # of lists of token ids
     "The target ids of all rows, in order."
     self._field(field, "ints")
-    return [row for rows in self._of_shards(lambda s: s.lists(field)) for row in rows]
+    return [row for s in self.shards for row in s.read(s.lists, field)]
 
 @patch
 def lengths(self:Cache, field:str="target_ids") -> np.ndarray: # int64 (rows,)
     "How long the lists of a field are; one shard at a time is in memory."
     self._field(field, "ints")
-    return np.concatenate(self._of_shards(lambda s: s.lengths(field)))
+    return np.concatenate([s.read(s.lengths, field) for s in self.shards])
 
 @patch
 def texts(self:Cache, field:str) -> list:
     "A text field of all rows, in order."
     self._field(field, "text")
-    return [row for rows in self._of_shards(lambda s: s.texts(field)) for row in rows]
+    return [row for s in self.shards for row in s.read(s.texts, field)]
 
 @patch(as_prop=True)
 def ids(self:Cache) -> list:

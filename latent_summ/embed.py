@@ -136,7 +136,7 @@ def _out_of_memory(e:BaseException) -> bool:
     "Whether an error means that memory ran out, on a GPU or on the CPU."
     return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or (isinstance(e, RuntimeError) and "can't allocate memory" in str(e))
 
-CPU_TOKENS = 4096 # a CPU gains nothing from more, and loses where a batch is far larger than its cache
+CPU_TOKENS = 2048 # a CPU gains next to nothing from more, and loses where a batch no longer stays in its cache
 
 class Embedder:
     "Runs the frozen encoder over token ids: `Embedder(cfg, encoder)(ids)` is float32 (texts, vectors, hidden)."
