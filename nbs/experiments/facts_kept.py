@@ -26,7 +26,6 @@ from latent_summ.stages import checkpoint_folder, environment, run_pipeline
 RESULTS = Path(__file__).resolve().parent / "bottleneck.json"
 LONG = dict(pretrain_middle_epochs=3, pretrain_adapter_epochs=2, finetune_middle_epochs=3, finetune_adapter_epochs=2)
 ALONE = dict(finetune_adapter_train_middle=False, latent_mixing=0.0)
-LONGER = dict(messenger_rows=40000, middle_transformer_layers=4, finetune_middle_epochs=8, finetune_adapter_max_samples=None)
 VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pretraining it takes up)
     "demo": ("what `latent_summ demo` trains: the mini preset (stage 4 trains middle and adapter, half of the rows' latents mixed with the right ones)", "mini", {}, None),
     "reference": ("the reference's recipe on the same backbones and rows: one mean vector, frozen random compression, MSE + contrastive, AdamW", "mini-reference", LONG, None),
@@ -41,7 +40,7 @@ VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pret
     "noise": ("noise on the latents in stage 4", "mini", dict(latent_noise=0.1), "demo"),
     "fact weight": ("names and numbers count three times in stages 2 and 4", "mini", dict(fact_token_weight=3.0), None),
     "adamw": ("AdamW instead of Muon", "mini", dict(optimizer="adamw", learning_rate=1e-3), None),
-    "long middle": ("40,000 chats, a middle of four layers that learns from all of them eight times in stage 3 and twice in stage 4", "mini", LONGER, None),
+    "long stage 3": ("thirty epochs in stage 3 instead of two", "mini", dict(finetune_middle_epochs=30), "demo"),
     "large middle": ("four layers instead of two, rank 256 instead of 160", "mini", dict(middle_transformer_layers=4, adapter_flat_rank=256), None),
 }
 
