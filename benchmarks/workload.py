@@ -1,7 +1,7 @@
 """Real work from a cold process, text in to text out: chats to summaries, and texts to embeddings, beside the usual way with the same weights.
 
     python benchmarks/workload.py             to benchmarks/results/workload.json: 400 chats with the small pair, 48 with full sizes
-    python benchmarks/workload.py --full      400 chats with full sizes too (the plain way takes about a quarter of an hour in bf16)
+    python benchmarks/workload.py --full      400 chats with full sizes too (the plain way takes about five minutes in bf16)
 
 The chats are SAMSum's, from the folder in LATENT_SUMM_DATA (samsum.train.jsonl.xz); without it, those of the built-in corpus, whose summaries are nearly
 all of one length. Both ways run in processes of their own, in turns, with the same weights in the same precision, and read and write the same texts; timed
@@ -10,7 +10,8 @@ is the whole process, from its start to the last text (`work`: without start and
 - ours: `Summarizer.from_pretrained`, then `summarize(texts)`
 - plain: transformers' models and `generate`, in fixed batches of 32 in the order of the texts
 - The weights are random, so the decoder is told when to end: each summary is as long as the right one (one token for four characters), by a hook
-  that leaves all arithmetic as it is. Both ways must write the same number of words.
+  that leaves all arithmetic as it is. Both write the same number of words, but for texts that are longer than the
+  encoder reads: the plain way cuts them off, ours reads them in parts and writes a summary of each.
 - embed: texts to a finished cache on disk and its vectors back in memory, beside `sentence-transformers` (fp32, as it comes; and in bf16) and
   `datasets.map` with transformers; each to a file with the vectors
 """
