@@ -6,6 +6,8 @@
 __all__ = ['latent_mse', 'pooled', 'contrastive', 'latent_loss', 'token_cross_entropy']
 
 # %% ../nbs/30_losses.ipynb #2d2e1943
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -29,27 +31,39 @@ def pooled(
     "One direction per text: the mean over its latents."
     return F.normalize(latents.float().mean(1), dim=-1)
 
+def _hard(
+    target:torch.Tensor, # (batch, latent_dim), unit length
+    hardness:float,
+) -> torch.Tensor: # (batch, batch): what is added to the scores; zero for the own target, and the rest of a row has weights of mean one
+    "Logarithms of the weights of the wrong ones: the more alike two targets are, the more the one counts where the other is right."
+    own, alike = torch.eye(len(target), dtype=torch.bool, device=target.device), hardness * target.detach() @ target.detach().T
+    alike = alike.masked_fill(own, -torch.inf)
+    return (alike - alike.logsumexp(1, keepdim=True) + math.log(max(len(alike) - 1, 1))).masked_fill(own, 0.0)
+
 def contrastive(
     pred:torch.Tensor, # (batch, latent_seq_len, latent_dim)
     target:torch.Tensor, # (batch, latent_seq_len, latent_dim)
     temperature:float=0.1, # divides the cosines; smaller looks harder at the nearest wrong one
+    hardness:float=0.0, # how much more a wrong text counts that is like the right one; 0: all count the same
 ) -> torch.Tensor: # scalar, float32; zero for a batch of one
-    "Symmetric InfoNCE between pooled predictions and targets (van den Oord et al. 2018)."
+    "Symmetric InfoNCE between pooled predictions and targets (van den Oord et al. 2018), with hard negatives (Robinson et al. 2021)."
     check_shape(pred, tuple(target.shape), "predicted latents", "the target latents")
-    scores = pooled(pred) @ pooled(target).T / temperature  # (batch, batch)
+    right = pooled(target)
+    scores = pooled(pred) @ right.T / temperature  # (batch, batch)
+    more = _hard(right, hardness) if hardness else 0.0
     own = torch.arange(len(scores), device=scores.device)
-    return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
+    return (F.cross_entropy(scores + more, own) + F.cross_entropy(scores.T + more, own)) / 2
 
 # %% ../nbs/30_losses.ipynb #4864d90f
 def latent_loss(
-    cfg, # `latent_mse_weight`, `contrastive_weight`, `contrastive_temperature`
+    cfg, # `latent_mse_weight` and the `contrastive_*` fields
     pred:torch.Tensor, # (batch, latent_seq_len, latent_dim)
     target:torch.Tensor, # (batch, latent_seq_len, latent_dim)
 ) -> tuple: # (loss, {"mse": ..., "contrastive": ...}): the weighted sum, and its parts unweighted and detached
     "What the middle minimises; raises `ModelError` when both weights are zero."
     parts = {}
     if cfg.latent_mse_weight: parts["mse"] = latent_mse(pred, target)
-    if cfg.contrastive_weight: parts["contrastive"] = contrastive(pred, target, cfg.contrastive_temperature)
+    if cfg.contrastive_weight: parts["contrastive"] = contrastive(pred, target, cfg.contrastive_temperature, cfg.contrastive_hardness)
     if not parts: raise ModelError("latent_mse_weight=0 and contrastive_weight=0 leave the middle nothing to learn from: raise one of them.")
     weights = {"mse": cfg.latent_mse_weight, "contrastive": cfg.contrastive_weight}
     return sum(weights[name] * part for name, part in parts.items()), {name: part.detach() for name, part in parts.items()}

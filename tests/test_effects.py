@@ -552,7 +552,7 @@ def _(name):
     assert (rows(777), rows(None) >= 300_000) == (777, True)
 
 
-@effect("latent_mse_weight", "contrastive_weight", "contrastive_temperature")
+@effect("latent_mse_weight", "contrastive_weight", "contrastive_temperature", "contrastive_hardness")
 def _(name):
     other = LATENTS.flip(0)
     assert not torch.isclose(latent_loss(Config(), LATENTS, other)[0], latent_loss(Config(**{name: 0.7}), LATENTS, other)[0])
