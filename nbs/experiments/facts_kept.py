@@ -37,11 +37,14 @@ VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pret
                       ALONE | dict(latent_mse_weight=0.0, contrastive_weight=0.0, middle_cross_entropy_weight=1.0), "demo"),
     "mse + cross-entropy": ("stage 3 by all three, stage 4 trains the adapter only", "mini", ALONE | dict(middle_cross_entropy_weight=1.0), "demo"),
     "mse": ("stage 3 without the contrastive loss, stage 4 trains the adapter only", "mini", ALONE | dict(contrastive_weight=0.0), "demo"),
+    "hard negatives": ("stage 3 with hard negatives in the contrastive loss, stage 4 trains the adapter only", "mini", ALONE | dict(contrastive_hardness=5.0), "demo"),
     "noise": ("noise on the latents in stage 4", "mini", dict(latent_noise=0.1), "demo"),
     "fact weight": ("names and numbers count three times in stages 2 and 4", "mini", dict(fact_token_weight=3.0), None),
     "adamw": ("AdamW instead of Muon", "mini", dict(optimizer="adamw", learning_rate=1e-3), None),
     "long stage 3": ("thirty epochs in stage 3 instead of two", "mini", dict(finetune_middle_epochs=30), "demo"),
     "large middle": ("four layers instead of two, rank 256 instead of 160", "mini", dict(middle_transformer_layers=4, adapter_flat_rank=256), None),
+    "many pairs": ("96,000 pairs instead of 16,000, six layers instead of two, four epochs in stage 3, 36,000 of the pairs in stage 4", "mini",
+                   dict(messenger_rows=96000, middle_transformer_layers=6, finetune_middle_epochs=4, finetune_adapter_max_samples=36000, use_fp16=True), None),
 }
 
 
