@@ -432,7 +432,7 @@ def _evaluate_file(own:Evaluate, cfg:Config):
 def runs(own:Runs):
     "List or compare runs."
     from rich.console import Console
-    from latent_summ.report import comparison_rich, runs_rich, runs_table
+    from latent_summ.runs import comparison_rich, runs_rich, runs_table
     folders, names = list(own.folders), shlex.join(map(str, own.folders))
     if own.action == "compare":
         if len(folders) < 2: raise ConfigError("Say which runs to compare: latent_summ runs compare runs/a runs/b")
@@ -568,7 +568,7 @@ def setting_line(name:str, origin:Origin, changed:dict) -> str:
 # %% ../nbs/52_cli.ipynb #2fc7d671
 def report(own:Report):
     "Write a run's figures and its page."
-    from latent_summ.report import PICTURES, write_page
+    from latent_summ.runs import PICTURES, write_page
     page = write_page(own.run or newest_run() or Path(Config().run_dir), own.texts)
     print(f"{page}\n{page.parent/PICTURES}: the same figures as PNG and SVG")
 

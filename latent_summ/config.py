@@ -332,7 +332,7 @@ class Optimization(Section):
     muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains", gt=0, affects="training")
     max_grad_norm: float = par(1.0, "Gradients are clipped to this norm", gt=0, affects="training")
     contrastive_temperature: float = par(0.1, "Temperature of the contrastive loss", gt=0, affects="training")
-    contrastive_hardness: float = par(0.0, "How much more a wrong text counts in the contrastive loss that is like the right one (0: all the same; try 2 to 10)", ge=0, affects="training")
+    contrastive_hardness: float = par(0.0, "How much more a wrong text counts in the contrastive loss if it is like the right one (0: all equal; try 5)", ge=0, affects="training")
     readout_weight: float = par(0.0, "Weight of the readout loss in stage 2: prefix slot k must look like target token k", ge=0, affects="training")
     readout_warmup: float = par(0.0, "Share of stage 2 that trains on the readout loss alone, without running the decoder", ge=0, lt=1, affects="training")
     keep_checkpoints: int = par(2, "Step checkpoints kept of a stage, the newest ones", ge=1)

@@ -17,7 +17,8 @@ from fastcore.basics import patch
 
 from .config import Config, ConfigError, LatentSummError, PRESETS, SECTIONS
 from .flags import flag_words, value_of
-from .report import COLOURS, INK, Picture, RunLog, loss_figure, name_axes, run_state, tidy, trained_stages
+from .report import COLOURS, INK, Picture, RunLog, loss_figure, name_axes, tidy, trained_stages
+from .runs import run_state
 from .runtime import DataError
 from .tui import RunState, in_words, short_number
 

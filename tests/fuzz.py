@@ -334,7 +334,7 @@ class Events(Target):
     def read(self, data):
         from latent_summ.config import LatentSummError
         from latent_summ.events import read_events
-        from latent_summ.report import runs_rich, runs_table
+        from latent_summ.runs import runs_rich, runs_table
         (self.folder / "events.jsonl").write_bytes(data)
         (self.folder / "config.json").write_text("{}")
         with contextlib.suppress(LatentSummError): read_events(self.folder / "events.jsonl")
