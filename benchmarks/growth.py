@@ -1,15 +1,15 @@
 """How time and memory grow: with rows (caching, opening and reading a cache, each stage) and with the length of a text.
 
-    python benchmarks/growth.py             to benchmarks/results/growth.json: up to 10,000 rows (a cache is opened with up to 100,000)
-    python benchmarks/growth.py --full      up to 100,000 rows, a cache opened with up to 1,000,000
+    python benchmarks/growth.py             to benchmarks/results/growth.json: up to 16,000 rows (a cache is opened with up to 100,000)
+    python benchmarks/growth.py --full      up to 1,000,000 rows, about 45 minutes
 
 Every size runs in a process of its own, for its peak memory. `exponent` is the slope of log time over log rows between the two largest sizes, start-up
-left out: 1 is linear. The models are small, as the rows matter here: the first layer of the small encoder, the small decoder.
+left out: 1 is linear. The models are small, as the rows matter here: the first layer of the small encoder, and of the small decoder.
 
 - cache: short rows, embedded into a cache
 - open: a cache of synthetic vectors: opened with the SHA-256 of all its bytes (`open_ms`), opened by its manifest alone and one row read (`index_ms`),
   a shuffled batch of 32 read, one row read at random; jsonl and arrow
-- stages: one epoch of each of the four stages on synthetic vectors and targets of 12 words
+- stages: one epoch of each of the four stages on synthetic vectors of 8 x 32 and targets of 12 words, read from a cache on disk
 - length: encoder time per token for texts of 32 to 512 tokens, batches of the same number of tokens
 """
 import json
@@ -27,7 +27,7 @@ from latent_summ.embed import build_cache
 from latent_summ.model import LatentSummarizer
 from latent_summ.runtime import autocast
 from latent_summ.stages import stage_table
-from latent_summ.trainer import Job, StageRows, Trainer, Vectors
+from latent_summ.trainer import CachedRows, Job, Trainer
 
 
 def peak_mb() -> int: return round(peak_gb() * 1e3)
@@ -68,16 +68,34 @@ def one_open(n:int, kind:str, folder:str) -> dict:
     return dict(open_ms=median_ms([t[0] for t in opened]), index_ms=median_ms(indexed), batch_ms=median_ms(batches), row_ms=median_ms(single), loaded_mb=before, peak_mb=peak_mb())
 
 
-def one_stage(n:int, name:str) -> dict:
-    cfg = Config.preset("mini").override(device="cpu", use_stop_latent=False, embedding_normalizer="none")
+DIM, BATCH = 32, 512 # numbers in the stages' vectors and latents; rows in a step
+
+
+def write_rows(n:int, folder:str) -> dict:
+    "A cache of `n` pairs: eight vectors for the dialogue and for the summary, twelve target ids."
+    g, eos = np.random.default_rng(0), load_decoder(Config.preset("mini")).eos_id
+    def write():
+        with CacheWriter(folder, {"encoder": "none"}, format="arrow") as w:
+            for i in range(0, n, 10_000):
+                x, y = g.standard_normal((2, min(10_000, n - i), 8, DIM), dtype=np.float32)
+                w.add([{"id": str(i + j), "embedding": a, "summary_embedding": b, "target_ids": [5 + (i + j) % 3000] * 11 + [eos]} for j, (a, b) in enumerate(zip(x, y))])
+            w.finish()
+    return dict(seconds=timed(write)[0], peak_mb=peak_mb())
+
+
+def one_stage(n:int, name:str, folder:str) -> dict:
+    "One epoch, its rows read from the cache on disk."
+    cfg = Config.preset("mini").override(device="cpu", use_stop_latent=False, embedding_normalizer="none", modernbert_hidden_dim=DIM, latent_dim=DIM, prefix_len=8,
+                                         middle_transformer_layers=1, middle_num_heads=2, adapter_num_heads=2, adapter_flat_rank=16)
     decoder = load_decoder(cfg)
+    decoder.model.model.layers = decoder.model.model.layers[:1]
     model = LatentSummarizer(cfg, decoder.embedding_rms)
     stage, = [s for s in stage_table(cfg) if s.name == name]
-    vectors = lambda: Vectors(torch.randint(-127, 128, (n, cfg.latent_seq_len, cfg.modernbert_hidden_dim), dtype=torch.int8), torch.rand(n, cfg.latent_seq_len, 1) / 40)
-    targets = [[5 + i % 3000] * 11 + [decoder.eos_id] for i in range(n)] if "text" in stage.wants else None
-    rows = StageRows(vectors(), vectors() if stage.reads == "pairs" and "latents" in stage.wants else None, targets)
+    columns = {"inputs": "embedding"} | ({"labels": "target_ids"} if "text" in stage.wants else {})
+    if stage.reads == "pairs" and "latents" in stage.wants: columns["outputs"] = "summary_embedding"
+    rows = CachedRows([(Cache.open(folder, {"encoder": "none"}, verify=False), list(range(n)))], columns)
     before = peak_mb()
-    trainer = Trainer(Job(name, model, stage.trains, rows, lambda b, p: stage.loss(model, decoder, cfg, b, p), 1, 64), cfg, torch.device("cpu"))
+    trainer = Trainer(Job(name, model, stage.trains, rows, lambda b, p: stage.loss(model, decoder, cfg, b, p), 1, BATCH), cfg, torch.device("cpu"))
     return dict(seconds=timed(trainer.run)[0], loaded_mb=before, peak_mb=peak_mb())
 
 
@@ -91,7 +109,7 @@ def grown(sizes:list, runs:list, *keys) -> dict:
 
 
 def bench_cache(opts) -> dict:
-    sizes = opts.rows or ([300, 600] if opts.toy else [1000, 10_000, 100_000] if opts.full else [1000, 4000, 16_000])
+    sizes = opts.rows or ([300, 600] if opts.toy else [1000, 10_000, 100_000, 1_000_000] if opts.full else [1000, 4000, 16_000])
     def run(n):
         with tempfile.TemporaryDirectory() as folder: return child(__file__, "--one", "cache", n, folder, "--threads", opts.threads)
     return grown(sizes, [run(n) for n in sizes], "seconds")
@@ -110,9 +128,14 @@ def bench_open(opts) -> dict:
 
 
 def bench_stages(opts) -> dict:
-    sizes = opts.rows or ([128, 256] if opts.toy else [1000, 4000, 16_000, 64_000] if opts.full else [1000, 4000])
+    sizes = opts.rows or ([128, 256] if opts.toy else [1000, 10_000, 100_000, 1_000_000] if opts.full else [1000, 4000, 16_000])
     names = [s.name for s in stage_table(Config.preset("mini"))]
-    return {name: grown(sizes, [child(__file__, "--one", "stage", n, name, "--threads", opts.threads) for n in sizes], "seconds") for name in names}
+    runs = {name: [] for name in names}
+    for n in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            child(__file__, "--one", "rows", n, folder)
+            for name in names: runs[name].append(child(__file__, "--one", "stage", n, name, folder, "--threads", opts.threads))
+    return {name: grown(sizes, some, "seconds") for name, some in runs.items()}
 
 
 def bench_length(opts) -> dict:
@@ -130,7 +153,7 @@ def bench_length(opts) -> dict:
 
 
 ONE = dict(cache=lambda n, folder: one_cache(n, folder), write=lambda n, folder, kind: write_synthetic(n, kind, folder), open=lambda n, folder, kind: one_open(n, kind, folder),
-           stage=one_stage)
+           rows=lambda n, folder: write_rows(n, folder), stage=lambda n, name, folder: one_stage(n, name, folder))
 PARTS = dict(cache=bench_cache, open=bench_open, stages=bench_stages, length=bench_length)
 
 

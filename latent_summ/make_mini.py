@@ -412,9 +412,10 @@ def make_reading(out, steps:int=5000, stop:Optional[int]=None, lr:float=1e-3, mu
     model.config._attn_implementation = "eager"
     before = json.loads((folder/"training.json").read_text())
     log = before.pop("log")
-    def save(): save_backbone(model, tok, folder, log, **add_lesson(before, "who did what" if ranked else "reading", steps=steps, stop=stop, seed=seed, lr=lr, muon_lr=muon_lr, seconds=round(time.time() - start)))
+    name, facts = "who did what" if ranked else "reading", dict(steps=steps, stop=stop, seed=seed, lr=lr, muon_lr=muon_lr)
+    def save(): save_backbone(model, tok, folder, log, **add_lesson(before, name, **facts, seconds=round(time.time() - start)))
     source = reading_exercises(tok, seed + 1000, share=0.75 if ranked else 0.6, ranked=ranked)
-    fit(model, reading_step(model, tok, seed), source, steps, lr, muon_lr, log, "who did what" if ranked else "reading", save, stop)
+    fit(model, reading_step(model, tok, seed, chat_weight=0.0 if ranked else 0.1), source, steps, lr, muon_lr, log, name, save, stop)
     save()
 
 def add_lesson(before:dict, name:str, **facts) -> dict:
@@ -429,8 +430,9 @@ def make_summaries(out, steps:int=5000, stop:Optional[int]=None, grow:int=0, lr:
     if grow: model = grown_encoder(model, grow)
     before = json.loads((folder/"training.json").read_text())
     log, lesson = before.pop("log"), ThroughDecoder(model, decoder)
+    name, facts = "who did what" if ranked else "summaries", dict(steps=steps, stop=stop, grow=grow, seed=seed, lr=lr, muon_lr=muon_lr)
     def save():
-        save_backbone(model, tok, folder, log, **add_lesson(before, "who did what" if ranked else "summaries", steps=steps, stop=stop, grow=grow, seed=seed, lr=lr, muon_lr=muon_lr, seconds=round(time.time() - start)))
+        save_backbone(model, tok, folder, log, **add_lesson(before, name, **facts, seconds=round(time.time() - start)))
         save_file({k: v.contiguous() for k, v in lesson.state_dict().items() if not k.startswith("encoder.")}, kept)
     model.requires_grad_(False)
     if kept.exists(): lesson.load_state_dict(load_file(kept), strict=False)
