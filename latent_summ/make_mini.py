@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['N_LATENTS', 'ENCODER_SPECIALS', 'DECODER_SPECIALS', 'SUMMARY_CUE', 'RANK_WEIGHT', 'encoder_tokenizer',
            'decoder_tokenizer', 'mini_encoder', 'mini_decoder', 'grown_encoder', 'batches', 'pad', 'Optimizers',
-           'smooth', 'fit', 'lm_loss', 'copy_inputs', 'decoder_exercises', 'decoder_step', 'swapped', 'wrong_ids',
+           'smooth', 'fit', 'lm_loss', 'copy_inputs', 'decoder_exercises', 'decoder_step', 'mistaken', 'wrong_ids',
            'rank_loss', 'reading_exercises', 'reading_step', 'MaskedWords', 'Readout', 'latent_input',
            'holding_exercises', 'save_backbone', 'tokenizer_corpus', 'make_decoder', 'make_encoder', 'holding_step',
            'row_losses', 'ThroughDecoder', 'make_reading', 'add_lesson', 'make_summaries', 'make_summarizer', 'main']
@@ -197,23 +197,24 @@ def decoder_step(decoder, tok, seed:int):
 # %% ../nbs/60_make_mini.ipynb #60d00002
 RANK_WEIGHT = 0.1 # of the ranking, beside the cross-entropy of a token
 
-def swapped(row:dict, rng:random.Random) -> Optional[str]:
-    "The summary with two of its people in each other's place; None where there are not two, or where it stays right."
+def mistaken(row:dict, rng:random.Random) -> Optional[str]:
+    "The summary with two of its people in each other's place, or one in both; None where there are not two, or where it stays right."
     people = [p for p in dict.fromkeys(f["text"] for f in row["facts"] if f["type"] == "person") if re.search(rf"\b{p}\b", row["summary"])]
     if len(people) < 2: return None
     a, b = rng.sample(people, 2)
-    other = re.sub(rf"\b({a}|{b})\b", lambda m: b if m[0] == a else a, row["summary"])
+    instead = rng.choice([{a: b, b: a}, {a: b}])
+    other = re.sub(rf"\b({a}|{b})\b", lambda m: instead.get(m[0], m[0]), row["summary"])
     kept, facts, _ = role_recall(other, row)
     return other if kept < facts else None
 
 def wrong_ids(rows:list, ids, end:list, seed:int, ranked:bool) -> list:
-    "Token ids of each row's swapped summary, or None; without `ranked` None for all."
+    "Token ids of each row's mistaken summary, or None; without `ranked` None for all."
     rng = random.Random(seed)
-    texts = [swapped(r, rng) if ranked else None for r in rows]
+    texts = [mistaken(r, rng) if ranked else None for r in rows]
     return [None if t is None else i + end for t, i in zip(texts, ids([" " + (t or "") for t in texts]))]
 
 def rank_loss(right:torch.Tensor, wrong:torch.Tensor):
-    "Nats of right summaries and of their swapped ones, (pairs,) each: mean logistic loss, and the share told apart."
+    "Nats of right summaries and of their mistaken ones, (pairs,) each: mean logistic loss, and the share told apart."
     return F.softplus(right - wrong).mean(), float((wrong > right).float().mean())
 
 # %% ../nbs/60_make_mini.ipynb #4a03eb99
@@ -239,13 +240,16 @@ def reading_step(decoder, tok, seed:int, chat_weight:float=0.1, chat_share:float
         ids = pad([[2] + chat + summary for chat, summary in both], 0)
         labels, at = ids[:, 1:], torch.arange(1, ids.shape[1])
         summary = (labels != 0) & (at >= torch.tensor([1 + len(chat) for chat, _ in both])[:, None])
-        in_chat = (labels != 0) & ~summary & (torch.rand(labels.shape) < chat_share) & (torch.arange(len(both)) < n)[:, None]
+        in_chat = (labels != 0) & ~summary & (torch.rand(labels.shape) < chat_share * bool(chat_weight)) & (torch.arange(len(both)) < n)[:, None]
         kept = summary | in_chat
         hidden = decoder.model(inputs_embeds=decoder.get_input_embeddings()(ids)).last_hidden_state[:, :-1]
         losses, of_summary = F.cross_entropy(decoder.lm_head(hidden[kept]).float(), labels[kept], reduction="none"), summary[kept]
         nats = losses.new_zeros(len(both)).index_add(0, kept.nonzero()[of_summary, 0], losses[of_summary])
-        read, chat = nats[:n].sum() / summary[:n].sum(), losses[~of_summary].mean()
-        loss, numbers = read + chat_weight * chat, dict(read=read.item(), chat=chat.item())
+        loss = nats[:n].sum() / summary[:n].sum()
+        numbers = dict(read=loss.item())
+        if chat_weight:
+            chat = losses[~of_summary].mean()
+            loss, numbers["chat"] = loss + chat_weight * chat, chat.item()
         if not told: return loss, numbers
         rank, share = rank_loss(nats[told], nats[n:])
         return loss + RANK_WEIGHT * rank, numbers | dict(told_apart=share)
