@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['N_LATENTS', 'ENCODER_SPECIALS', 'DECODER_SPECIALS', 'SUMMARY_CUE', 'RANK_WEIGHT', 'encoder_tokenizer',
            'decoder_tokenizer', 'mini_encoder', 'mini_decoder', 'grown_encoder', 'batches', 'pad', 'Optimizers',
-           'smooth', 'fit', 'lm_loss', 'copy_inputs', 'decoder_exercises', 'decoder_step', 'mistaken', 'wrong_ids',
+           'smooth', 'fit', 'lm_loss', 'copy_inputs', 'decoder_exercises', 'decoder_step', 'mistaken', 'mistakes',
            'rank_loss', 'reading_exercises', 'reading_step', 'MaskedWords', 'Readout', 'latent_input',
            'holding_exercises', 'save_backbone', 'tokenizer_corpus', 'make_decoder', 'make_encoder', 'holding_step',
-           'row_losses', 'ThroughDecoder', 'make_reading', 'add_lesson', 'make_summaries', 'make_summarizer', 'main']
+           'token_losses', 'ThroughDecoder', 'make_reading', 'add_lesson', 'make_summaries', 'make_summarizer', 'main']
 
 # %% ../nbs/60_make_mini.ipynb #199f2327
 import argparse, json, math, random, re, time
@@ -197,34 +197,40 @@ def decoder_step(decoder, tok, seed:int):
 # %% ../nbs/60_make_mini.ipynb #60d00002
 RANK_WEIGHT = 0.1 # of the ranking, beside the cross-entropy of a token
 
-def mistaken(row:dict, rng:random.Random) -> Optional[str]:
-    "The summary with two of its people in each other's place, or one in both; None where there are not two, or where it stays right."
-    people = [p for p in dict.fromkeys(f["text"] for f in row["facts"] if f["type"] == "person") if re.search(rf"\b{p}\b", row["summary"])]
+def mistaken(row:dict, rng:random.Random) -> Optional[tuple]: # (the summary or its beginning, the same with the mistake)
+    "A mistake in who did what; None where there are not two people, or where they can be swapped."
+    text, people = row["summary"], dict.fromkeys(f["text"] for f in row["facts"] if f["type"] == "person")
+    people = [p for p in people if re.search(rf"\b{p}\b", text)]
     if len(people) < 2: return None
     a, b = rng.sample(people, 2)
-    instead = rng.choice([{a: b, b: a}, {a: b}])
-    other = re.sub(rf"\b({a}|{b})\b", lambda m: instead.get(m[0], m[0]), row["summary"])
-    kept, facts, _ = role_recall(other, row)
-    return other if kept < facts else None
+    def told(text, instead): return re.sub(rf"\b({a}|{b})\b", lambda m: instead.get(m[0], m[0]), text)
+    swap, named = {a: b, b: a}, list(re.finditer(rf"\b({a}|{b})\b", text))
+    kept, facts, _ = role_recall(told(text, swap), row)
+    if kept == facts: return None
+    if rng.random() < 0.5: return text, told(text, rng.choice([swap, {a: b}]))
+    start = text[:next(m for m in named if m[0] != named[0][0]).start()].rstrip()
+    return start, told(start, swap)
 
-def wrong_ids(rows:list, ids, end:list, seed:int, ranked:bool) -> list:
-    "Token ids of each row's mistaken summary, or None; without `ranked` None for all."
+def mistakes(rows:list, ids, end:list, seed:int, ranked:bool, space:str=" ") -> list: # of None, or (tokens of the summary that are compared, ids of the mistaken one)
+    "A mistake for each row that can have one; without `ranked` none at all."
     rng = random.Random(seed)
-    texts = [mistaken(r, rng) if ranked else None for r in rows]
-    return [None if t is None else i + end for t, i in zip(texts, ids([" " + (t or "") for t in texts]))]
+    found = [mistaken(r, rng) if ranked else None for r in rows]
+    right, wrong = (ids([space + f[i] if f else "" for f in found]) for i in (0, 1))
+    whole = [end if f and f[0] == r["summary"] else [] for f, r in zip(found, rows)]
+    return [(len(a + e), b + e) if f else None for f, a, b, e in zip(found, right, wrong, whole)]
 
 def rank_loss(right:torch.Tensor, wrong:torch.Tensor):
-    "Nats of right summaries and of their mistaken ones, (pairs,) each: mean logistic loss, and the share told apart."
+    "Nats of right texts and of their mistaken ones, (pairs,) each: mean logistic loss, and the share told apart."
     return F.softplus(right - wrong).mean(), float((wrong > right).float().mean())
 
 # %% ../nbs/60_make_mini.ipynb #4a03eb99
 def reading_exercises(tok, seed:int, batch_size:int=48, share:float=0.6, ranked:bool=False):
-    "Endless batches `(kind, rows)`: as `decoder_exercises`, but chats come as token ids `(chat and cue, summary, wrong summary or None)`."
+    "Endless batches `(kind, rows)`: as `decoder_exercises`, but chats come as token ids `(chat and cue, summary, mistake or None)`."
     n, eos, cue = 4096, [tok.eos_token_id], SUMMARY_CUE.rstrip()
     def ids(items): return tok(items, add_special_tokens=False)["input_ids"]
     def pairs(k):
         rows = chats(n, seed=seed + 2, start=k*n)
-        return list(zip(ids([r["dialogue"] + cue for r in rows]), [r + eos for r in ids([" " + r["summary"] for r in rows])], wrong_ids(rows, ids, eos, seed + k, ranked)))
+        return list(zip(ids([r["dialogue"] + cue for r in rows]), [r + eos for r in ids([" " + r["summary"] for r in rows])], mistakes(rows, ids, eos, seed + k, ranked)))
     chat_pairs, rng = batches(pairs, lambda r: len(r[0]) + len(r[1]), batch_size // 2, random.Random(seed)), random.Random(seed)
     others = (b for b in decoder_exercises(tok, seed + 10, batch_size, shares=(.25, .75, 0)))
     while True: yield ("read", next(chat_pairs)) if rng.random() < share else next(others)
@@ -236,22 +242,24 @@ def reading_step(decoder, tok, seed:int, chat_weight:float=0.1, chat_share:float
         kind, rows = batch
         if kind != "read": return other(batch)
         n, told = len(rows), [i for i, r in enumerate(rows) if r[2]]
-        both = [r[:2] for r in rows] + [(rows[i][0], rows[i][2]) for i in told]
+        both = [r[:2] for r in rows] + [(rows[i][0], rows[i][2][1]) for i in told]
         ids = pad([[2] + chat + summary for chat, summary in both], 0)
-        labels, at = ids[:, 1:], torch.arange(1, ids.shape[1])
-        summary = (labels != 0) & (at >= torch.tensor([1 + len(chat) for chat, _ in both])[:, None])
+        labels, begins = ids[:, 1:], torch.tensor([len(chat) for chat, _ in both])[:, None]
+        place = torch.arange(labels.shape[1]) - begins # number of the summary's token
+        summary = (labels != 0) & (place >= 0)
         in_chat = (labels != 0) & ~summary & (torch.rand(labels.shape) < chat_share * bool(chat_weight)) & (torch.arange(len(both)) < n)[:, None]
         kept = summary | in_chat
         hidden = decoder.model(inputs_embeds=decoder.get_input_embeddings()(ids)).last_hidden_state[:, :-1]
-        losses, of_summary = F.cross_entropy(decoder.lm_head(hidden[kept]).float(), labels[kept], reduction="none"), summary[kept]
-        nats = losses.new_zeros(len(both)).index_add(0, kept.nonzero()[of_summary, 0], losses[of_summary])
-        loss = nats[:n].sum() / summary[:n].sum()
+        losses = F.cross_entropy(decoder.lm_head(hidden[kept]).float(), labels[kept], reduction="none")
+        nats = torch.zeros(labels.shape).masked_scatter(kept, losses)
+        loss = (nats * summary)[:n].sum() / summary[:n].sum()
         numbers = dict(read=loss.item())
         if chat_weight:
-            chat = losses[~of_summary].mean()
+            chat = nats[in_chat].mean()
             loss, numbers["chat"] = loss + chat_weight * chat, chat.item()
         if not told: return loss, numbers
-        rank, share = rank_loss(nats[told], nats[n:])
+        right = (nats * summary)[told] * (place[told] < torch.tensor([rows[i][2][0] for i in told])[:, None])
+        rank, share = rank_loss(right.sum(1), (nats * summary)[n:].sum(1))
         return loss + RANK_WEIGHT * rank, numbers | dict(told_apart=share)
     return step
 
@@ -298,12 +306,12 @@ def latent_input(rows:list) -> torch.Tensor:
     return pad([[r[0]] + latents + r[1:] for r in rows], 0)
 
 def holding_exercises(enc_tok, dec_tok, seed:int, slots:int, batch_size:int=32, shares:tuple=(.4, .3, .3, 0), ranked:bool=False):
-    "Endless batches of `(kind, [(encoder ids, decoder ids, wrong ids or None)])`: summaries, windows of a chat (and plain English), whole chats, chats with their summary."
+    "Endless batches of `(kind, [(encoder ids, decoder ids, mistake or None)])`: summaries, windows of a chat (and plain English), whole chats, chats with their summary."
     n, rng = 4096, random.Random(seed)
     def pairs(k):
         rows = chats(n, seed=seed + 9, start=k*n)
         def ids(items): return [i[:39] for i in dec_tok(items, add_special_tokens=False)["input_ids"]]
-        return list(zip(enc_tok([r["dialogue"] for r in rows])["input_ids"], [i + [1] for i in ids([r["summary"] for r in rows])], wrong_ids(rows, ids, [1], seed + k, ranked)))
+        return list(zip(enc_tok([r["dialogue"] for r in rows])["input_ids"], [i + [1] for i in ids([r["summary"] for r in rows])], mistakes(rows, ids, [1], seed + k, ranked, space="")))
     def pool(mix, s):
         def make(k):
             items = [r["text"] for r in texts(n, seed=s, start=k*n, mix=dict(dict(summary=0, window=0, chat=0, general=0), **mix))]
@@ -362,13 +370,13 @@ def holding_step(readout:Readout):
     return step
 
 # %% ../nbs/60_make_mini.ipynb #88c08463
-def row_losses(decoder:Decoder, prefix:torch.Tensor, labels:torch.Tensor):
-    "Nats of each row's labels after its prefix, and how many labels it has: (batch,) and (batch,)."
+def token_losses(decoder:Decoder, prefix:torch.Tensor, labels:torch.Tensor) -> torch.Tensor: # (batch, tokens): nats, 0 where there is no label
+    "Cross-entropy of each label after a prefix."
     prompt, keep = prompt_embeds(decoder, prefix), labels != -100
     inputs = torch.cat([prompt, decoder.embed(labels.masked_fill(~keep, decoder.pad_id)[:, :-1])], 1)
     hidden = decoder.model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state[:, prompt.shape[1] - 1:]
     losses = F.cross_entropy(decoder.model.get_output_embeddings()(hidden[keep]).float(), labels[keep], reduction="none")
-    return losses.new_zeros(len(labels)).index_add(0, keep.nonzero()[:, 0], losses), keep.sum(1)
+    return torch.zeros(labels.shape).masked_scatter(keep, losses)
 
 class ThroughDecoder(nn.Module):
     "Latent tokens' states -> 512 numbers -> (chats: a linear map) -> prefix of `slots` embeddings -> the frozen decoder."
@@ -392,15 +400,16 @@ class ThroughDecoder(nn.Module):
     def step(self, batch):
         kind, rows = batch
         n, told = len(rows), [i for i, r in enumerate(rows) if r[2]]
-        labels, prefix = pad_labels([r[1] for r in rows] + [rows[i][2] for i in told]), self.prefix(latent_input([r[0] for r in rows]), kind == "chat to summary")
-        nats, tokens = row_losses(self.decoder[0], torch.cat([prefix, prefix[told]]), labels)
-        loss = nats[:n].sum() / tokens[:n].sum()
+        labels, prefix = pad_labels([r[1] for r in rows] + [rows[i][2][1] for i in told]), self.prefix(latent_input([r[0] for r in rows]), kind == "chat to summary")
+        nats = token_losses(self.decoder[0], torch.cat([prefix, prefix[told]]), labels)
+        loss = nats[:n].sum() / (labels[:n] != -100).sum()
         numbers = {kind: loss.item()}
         if kind != "chat to summary":
             read, slots = readout_loss(self.decoder[0], prefix, labels)
             return loss + 0.3 * read / slots, numbers
         if not told: return loss, numbers
-        rank, share = rank_loss(nats[told], nats[n:])
+        right = nats[told] * (torch.arange(labels.shape[1]) < torch.tensor([rows[i][2][0] for i in told])[:, None])
+        rank, share = rank_loss(right.sum(1), nats[n:].sum(1))
         return loss + RANK_WEIGHT * rank, numbers | dict(told_apart=share)
 
 def _pair(out) -> Config:
