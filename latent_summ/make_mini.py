@@ -311,7 +311,8 @@ def holding_exercises(enc_tok, dec_tok, seed:int, slots:int, batch_size:int=32, 
     def pairs(k):
         rows = chats(n, seed=seed + 9, start=k*n)
         def ids(items): return [i[:39] for i in dec_tok(items, add_special_tokens=False)["input_ids"]]
-        return list(zip(enc_tok([r["dialogue"] for r in rows])["input_ids"], [i + [1] for i in ids([r["summary"] for r in rows])], mistakes(rows, ids, [1], seed + k, ranked, space="")))
+        summaries = [i + [1] for i in ids([r["summary"] for r in rows])]
+        return list(zip(enc_tok([r["dialogue"] for r in rows])["input_ids"], summaries, mistakes(rows, ids, [1], seed + k, ranked, space="")))
     def pool(mix, s):
         def make(k):
             items = [r["text"] for r in texts(n, seed=s, start=k*n, mix=dict(dict(summary=0, window=0, chat=0, general=0), **mix))]
