@@ -1,12 +1,14 @@
 """The scripts beside the experiment notebooks: each runs through, on very little."""
 import importlib.util
 import json
+import random
 from pathlib import Path
 
 import pytest
 import torch
 
 from latent_summ.config import STAGES
+from latent_summ.facts import role_recall
 from latent_summ.messenger import chats, texts
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "nbs" / "experiments"
@@ -82,3 +84,27 @@ def test_a_variant_takes_up_the_pretraining_of_another(tmp_path, monkeypatch):
     stages = [e["stage"] for e in map(json.loads, (run / "events.jsonl").read_text().splitlines()) if e["event"] == "stage_start"]
     assert stages == ["finetune_adapter"]
     assert (run / "checkpoints" / "best_model_pretrain.pt").read_bytes() == (tmp_path / "runs/bottleneck/demo-0/checkpoints/best_model_pretrain.pt").read_bytes()
+
+
+def test_mistakes_in_who_did_what():
+    mistaken = script("who_did_what").mistaken
+    people = [dict(type="person", text="Walter", role="lender"), dict(type="person", text="Sandra", role="borrower")]
+    lend = dict(kind="money", summary="Walter will lend Sandra 20 euros. Sandra will pay it back on Friday.", facts=people)
+    swapped = "Sandra will lend Walter 20 euros. Walter will pay it back on Friday."
+    found = {kind: {mistaken(lend, kind, random.Random(i)) for i in range(40)} for kind in ("none", "swapped", "doubled", "begun")}
+    assert found["none"] == {None} and found["swapped"] == {(lend["summary"], swapped)}
+    assert found["begun"] == {(lend["summary"], swapped), ("Walter will lend", "Sandra will lend")}
+    assert found["doubled"] == {(lend["summary"], s) for s in (swapped, swapped.replace("Walter", "Sandra"), swapped.replace("Sandra", "Walter"))}
+    assert mistaken(dict(lend, facts=people[:1]), "swapped", random.Random(0)) is None
+    some = [(r, mistaken(r, "swapped", random.Random(0))) for r in chats(60, seed=3)]
+    assert any(m is None for _, m in some) and all(role_recall(m[1], r)[0] < role_recall(m[0], r)[0] for r, m in some if m)
+
+
+@pytest.mark.parametrize("name,args,key", [("who_did_what", ["begun", "--steps", "2", "--rows", "6"], "role_recall"), ("probe", ["--rows", "80", "--held-out", "40"], "told")])
+def test_scripts_of_an_experiment_run_through(name, args, key, tmp_path, monkeypatch):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("sys.argv", [name, *args, "--output", str(tmp_path / "found.json")])
+    try: script(name).main()
+    finally: torch.set_num_threads(threads)
+    found, = json.loads((tmp_path / "found.json").read_text())
+    assert key in found and found["command"].startswith(f"python nbs/experiments/{name}.py") and found["environment"]["torch"]

@@ -1,0 +1,127 @@
+"""Can the mini decoder be taught who did what? A line of nbs/experiments/who_did_what.json for each kind of mistake.
+
+    python nbs/experiments/who_did_what.py swapped              # ten minutes on one core; --list tells the kinds
+    python nbs/experiments/who_did_what.py none --steps 0       # the shipped decoder, as it is
+
+The decoder reads a chat and its summary, as in its second lesson, and the same summary with a mistake; the right one must be the likelier one, by the
+logistic loss of the difference in nats. Judged by the summaries it then writes of held-out chats that it reads (greedy): the ceiling of the latents.
+"""
+import argparse
+import json
+import random
+import re
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+from latent_summ.backbones import load_decoder
+from latent_summ.config import Config
+from latent_summ.evaluate import evaluate_predictions, read_text, rounded
+from latent_summ.facts import role_recall
+from latent_summ.make_mini import SUMMARY_CUE, batches, decoder_exercises, decoder_step, fit, pad
+from latent_summ.messenger import chats
+from latent_summ.runtime import seed_everything, write_json
+from latent_summ.sources import load_pairs
+from latent_summ.stages import environment
+
+RESULTS = Path(__file__).resolve().parent / "who_did_what.json"
+KINDS = { # of mistakes: what they are
+    "none": "no mistakes: the lesson without its question",
+    "swapped": "two people in each other's place",
+    "doubled": "half swapped, half with one of the two in both places",
+    "begun": "half swapped, half swapped and broken off before the second of the two is named",
+}
+RANK_WEIGHT = 0.1 # of the logistic loss, beside the cross-entropy of a token of the summary
+
+
+def mistaken(row:dict, kind:str, rng:random.Random):
+    "(The summary or its beginning, the same with a mistake); None where there are not two people, or where they can be swapped."
+    text, people = row["summary"], dict.fromkeys(f["text"] for f in row["facts"] if f["type"] == "person")
+    people = [p for p in people if re.search(rf"\b{p}\b", text)]
+    if len(people) < 2 or kind == "none": return None
+    a, b = rng.sample(people, 2)
+    def told(text, instead): return re.sub(rf"\b({a}|{b})\b", lambda m: instead.get(m[0], m[0]), text)
+    swap, named = {a: b, b: a}, list(re.finditer(rf"\b({a}|{b})\b", text))
+    kept, facts, _ = role_recall(told(text, swap), row)
+    if kept == facts: return None
+    if kind == "swapped" or rng.random() < 0.5: return text, told(text, swap)
+    if kind == "doubled": return text, told(text, {a: b})
+    start = text[:next(m for m in named if m[0] != named[0][0]).start()].rstrip()
+    return start, told(start, swap)
+
+
+def exercises(tok, kind:str, seed:int, batch_size:int=24):
+    "Endless batches `(kind, rows)`; three of four are chats: (chat and cue, summary, mistake or None), a mistake is (tokens compared, ids)."
+    n, eos, cue = 4096, [tok.eos_token_id], SUMMARY_CUE.rstrip()
+    def ids(items): return tok(items, add_special_tokens=False)["input_ids"]
+    def pairs(k):
+        rows, rng = chats(n, seed=seed + 2, start=k * n), random.Random(seed + k)
+        found = [mistaken(r, kind, rng) for r in rows]
+        right, wrong = (ids([" " + f[i] if f else "" for f in found]) for i in (0, 1))
+        ends = [eos if f and f[0] == r["summary"] else [] for f, r in zip(found, rows)]
+        made = [(len(a + e), b + e) if f else None for f, a, b, e in zip(found, right, wrong, ends)]
+        return list(zip(ids([r["dialogue"] + cue for r in rows]), [r + eos for r in ids([" " + r["summary"] for r in rows])], made))
+    chat_pairs, rng = batches(pairs, lambda r: len(r[0]) + len(r[1]), batch_size, random.Random(seed)), random.Random(seed)
+    others = decoder_exercises(tok, seed + 10, 2 * batch_size, shares=(.25, .75, 0))
+    while True: yield ("read", next(chat_pairs)) if rng.random() < 0.75 else next(others)
+
+
+def lesson_step(decoder, tok, seed:int):
+    "The step function."
+    other = decoder_step(decoder, tok, seed)
+    def step(batch):
+        kind, rows = batch
+        if kind != "read": return other(batch)
+        n, told = len(rows), [i for i, r in enumerate(rows) if r[2]]
+        both = [r[:2] for r in rows] + [(rows[i][0], rows[i][2][1]) for i in told]
+        ids = pad([[2] + chat + summary for chat, summary in both], 0)
+        labels, begins = ids[:, 1:], torch.tensor([len(chat) for chat, _ in both])[:, None]
+        place = torch.arange(labels.shape[1]) - begins # number of the summary's token
+        summary = (labels != 0) & (place >= 0)
+        hidden = decoder.model(inputs_embeds=decoder.get_input_embeddings()(ids)).last_hidden_state[:, :-1]
+        nats = torch.zeros(labels.shape).masked_scatter(summary, F.cross_entropy(decoder.lm_head(hidden[summary]).float(), labels[summary], reduction="none"))
+        loss = nats[:n].sum() / summary[:n].sum()
+        if not told: return loss, dict(read=loss.item())
+        right, wrong = (nats[told] * (place[told] < torch.tensor([rows[i][2][0] for i in told])[:, None])).sum(1), nats[n:].sum(1)
+        return loss + RANK_WEIGHT * F.softplus(right - wrong).mean(), dict(read=loss.item(), told_apart=float((wrong > right).float().mean()))
+    return step
+
+
+def judge(decoder, rows:int) -> dict:
+    "Scores of what the decoder writes after reading held-out chats."
+    cfg = Config.preset("mini")
+    pairs = list(load_pairs(cfg, "test", rows))
+    nats, texts = read_text(SimpleNamespace(cfg=cfg, decoder=decoder, device=torch.device("cpu")), pairs)
+    report = evaluate_predictions(pairs, texts)
+    return {k: report[k] for k in ("rouge1", "rouge2", "rougeL", "fact_recall", "role_recall", "facts", "exact_match")} | dict(rows=rows, nats_per_summary=nats / rows)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("kinds", nargs="*", choices=[[], *KINDS], help="kinds of mistakes")
+    p.add_argument("--steps", type=int, default=1000)
+    p.add_argument("--seed", type=int, default=7)
+    p.add_argument("--rows", type=int, default=500, help="held-out chats (default: %(default)s)")
+    p.add_argument("--list", action="store_true", help="the kinds")
+    p.add_argument("--output", type=Path, default=RESULTS)
+    opts = p.parse_args()
+    if opts.list or not opts.kinds:
+        for kind, what in KINDS.items(): print(f"{kind:10} {what}")
+    for kind in opts.kinds:
+        seed_everything(opts.seed)
+        torch.set_num_threads(1)
+        start, decoder, log = time.monotonic(), load_decoder(Config.preset("mini")), []
+        model = decoder.model.float().requires_grad_(True)
+        model.config._attn_implementation = "eager"
+        if opts.steps: fit(model, lesson_step(model, decoder.tokenizer, opts.seed), exercises(decoder.tokenizer, kind, opts.seed), opts.steps, 8e-4, 2e-3, log, kind)
+        found = dict(mistakes=kind, what=KINDS[kind], steps=opts.steps, seed=opts.seed, seconds=round(time.monotonic() - start), log=log[-1:], **judge(decoder, opts.rows),
+                     environment=environment(), command=f"python nbs/experiments/who_did_what.py {kind} --steps {opts.steps} --seed {opts.seed}")
+        print(json.dumps(rounded(found)), flush=True)
+        known = json.loads(opts.output.read_text()) if opts.output.exists() else []
+        write_json(opts.output, [k for k in known if k["command"] != found["command"]] + [rounded(found)])
+
+
+if __name__ == "__main__": main()
