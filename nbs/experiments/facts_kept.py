@@ -25,6 +25,8 @@ from latent_summ.stages import checkpoint_folder, environment, run_pipeline
 
 RESULTS = Path(__file__).resolve().parent / "bottleneck.json"
 LONG = dict(pretrain_middle_epochs=3, pretrain_adapter_epochs=2, finetune_middle_epochs=3, finetune_adapter_epochs=2)
+LESSON = dict(teach_encoder_steps=3000, teach_encoder_batch_size=32, teach_encoder_learning_rate=2e-3, teach_encoder_readout=1.0, teach_encoder_dialogues=0.5,
+              num_encoder_unfrozen_layers=4, messenger_rows=32000)
 ALONE = dict(finetune_adapter_train_middle=False, latent_mixing=0.0)
 VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pretraining it takes up)
     "demo": ("what `latent_summ demo` trains: the mini preset (stage 4 trains middle and adapter, half of the rows' latents mixed with the right ones)", "mini", {}, None),
@@ -43,6 +45,8 @@ VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pret
     "adamw": ("AdamW instead of Muon", "mini", dict(optimizer="adamw", learning_rate=1e-3), None),
     "long stage 3": ("thirty epochs in stage 3 instead of two", "mini", dict(finetune_middle_epochs=30), "demo"),
     "large middle": ("four layers instead of two, rank 256 instead of 160", "mini", dict(middle_transformer_layers=4, adapter_flat_rank=256), None),
+    "words": ("a stage 0 of 3,000 steps: half of its rows are chats, and the vectors must tell which words a text has", "mini", LESSON | dict(teach_encoder_words=1.0), None),
+    "no words": ("the same stage 0, without that question", "mini", LESSON, None),
     "many pairs": ("96,000 pairs instead of 16,000, six layers instead of two, four epochs in stage 3, 36,000 of the pairs in stage 4", "mini",
                    dict(messenger_rows=96000, middle_transformer_layers=6, finetune_middle_epochs=4, finetune_adapter_max_samples=36000, use_fp16=True), None),
 }
