@@ -695,6 +695,16 @@ def _(name):
     assert parts(0.5, 0.4) == {"readout"} and parts(0.5, 0.6) == {"readout", "cross_entropy"}
 
 
+@effect("teach_encoder_words")
+def _(name):
+    def told(weight):
+        job = lesson(teach_encoder_words=weight)
+        loss, parts = job.loss(job.rows.batch([0, 1]), 0.0)
+        return float(loss.detach() - parts["readout"]), float(parts.get("words", 0.0))
+    (off, none), (extra, words) = told(0.0), told(0.5)
+    assert (off, none) == (0.0, 0.0) and words > 0 and abs(extra - 0.5 * words) < 1e-4
+
+
 @effect("optimizer")
 def _(name): assert [type(o).__name__ for o in toy(PLAIN.override(optimizer="muon")).optimizers] == ["Muon"]
 
