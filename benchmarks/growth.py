@@ -128,7 +128,7 @@ def bench_open(opts) -> dict:
 
 
 def bench_stages(opts) -> dict:
-    sizes = opts.rows or ([128, 256] if opts.toy else [1000, 10_000, 100_000, 1_000_000] if opts.full else [1000, 4000, 16_000])
+    sizes = opts.rows or ([128, 256] if opts.toy else [1000, 10_000, 100_000, 1_000_000] if opts.full else [1000, 8000])
     names = [s.name for s in stage_table(Config.preset("mini"))]
     runs = {name: [] for name in names}
     for n in sizes:
