@@ -75,7 +75,8 @@ def main():
             told.setdefault(kind, dict(values=len(numbers), rows=len(a), held_out=len(b), most_common=common[1] / len(b)))[of] = probe(x[a], y, held_out[b], right)
             print(of, kind, told[kind][of], flush=True)
     found = dict(encoder=opts.name or opts.encoder, told=told, seconds=round(time.monotonic() - start), environment=environment(),
-                 command=f"python nbs/experiments/probe.py --rows {opts.rows}" + f" --encoder {opts.encoder}" * (opts.encoder != "mini"))
+                 command=f"python nbs/experiments/probe.py --rows {opts.rows}"
+                         + f" --encoder {opts.encoder}" * (opts.encoder != "mini") + f" --name {opts.name!r}" * bool(opts.name))
     known = json.loads(opts.output.read_text()) if opts.output.exists() else []
     write_json(opts.output, [k for k in known if k["encoder"] != found["encoder"]] + [rounded(found)])
 
