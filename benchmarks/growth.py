@@ -1,6 +1,6 @@
 """How time and memory grow: with rows (caching, opening and reading a cache, each stage) and with the length of a text.
 
-    python benchmarks/growth.py             to benchmarks/results/growth.json: up to 16,000 rows (a cache is opened with up to 100,000)
+    python benchmarks/growth.py             to benchmarks/results/growth.json: up to 16,000 rows (stages 8,000, opening a cache 100,000)
     python benchmarks/growth.py --full      up to 1,000,000 rows, about 45 minutes
 
 Every size runs in a process of its own, for its peak memory. `exponent` is the slope of log time over log rows between the two largest sizes, start-up
@@ -152,8 +152,8 @@ def bench_length(opts) -> dict:
     return dict(tokens=lengths, batch_tokens=1024, tokens_per_s=[r["median"] for r in rates], tokens_per_s_spread=rates)
 
 
-ONE = dict(cache=lambda n, folder: one_cache(n, folder), write=lambda n, folder, kind: write_synthetic(n, kind, folder), open=lambda n, folder, kind: one_open(n, kind, folder),
-           rows=lambda n, folder: write_rows(n, folder), stage=lambda n, name, folder: one_stage(n, name, folder))
+ONE = dict(cache=one_cache, rows=write_rows, stage=one_stage, write=lambda n, folder, kind: write_synthetic(n, kind, folder),
+           open=lambda n, folder, kind: one_open(n, kind, folder))
 PARTS = dict(cache=bench_cache, open=bench_open, stages=bench_stages, length=bench_length)
 
 
