@@ -62,7 +62,7 @@ def fact_table(
     return pd.DataFrame([dict(type=t, facts=total[t], kept=kept[t], recall=kept[t] / total[t]) for t in types], columns=["type", "facts", "kept", "recall"])
 
 # %% ../nbs/38_facts.ipynb #4404bf17
-_SHAPES = dict(time=r"\d{1,2}(?::\d\d| [ap]m)", amount=r"\d+ \w+", name=r"\w+(?: \w+)?")  # any other value is one word
+_SHAPES = dict(time=r"\d{1,2}(?::\d\d| [ap]m)", amount=r"\d+ \w+", name=r"[A-Z]\w*(?: [A-Z]\w*)?")  # any other value is one word
 _FORMS = {"on": r"(?:on )?", "a": r"an? ", None: ""}
 _SLOT = re.compile(r"\{(?:(on|a)_)?(\w+)\}")
 
