@@ -198,13 +198,13 @@ _LEG, _FEW = 8, 16 # words between two looks at who has ended; rows from which l
 def _in_legs(
     decoder:Decoder,
     prompt, # (batch, positions, hidden)
-    options:dict, # of `generation_options`
+    options:dict, # of transformers' `generate`
 ) -> torch.Tensor: # ids (batch, max_new_tokens), filled up with the padding id
     "What `generate` writes after each prompt, in legs: rows that have ended leave."
     begun, most, at, more = prompt.shape[1], options["max_new_tokens"], 0, dict(inputs_embeds=prompt)
     out, alive = torch.full((len(prompt), most), decoder.pad_id, device=prompt.device), torch.arange(len(prompt), device=prompt.device)
     while len(alive) and at < most:
-        leg = options | dict(max_new_tokens=min(_LEG, most - at), return_dict_in_generate=True, pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id)
+        leg = options | dict(max_new_tokens=min(_LEG, most - at), return_dict_in_generate=True)
         did = decoder.model.generate(**more, attention_mask=torch.ones(len(alive), begun + at, dtype=torch.long, device=prompt.device), **leg)
         new = did.sequences[:, begun + at if at else 0:]
         out[alive, at:at + new.shape[1]] = new
@@ -223,8 +223,7 @@ def generate(
 ) -> list: # one text per row
     "Texts that the decoder writes after each prefix."
     if not len(prefix_embeds): return []
-    prompt = prompt_embeds(decoder, prefix_embeds)
-    if len(prompt) >= _FEW and not options: ids = _in_legs(decoder, prompt, generation_options(cfg))
-    else: ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device),
-                                       pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id, **generation_options(cfg), **options)
+    prompt, wanted = prompt_embeds(decoder, prefix_embeds), generation_options(cfg) | dict(pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id)
+    if len(prompt) >= _FEW and not options: ids = _in_legs(decoder, prompt, wanted)
+    else: ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device), **wanted, **options)
     return [t.strip() for t in decoder.tokenizer.batch_decode(ids, skip_special_tokens=True)]
