@@ -324,7 +324,7 @@ class Teaching(Section):
     teach_encoder_readout: float = par(0.7, "Share of stage 0 that reads words off the vectors; the rest goes through the frozen decoder too", ge=0, le=1, affects="cache training")
     teach_encoder_dialogues: float = par(0.3, "Share of stage 0's rows that are dialogues to be rebuilt; the others are pretraining texts", ge=0, le=1, affects="cache training")
     teach_encoder_summaries: float = par(0.0, "Share of stage 0's rows that lead from a dialogue to its summary: teaches it the task", ge=0, le=1, affects="cache training")
-    teach_encoder_words: float = par(0.0, "Weight of stage 0's second question: which words does the text have, wherever they stand (0: not asked)", ge=0, affects="cache training")
+    teach_encoder_words: float = par(0.0, "Weight of stage 0's second question: which words stand in each part of the text, in any order (0: not asked)", ge=0, affects="cache training")
 
 @dataclass
 class Optimization(Section):

@@ -6,7 +6,7 @@
 __all__ = ['NAMES', 'TOWNS', 'SPOTS', 'FIELDS', 'EATERIES', 'DAYS', 'LEND', 'SELL', 'HEAVY', 'LOSE', 'GIFT', 'MEND', 'SEND',
            'FOOD', 'DISHES', 'SUBJECTS', 'SPORTS', 'PETS', 'FILMS', 'SURNAMES', 'FIRMS', 'BANDS', 'TIMES', 'EVENINGS',
            'MORNINGS', 'OFFICE_HOURS', 'POOLS', 'AMOUNTS', 'CURRENCIES', 'TYPES', 'KINDS', 'SPLITS', 'MIX',
-           'fact_tuple', 'split_of', 'chat', 'chats', 'general_text', 'texts']
+           'fact_tuple', 'split_of', 'chat', 'chats', 'versions', 'general_text', 'texts']
 
 # %% ../nbs/11_messenger.ipynb #a433ad6b
 import hashlib
@@ -1354,6 +1354,29 @@ def chats(n: int,                # how many
          ) -> list:              # rows as `chat` gives them
     "Rows `start` to `start + n` of a split."
     return [chat(i, split, seed) for i in range(start, start + n)]
+
+# %% ../nbs/11_messenger.ipynb #ab9cbbb3
+def _told(d, split):
+    "All wordings of what was drawn, the one with most facts first; those whose facts belong to another split are left out, and if it is the first, all."
+    ranked = sorted(d["plot"]["summaries"], key=lambda s: -len(s[1]))
+    texts = {t.format_map(d["values"]): _bucket(fact_tuple(dict(kind=d["kind"], facts=[_fact(*f, d["values"]) for f in spec]))) for t, spec in ranked}
+    return [t for t, bucket in texts.items() if bucket == split] if next(iter(texts.values())) == split else []
+
+def versions(i: int,                # number of the row, as for `chat`
+             split: str = "train",  # "train", "validation" or "test": all facts of all wordings belong to it
+             seed: int = 0,         # which corpus
+            ) -> list:              # of {"dialogue", "summaries"}: row and twin, or one of them, or none
+    "Row `i` with every wording of its summary, the one with most facts first, and its twin, in which two people have changed places."
+    _check_split(split)
+    rng = _rng("chat", seed, split, i)
+    d = _draw(rng, split)
+    after, (a, b) = rng.getstate(), _rng("twin", seed, split, i).sample(list(d["people"]), 2)
+    values = d["values"] | {a: d["values"][b], b: d["values"][a]}
+    found = []
+    for version in (d, d | dict(values=values, people={p: values[p] for p in d["people"]})):
+        rng.setstate(after)
+        if told := _told(version, split): found.append({"dialogue": _talk(rng, version)[0], "summaries": told})
+    return found
 
 # %% ../nbs/11_messenger.ipynb #d19af2c1
 _T = {}

@@ -25,8 +25,8 @@ from latent_summ.stages import checkpoint_folder, environment, run_pipeline
 
 RESULTS = Path(__file__).resolve().parent / "bottleneck.json"
 LONG = dict(pretrain_middle_epochs=3, pretrain_adapter_epochs=2, finetune_middle_epochs=3, finetune_adapter_epochs=2)
-LESSON = dict(teach_encoder_steps=3000, teach_encoder_batch_size=32, teach_encoder_learning_rate=2e-3, teach_encoder_readout=1.0, teach_encoder_dialogues=0.5,
-              num_encoder_unfrozen_layers=4, messenger_rows=32000)
+LESSON = dict(teach_encoder_steps=5000, teach_encoder_batch_size=32, teach_encoder_learning_rate=2e-3, teach_encoder_readout=1.0, teach_encoder_dialogues=0.5,
+              num_encoder_unfrozen_layers=6, messenger_rows=40000, middle_transformer_layers=4, finetune_middle_epochs=4, finetune_adapter_max_samples=40000)
 ALONE = dict(finetune_adapter_train_middle=False, latent_mixing=0.0)
 VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pretraining it takes up)
     "demo": ("what `latent_summ demo` trains: the mini preset (stage 4 trains middle and adapter, half of the rows' latents mixed with the right ones)", "mini", {}, None),
@@ -45,7 +45,8 @@ VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pret
     "adamw": ("AdamW instead of Muon", "mini", dict(optimizer="adamw", learning_rate=1e-3), None),
     "long stage 3": ("thirty epochs in stage 3 instead of two", "mini", dict(finetune_middle_epochs=30), "demo"),
     "large middle": ("four layers instead of two, rank 256 instead of 160", "mini", dict(middle_transformer_layers=4, adapter_flat_rank=256), None),
-    "words": ("a stage 0 of 3,000 steps: half of its rows are chats, and the vectors must tell which words a text has", "mini", LESSON | dict(teach_encoder_words=1.0), None),
+    "words": ("a stage 0 of 5,000 steps: half of its rows are chats, and each vector must tell which words stand in its part of the text; 40,000 pairs, four layers in the middle",
+              "mini", LESSON | dict(teach_encoder_words=1.0), None),
     "no words": ("the same stage 0, without that question", "mini", LESSON, None),
     "many pairs": ("96,000 pairs instead of 16,000, six layers instead of two, four epochs in stage 3, 36,000 of the pairs in stage 4", "mini",
                    dict(messenger_rows=96000, middle_transformer_layers=6, finetune_middle_epochs=4, finetune_adapter_max_samples=36000, use_fp16=True), None),
@@ -84,7 +85,8 @@ def judge(run:Path, rows:int, climbed:int) -> dict:
     keys = ("rouge1", "rouge2", "rougeL", "fact_recall", "role_recall", "facts", "intervals", "exact_match")
     back = reconstruction(summarizer, [r["summary"] for r in pairs[:climbed]])
     coarse = {f"{bits} bits": _kept(summarizer, pairs, bits) for bits in (8, 4, 3)}
-    return {k: report[k] for k in keys if k in report} | dict(rows=len(pairs), ladder=ladder, reconstruction=back, latents_of=coarse)
+    pair = {which: getattr(summarizer, which).identity["revision"][:12] for which in ("encoder", "decoder")}
+    return {k: report[k] for k in keys if k in report} | dict(rows=len(pairs), ladder=ladder, reconstruction=back, latents_of=coarse, backbones=pair)
 
 
 def _kept(summarizer, pairs:list, bits:int) -> float:
@@ -100,7 +102,8 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--encoder", default="mini", help="a folder: for instance build/mini/encoder of `make_mini encoder`, which was taught to hold texts and nothing of summaries")
+    p.add_argument("--encoder", default="mini", help="a folder: for instance build/masked/encoder of `python -m latent_summ.make_mini encoder --out build/masked --masked-steps 900 "
+                   "--steps 1 --layers 6`, which has only guessed masked words")
     p.add_argument("--rows", type=int, default=500, help="held-out chats (default: %(default)s)")
     p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder (default: %(default)s)")
     p.add_argument("--list", action="store_true", help="the variants")
@@ -111,10 +114,10 @@ def main():
     for name in opts.names:
         start = time.monotonic()
         run, seconds = train(name, opts.seed, opts.encoder), round(time.monotonic() - start)
-        variant, words = (name, "") if opts.encoder == "mini" else (f"{name}, other encoder", " --encoder build/mini/encoder")
-        what = VARIANTS[name][0] + " (encoder: taught to hold texts only)" * bool(words)
+        variant, other = (name, "") if opts.encoder == "mini" else (f"{name}, other encoder", f" --encoder {opts.encoder}")
+        what = VARIANTS[name][0] + " (encoder: never told of summaries)" * bool(other)
         found = dict(variant=variant, what=what, changed=VARIANTS[name][2], seed=opts.seed, seconds=seconds, threads=torch.get_num_threads(),
-                     **judge(run, opts.rows, opts.ladder_rows), environment=environment(), command=f"python nbs/experiments/facts_kept.py {name!r} --seed {opts.seed}{words}")
+                     **judge(run, opts.rows, opts.ladder_rows), environment=environment(), command=f"python nbs/experiments/facts_kept.py {name!r} --seed {opts.seed}{other}")
         print(json.dumps(rounded(found)), flush=True)
         known = json.loads(opts.output.read_text()) if opts.output.exists() else []
         write_json(opts.output, [k for k in known if (k["variant"], k["seed"]) != (variant, opts.seed)] + [rounded(found)])

@@ -2,12 +2,15 @@
 
     python nbs/experiments/who_did_what.py swapped              # ten minutes on one core; --list tells the kinds
     python nbs/experiments/who_did_what.py none --steps 0       # the shipped decoder, as it is
+    python nbs/experiments/who_did_what.py none --steps 0 --decoder build/mini/decoder     # another one
 
 The decoder reads a chat and its summary, as in its second lesson, and the same summary with a mistake; the right one must be the likelier one, by the
-logistic loss of the difference in nats. Judged by the summaries it then writes of held-out chats that it reads (greedy): the ceiling of the latents.
+logistic loss of the difference in nats. Judged by the summaries it then writes of held-out chats that it reads (greedy): the ceiling of the latents; and by
+where in a summary it is unsure: nats for each of the corpus's wordings of a chat, beyond what it takes to tell which wording it is.
 """
 import argparse
 import json
+import math
 import random
 import re
 import time
@@ -17,12 +20,12 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from latent_summ.backbones import load_decoder
+from latent_summ.backbones import MINI, load_decoder
 from latent_summ.config import Config
 from latent_summ.evaluate import evaluate_predictions, read_text, rounded
 from latent_summ.facts import role_recall
-from latent_summ.make_mini import SUMMARY_CUE, batches, decoder_exercises, decoder_step, fit, pad
-from latent_summ.messenger import chats
+from latent_summ.make_mini import FULLEST, SUMMARY_CUE, batches, decoder_exercises, decoder_step, fan, fan_nats, fit, pad
+from latent_summ.messenger import chats, versions
 from latent_summ.runtime import seed_everything, write_json
 from latent_summ.sources import load_pairs
 from latent_summ.stages import environment
@@ -99,6 +102,28 @@ def judge(decoder, rows:int) -> dict:
     return {k: report[k] for k in ("rouge1", "rouge2", "rougeL", "fact_recall", "role_recall", "facts", "exact_match")} | dict(rows=rows, nats_per_summary=nats / rows)
 
 
+@torch.inference_mode()
+def unsure(decoder, fullest:float, rows:int=400) -> dict:
+    "Nats for a summary, by place, beyond those that tell which of the wordings it is (drawn as the lesson weighs them: `fullest`)."
+    tok, lost, told = decoder.tokenizer, dict.fromkeys(("who begins", "the three words after", "all else"), 0.0), 0
+    def ids(items): return tok(items, add_special_tokens=False)["input_ids"]
+    found = [v[0] for i in range(rows) if (v := versions(i, "validation"))]
+    pairs = zip(ids([v["dialogue"] + SUMMARY_CUE.rstrip() for v in found]), ([w + [decoder.eos_id] for w in ids([" " + s for s in v["summaries"]])] for v in found))
+    pairs = sorted(pairs, key=lambda pair: len(pair[0]))
+    for at in range(0, len(pairs), 24):
+        chats_read, wordings = zip(*pairs[at:at + 24])
+        f = fan([decoder.bos_ids + c for c in chats_read], wordings, fullest)
+        nats = iter(fan_nats(decoder.model, decoder.embed(f["ids"]), f).tolist())
+        for ws in wordings:
+            share = [fullest * (w is ws[0]) + (1 - fullest) / len(ws) for w in ws]
+            for w, its in zip(ws, share):
+                told += its
+                for i in range(len(w)):
+                    before, after = (sum(p for v, p in zip(ws, share) if v[:n] == w[:n]) for n in (i, i + 1))
+                    lost["who begins" if i == 0 else "the three words after" if i < 4 else "all else"] += its * (next(nats) + math.log(after / before))
+    return {place: n / told for place, n in lost.items()}
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("kinds", nargs="*", choices=[[], *KINDS], help="kinds of mistakes")
@@ -106,6 +131,8 @@ def main():
     p.add_argument("--seed", type=int, default=7)
     p.add_argument("--rows", type=int, default=500, help="held-out chats (default: %(default)s)")
     p.add_argument("--list", action="store_true", help="the kinds")
+    p.add_argument("--decoder", default="mini", help="mini, or a folder")
+    p.add_argument("--name", help="of the decoder in the file (default: its path)")
     p.add_argument("--output", type=Path, default=RESULTS)
     opts = p.parse_args()
     if opts.list or not opts.kinds:
@@ -113,15 +140,19 @@ def main():
     for kind in opts.kinds:
         seed_everything(opts.seed)
         torch.set_num_threads(1)
-        start, decoder, log = time.monotonic(), load_decoder(Config.preset("mini")), []
+        start, decoder, log = time.monotonic(), load_decoder(Config.preset("mini").override(gpt2_model=opts.decoder)), []
         model = decoder.model.float().requires_grad_(True)
         model.config._attn_implementation = "eager"
         if opts.steps: fit(model, lesson_step(model, decoder.tokenizer, opts.seed), exercises(decoder.tokenizer, kind, opts.seed), opts.steps, 8e-4, 2e-3, log, kind)
-        found = dict(mistakes=kind, what=KINDS[kind], steps=opts.steps, seed=opts.seed, seconds=round(time.monotonic() - start), log=log[-1:], **judge(decoder, opts.rows),
-                     environment=environment(), command=f"python nbs/experiments/who_did_what.py {kind} --steps {opts.steps} --seed {opts.seed}")
+        model.config._attn_implementation = "sdpa"
+        folder = MINI / "decoder" if opts.decoder == "mini" else Path(opts.decoder)
+        lessons = [lesson["name"] for lesson in json.loads((folder / "training.json").read_text())["lessons"]]
+        found = dict(decoder=opts.name or opts.decoder, mistakes=kind, what=KINDS[kind], steps=opts.steps, seed=opts.seed, seconds=round(time.monotonic() - start),
+                     log=log[-1:], **judge(decoder, opts.rows), unsure=unsure(decoder, FULLEST if "wordings" in lessons else 0.0), environment=environment(),
+                     command=f"python nbs/experiments/who_did_what.py {kind} --steps {opts.steps} --seed {opts.seed}" + f" --decoder {opts.decoder}" * (opts.decoder != "mini"))
         print(json.dumps(rounded(found)), flush=True)
         known = json.loads(opts.output.read_text()) if opts.output.exists() else []
-        write_json(opts.output, [k for k in known if k["command"] != found["command"]] + [rounded(found)])
+        write_json(opts.output, [k for k in known if (k["decoder"], k["command"]) != (found["decoder"], found["command"])] + [rounded(found)])
 
 
 if __name__ == "__main__": main()
