@@ -324,7 +324,7 @@ class Teaching(Section):
     teach_encoder_readout: float = par(0.7, "Share of stage 0 that reads words off the vectors; the rest goes through the frozen decoder too", ge=0, le=1, affects="cache training")
     teach_encoder_dialogues: float = par(0.3, "Share of stage 0's rows that are dialogues to be rebuilt; the others are pretraining texts", ge=0, le=1, affects="cache training")
     teach_encoder_summaries: float = par(0.0, "Share of stage 0's rows that lead from a dialogue to its summary: teaches it the task", ge=0, le=1, affects="cache training")
-    teach_encoder_words: float = par(0.0, "Weight of stage 0's second question: which words stand in each part of the text, in any order (0: not asked)", ge=0, affects="cache training")
+    teach_encoder_words: float = par(0.0, "Weight of stage 0's second question: which words stand in each part of a text (0: not asked)", ge=0, affects="cache training")
 
 @dataclass
 class Optimization(Section):
@@ -350,6 +350,7 @@ class Sources(Section):
     summary_column: Optional[str] = par(None, "Column with the summary (None: summary)", affects="cache")
     max_eval_samples: Optional[int] = par(None, "Cap on validation and test rows (None: all)", ge=1)
     messenger_rows: int = par(16000, "Training rows of the built-in messenger corpus", ge=1, affects="cache")
+    messenger_fullest: bool = par(False, "messenger's training and validation summaries in the wording that says most (False: in any, as test ones always are)", affects="cache")
     trackers: str = par("", "Also send the events to: tensorboard, trackio, or both with a comma; empty for none", means="tensorboard, trackio, both with a comma, or empty",
                         form=r"((tensorboard|trackio)(,(tensorboard|trackio))?)?")
     run_dir: str = par("runs/latest", "Folder of this run: config, events, checkpoints, report", form=r".*\S.*", means="a folder's name")
@@ -424,7 +425,7 @@ def diff(self:Config, other:Optional[Config]=None) -> dict:
 _MINI = dict(
     modernbert_model="mini", gpt2_model="mini", modernbert_hidden_dim=160, gpt2_hidden_dim=160, prefix_len=32, device="cpu",
     use_fp16=False, attn_implementation="eager", max_seq_len=256, max_target_len=64, max_generation_length=64, do_sample=False,
-    dataset_name="messenger", wikitext_dataset="messenger-texts", arxiv_dataset="", english_pretrain_dataset="",
+    dataset_name="messenger", messenger_fullest=True, wikitext_dataset="messenger-texts", arxiv_dataset="", english_pretrain_dataset="",
     learning_rate=1e-3, batch_size=64, gradient_accumulation_steps=1, warmup_steps=20, save_every=200, num_epochs=3,
     preprocess_batch_size=128, max_eval_samples=500, num_workers=0, num_encoder_unfrozen_layers=1, run_dir="runs/mini")
 _KEEPS_FACTS = dict(

@@ -1335,32 +1335,43 @@ def _written(rng, lines, people):
     return "\n".join(out[:12])
 
 # %% ../nbs/11_messenger.ipynb #f6b1ac1a
+def _in_split(spec, d, split) -> bool: return _bucket(fact_tuple(dict(kind=d["kind"], facts=[_fact(*f, d["values"]) for f in spec]))) == split
+
+def _fullest(d, split):
+    "What was drawn, in the wording with most facts; as it is where these belong to another split."
+    template, spec = max(d["plot"]["summaries"], key=lambda s: len(s[1]))
+    if not _in_split(spec, d, split): return d
+    return d | dict(summary=template.format_map(d["values"]), facts=[_fact(*f, d["values"]) for f in spec])
+
 def chat(i: int,                # number of the row
          split: str = "train",  # "train", "validation" or "test"
          seed: int = 0,         # another seed, another endless corpus (with the same splits)
+         fullest: bool = False, # the summary in the wording that says most (if its facts belong to the split), not in any
         ) -> dict:              # {"id", "dialogue", "summary", "facts", "kind", "twist"}
     "Row `i` of a split: a function of seed, split and `i` alone. Raises `ValueError` for an unknown split."
     _check_split(split)
     rng = _rng("chat", seed, split, i)
     d = _draw(rng, split)
     dialogue, twist = _talk(rng, d)
+    if fullest: d = _fullest(d, split)
     return {"id": f"{split}-{seed}-{i:06d}", "dialogue": dialogue, "summary": d["summary"], "facts": d["facts"],
             "kind": d["kind"], "twist": twist}
 
-def chats(n: int,                # how many
-          split: str = "train",  # "train", "validation" or "test"
-          seed: int = 0,         # which corpus
-          start: int = 0,        # number of the first row
-         ) -> list:              # rows as `chat` gives them
+def chats(n: int,                 # how many
+          split: str = "train",   # "train", "validation" or "test"
+          seed: int = 0,          # which corpus
+          start: int = 0,         # number of the first row
+          fullest: bool = False,  # as for `chat`
+         ) -> list:               # rows as `chat` gives them
     "Rows `start` to `start + n` of a split."
-    return [chat(i, split, seed) for i in range(start, start + n)]
+    return [chat(i, split, seed, fullest) for i in range(start, start + n)]
 
-# %% ../nbs/11_messenger.ipynb #ab9cbbb3
+# %% ../nbs/11_messenger.ipynb #10d7bf1f
 def _told(d, split):
     "All wordings of what was drawn, the one with most facts first; those whose facts belong to another split are left out, and if it is the first, all."
     ranked = sorted(d["plot"]["summaries"], key=lambda s: -len(s[1]))
-    texts = {t.format_map(d["values"]): _bucket(fact_tuple(dict(kind=d["kind"], facts=[_fact(*f, d["values"]) for f in spec]))) for t, spec in ranked}
-    return [t for t, bucket in texts.items() if bucket == split] if next(iter(texts.values())) == split else []
+    texts = {t.format_map(d["values"]): _in_split(spec, d, split) for t, spec in ranked}
+    return [t for t, belongs in texts.items() if belongs] if next(iter(texts.values())) else []
 
 def versions(i: int,                # number of the row, as for `chat`
              split: str = "train",  # "train", "validation" or "test": all facts of all wordings belong to it

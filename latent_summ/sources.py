@@ -360,6 +360,7 @@ def built_in_rows(
 ) -> list: # dicts
     "Rows of a built-in corpus: `messenger_rows` for training, else `max_eval_samples` or 500; never more than `max_rows`."
     (module, function), options = BUILT_IN[name][0].split(":"), BUILT_IN[name][1]
+    if name == "messenger": options = dict(fullest=cfg.messenger_fullest and split != "test")
     n = cfg.messenger_rows if split == "train" else cfg.max_eval_samples or _HELD_OUT_ROWS
     return getattr(importlib.import_module(module), function)(min(n, max_rows or n), split, seed=_CORPUS_SEED, **options)
 

@@ -778,6 +778,13 @@ def _(name): assert [len(sources.load_pairs(with_files(max_eval_samples=n), "val
 def _(name): assert [len(sources.load_pairs(MINI.override(messenger_rows=n), "train")) for n in (10, 25)] == [10, 25]
 
 
+@effect("messenger_fullest")
+def _(name):
+    def rows(split, on): return list(sources.load_pairs(MINI.override(messenger_fullest=on), split))
+    (some, most), (held, same) = ([rows(split, on) for on in (False, True)] for split in ("train", "test"))
+    assert [r["dialogue"] for r in some] == [r["dialogue"] for r in most] and [r["summary"] for r in some] != [r["summary"] for r in most] and held == same
+
+
 @effect("trackers")
 def _(name):
     from latent_summ import sinks

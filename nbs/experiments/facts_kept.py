@@ -102,7 +102,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--encoder", default="mini", help="a folder: for instance build/masked/encoder of `python -m latent_summ.make_mini encoder --out build/masked --masked-steps 900 "
+    p.add_argument("--encoder", default="mini", help="a folder: for instance build/masked/encoder of `make_mini encoder --out build/masked --masked-steps 900 "
                    "--steps 1 --layers 6`, which has only guessed masked words")
     p.add_argument("--rows", type=int, default=500, help="held-out chats (default: %(default)s)")
     p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder (default: %(default)s)")
