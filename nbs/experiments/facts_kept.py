@@ -10,7 +10,6 @@ their right role), facts by type, and the loss ladder. A variant that only chang
 import argparse
 import json
 import shutil
-import time
 from pathlib import Path
 
 import torch
@@ -61,16 +60,16 @@ def config(name:str, seed:int, encoder:str="mini") -> Config:
                                           modernbert_model=encoder, **changes, **taken_up)
 
 
-def train(name:str, seed:int, encoder:str="mini") -> Path:
+def train(name:str, seed:int, encoder:str="mini", resume:bool=False) -> Path:
     "Run a variant's stages."
     cfg, start = config(name, seed, encoder), VARIANTS[name][3]
-    if start:
+    if start and not resume:
         source = checkpoint_folder(config(start, seed, encoder)) / cfg.pretrain_best_model_filename
         if not source.exists(): train(start, seed, encoder)
         shutil.rmtree(cfg.run_dir, ignore_errors=True)
         checkpoint_folder(cfg).mkdir(parents=True)
         shutil.copy(source, checkpoint_folder(cfg) / cfg.pretrain_best_model_filename)
-    return run_pipeline(cfg, overwrite=not start, listeners=(_told,))
+    return run_pipeline(cfg, resume=resume, overwrite=not start and not resume, listeners=(_told,))
 
 
 def _told(event:dict):
@@ -106,17 +105,18 @@ def main():
                    "--steps 1 --layers 6`, which has only guessed masked words")
     p.add_argument("--rows", type=int, default=500, help="held-out chats (default: %(default)s)")
     p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder (default: %(default)s)")
+    p.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
     p.add_argument("--list", action="store_true", help="the variants")
     p.add_argument("--output", type=Path, default=RESULTS)
     opts = p.parse_args()
     if opts.list or not opts.names:
         for name, (what, *_) in VARIANTS.items(): print(f"{name:22} {what}")
     for name in opts.names:
-        start = time.monotonic()
-        run, seconds = train(name, opts.seed, opts.encoder), round(time.monotonic() - start)
+        run = train(name, opts.seed, opts.encoder, opts.resume)
+        times = [json.loads(line)["time"] for line in (run / "events.jsonl").read_text().splitlines()]
         variant, other = (name, "") if opts.encoder == "mini" else (f"{name}, other encoder", f" --encoder {opts.encoder}")
         what = VARIANTS[name][0] + " (encoder: never told of summaries)" * bool(other)
-        found = dict(variant=variant, what=what, changed=VARIANTS[name][2], seed=opts.seed, seconds=seconds, threads=torch.get_num_threads(),
+        found = dict(variant=variant, what=what, changed=VARIANTS[name][2], seed=opts.seed, seconds=round(times[-1] - times[0]), threads=torch.get_num_threads(),
                      **judge(run, opts.rows, opts.ladder_rows), environment=environment(), command=f"python nbs/experiments/facts_kept.py {name!r} --seed {opts.seed}{other}")
         print(json.dumps(rounded(found)), flush=True)
         known = json.loads(opts.output.read_text()) if opts.output.exists() else []
