@@ -247,7 +247,8 @@ def fan(contexts:list, wordings:list, fullest:float=FULLEST) -> dict:
 
 def fan_nats(decoder, embeds:torch.Tensor, fan:dict) -> torch.Tensor:
     "Cross-entropy of each token of all continuations; `embeds` (rows, longest, width) are those of `fan['ids']`, or a prefix in the place of the context's."
-    hidden = decoder.model(inputs_embeds=embeds, attention_mask={"full_attention": fan["allowed"]}, position_ids=fan["positions"], use_cache=False).last_hidden_state
+    mask = torch.zeros(fan["allowed"].shape).masked_fill(~fan["allowed"], torch.finfo(torch.float32).min) # added to the scores: any attention implementation takes that
+    hidden = decoder.model(inputs_embeds=embeds, attention_mask={"full_attention": mask}, position_ids=fan["positions"], use_cache=False).last_hidden_state
     return F.cross_entropy(decoder.lm_head(hidden.flatten(0, 1)[fan["source"]]).float(), fan["labels"], reduction="none")
 
 def fan_loss(decoder, embeds:torch.Tensor, fan:dict): # scalar

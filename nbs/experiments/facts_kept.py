@@ -44,6 +44,8 @@ VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pret
     "adamw": ("AdamW instead of Muon", "mini", dict(optimizer="adamw", learning_rate=1e-3), None),
     "long stage 3": ("thirty epochs in stage 3 instead of two", "mini", dict(finetune_middle_epochs=30), "demo"),
     "large middle": ("four layers instead of two, rank 256 instead of 160", "mini", dict(middle_transformer_layers=4, adapter_flat_rank=256), None),
+    "small latents": ("eight latents of 64 numbers instead of 256", "mini", dict(latent_dim=64), None),
+    "few latents": ("four latents instead of eight", "mini", dict(latent_seq_len=4), None),
     "words": ("a stage 0 of 5,000 steps: half of its rows are chats, and each vector must tell which words stand in its part of the text; 40,000 pairs, four layers in the middle",
               "mini", LESSON | dict(teach_encoder_words=1.0), None),
     "no words": ("the same stage 0, without that question", "mini", LESSON, None),
