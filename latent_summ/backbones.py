@@ -20,6 +20,7 @@ from transformers.utils import is_flash_attn_2_available, logging as transformer
 
 from .config import Config, LatentSummError
 from .hub import first_line, hub_case
+from .queries import Queries, load_queries
 from .runtime import CheckpointError, ModelError, pick_device, say_once, sha256_file, write_json
 
 # %% ../nbs/12_backbones.ipynb #ebb5a229
@@ -143,6 +144,7 @@ class Encoder:
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
     identity: dict = field(default_factory=dict)
+    queries: Optional[Queries] = None # of an encoder that was taught them
 
     @property
     def hidden_size(self) -> int: return self.model.config.hidden_size
@@ -160,9 +162,18 @@ def load_encoder(
     device=None, # a `torch.device`; default: by `cfg.device`
 ) -> Encoder:
     "The frozen encoder of `cfg`. Raises `ModelError` when it cannot be had or its width differs."
-    encoder = Encoder(*_load(AutoModel, cfg.modernbert_model, "encoder", "modernbert_model", cfg, device or pick_device(cfg)))
+    device = device or pick_device(cfg)
+    encoder = Encoder(*_load(AutoModel, cfg.modernbert_model, "encoder", "modernbert_model", cfg, device))
     _check_width("encoder", encoder.hidden_size, cfg, "modernbert_hidden_dim")
+    encoder.queries = _queries(cfg, encoder, device)
     return encoder
+
+def _queries(cfg:Config, encoder:Encoder, device) -> Optional[Queries]:
+    "The queries that lie beside the encoder."
+    folder = locate(cfg.modernbert_model, "encoder", "modernbert_model")
+    try: return load_queries(folder, encoder.model.config.num_attention_heads, device)
+    except (RuntimeError, ValueError, SafetensorError) as e:
+        raise ModelError(f"The queries beside the encoder in {folder} cannot be loaded: {first_line(e)}. Have the encoder taught again, or copy its folder anew.") from e
 
 # %% ../nbs/12_backbones.ipynb #73c69b05
 @dataclass

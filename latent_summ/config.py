@@ -299,8 +299,9 @@ class DiagnosticModes(Section):
 class Bottleneck(Section):
     "Bottleneck (beyond the reference)"
     encoder_pooling: str = par("mean", "Encoder states to embedding: mean (one vector), segments (latent_seq_len means in order), "
-                               "latent_tokens (latent_seq_len learned tokens; the encoder must have been taught them: mini was, others by teach_encoder_steps)",
-                               choices=("mean", "segments", "latent_tokens"), affects="cache model")
+                               "latent_tokens (latent_seq_len learned tokens; the encoder must have been taught them: mini was, others by teach_encoder_steps), "
+                               "queries (as many learned vectors that ask its last states; teach_encoder_steps teaches them)",
+                               choices=("mean", "segments", "latent_tokens", "queries"), affects="cache model")
     embedding_normalizer: str = par("none", "Fitted once on the training cache and kept with the compression head: standard (per number), whiten (ZCA)",
                                     choices=("none", "standard", "whiten"), affects="model training")
     middle_residual: bool = par(False, "The middle predicts a correction to its input, starting from zero", affects="model")

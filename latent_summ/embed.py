@@ -52,12 +52,14 @@ def pool(
     hidden_states, # (batch, tokens, hidden)
     attention_mask, # (batch, tokens)
     input_ids, # (batch, tokens); looked at for latent_tokens only
-    pooling:str, # mean, segments or latent_tokens
+    pooling:str, # mean, segments, latent_tokens or queries
     n:int, # vectors wanted (1 for mean)
     latent_ids:list=(), # ids of the latent tokens, in order
+    queries=None, # the encoder's, for queries
 ): # (batch, n, hidden), float32
     "Pool the encoder's states. Raises `ModelError` when a latent token is not in the input."
     states = hidden_states.float()
+    if pooling == "queries": return queries(states, attention_mask)
     if pooling == "latent_tokens":
         at = input_ids[:, None] == torch.tensor(latent_ids[:n], device=input_ids.device)[None, :, None] # (batch, n, tokens)
         if len(latent_ids) < n or not at.any(-1).all(): raise ModelError(f"encoder_pooling=latent_tokens needs {n} latent tokens in every input.")
@@ -68,13 +70,15 @@ def pool(
 # %% ../nbs/14_embed.ipynb #a1432b1b
 def check_pooling(cfg:Config, encoder:Encoder):
     "Raise `ModelError` when the encoder cannot be pooled as the config asks, naming the field to change."
-    if cfg.encoder_pooling != "latent_tokens": return
-    have = len(encoder.latent_ids)
+    if cfg.encoder_pooling == "latent_tokens": _check_taught(cfg, "latent tokens", len(encoder.latent_ids), "--modernbert-model mini")
+    if cfg.encoder_pooling == "queries": _check_taught(cfg, "queries", len(encoder.queries or ()), "have it taught with --teach-encoder-steps 5000")
+
+def _check_taught(cfg:Config, what:str, have:int, instead:str):
     if not have:
-        raise ModelError(f"encoder_pooling=latent_tokens needs an encoder that was taught latent tokens; {cfg.modernbert_model!r} has none. "
-                         "Use --encoder-pooling mean (or segments), or --modernbert-model mini.")
-    if have < cfg.latent_seq_len:
-        raise ModelError(f"latent_seq_len={cfg.latent_seq_len}, but {cfg.modernbert_model!r} was taught {have} latent tokens. Use --latent-seq-len {have}.")
+        raise ModelError(f"encoder_pooling={cfg.encoder_pooling} needs an encoder that was taught {what}; {cfg.modernbert_model!r} has none. "
+                         f"Use --encoder-pooling mean (or segments), or {instead}.")
+    if have < cfg.latent_seq_len or (what == "queries" and have != cfg.latent_seq_len): # queries look at one another: some of them are others
+        raise ModelError(f"latent_seq_len={cfg.latent_seq_len}, but {cfg.modernbert_model!r} was taught {have} {what}. Use --latent-seq-len {have}.")
 
 def input_ids(
     cfg:Config,
@@ -129,7 +133,7 @@ def encode_batch(
 ): # (batch, vectors, hidden), float32
     "Run the encoder in the config's precision and pool its states. Gradients flow where they are asked for: the encoder can be trained through it."
     with autocast(cfg, input_ids.device): states = encoder.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state # (batch, tokens, hidden)
-    return pool(states, attention_mask, input_ids, cfg.encoder_pooling, n_vectors(cfg), encoder.latent_ids)
+    return pool(states, attention_mask, input_ids, cfg.encoder_pooling, n_vectors(cfg), encoder.latent_ids, encoder.queries)
 
 # %% ../nbs/14_embed.ipynb #959d2848
 def _out_of_memory(e:BaseException) -> bool:
@@ -153,8 +157,9 @@ class Embedder:
     def batch(self, ids:list) -> np.ndarray: # float32 (batch, vectors, hidden)
         "Encode and pool one batch, the longest text first."
         if self.packed is None: return self._padded(ids)
-        cfg, latent_ids = self.cfg, self.encoder.latent_ids
-        return np.concatenate([pool(states, torch.ones_like(i), i, cfg.encoder_pooling, n_vectors(cfg), latent_ids).numpy() for i, states in self.packed(ids)])
+        cfg, encoder = self.cfg, self.encoder
+        return np.concatenate([pool(states, torch.ones_like(i), i, cfg.encoder_pooling, n_vectors(cfg), encoder.latent_ids, encoder.queries).numpy()
+                               for i, states in self.packed(ids)])
 
     def _padded(self, ids:list) -> np.ndarray: # float32 (batch, vectors, hidden)
         "By transformers' forward, padded on the right to the longest."

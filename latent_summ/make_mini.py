@@ -275,13 +275,13 @@ def wording_exercises(tok, seed:int, batch_size:int=24):
     chats, others, rng = version_batches(make_ids, seed + 2, batch_size), decoder_exercises(tok, seed + 10, 2*batch_size, shares=(.25, .75, 0)), random.Random(seed)
     while True: yield ("wordings", next(chats)) if rng.random() < 0.8 else next(others)
 
-def wording_step(decoder, tok, seed:int):
+def wording_step(decoder, tok, seed:int, fullest:float=FULLEST):
     "The step function of the third lesson."
     other = decoder_step(decoder, tok, seed)
     def step(batch):
         kind, rows = batch
         if kind != "wordings": return other(batch)
-        f = fan([[2] + chat for chat, _ in rows], [ws for _, ws in rows])
+        f = fan([[2] + chat for chat, _ in rows], [ws for _, ws in rows], fullest)
         loss = fan_loss(decoder, decoder.get_input_embeddings()(f["ids"]), f)
         return loss, dict(wordings=loss.item())
     return step

@@ -32,7 +32,7 @@ from .events import EventLog
 from .losses import latent_loss
 from .model import LatentSummarizer, adopt_decoder, adopt_encoder, check_use, top_layers, tuned_layers
 from .sources import load_pairs, load_texts, pretrain_sources
-from .teach import ABOUT, Lesson, check_taught, lesson_loss, lesson_of, save_taught, with_latent_tokens
+from .teach import ABOUT, Lesson, check_taught, lesson_loss, lesson_of, save_taught, with_latent_tokens, with_queries
 from .runtime import CheckpointError, Interrupted, LatentSummError, autocast, pick_device, say_once, seed_everything, write_json
 from .scale import shard_decoder
 from .trainer import CachedRows, Job, Ragged, StageRows, Trainer, Vectors, batch_weight, hash_seed, planned_steps, step_files, to_device, world
@@ -460,7 +460,7 @@ def lesson_job(cfg:Config, encoder:Encoder, decoder:Decoder, device) -> Job:
     batch_size = cfg.stage_batch_size(LESSON)
     n = cfg.teach_encoder_steps * batch_size * cfg.gradient_accumulation_steps * world()[1]
     rows, validation = (lesson_rows(cfg, encoder, decoder, split, k) for split, k in (("train", n), ("validation", min(n, _CHECK_ROWS))))
-    return Job(LESSON, lesson, ("encoder_top", "tokens", "readout"), rows, lambda batch, progress: lesson_loss(lesson, batch, progress), 1, batch_size, validation,
+    return Job(LESSON, lesson, ("encoder_top", "tokens", "queries", "readout"), rows, lambda batch, progress: lesson_loss(lesson, batch, progress), 1, batch_size, validation,
                dict(backbones=dict(encoder=encoder.identity, decoder=decoder.identity)))
 
 def lesson_rates(cfg:Config) -> Config:
@@ -473,6 +473,7 @@ def _teach(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decod
     log.emit("plan", stages=[dict(stage=LESSON, steps=cfg.teach_encoder_steps)])
     seed_everything(cfg.seed)
     if cfg.encoder_pooling == "latent_tokens": encoder = with_latent_tokens(encoder, cfg.latent_seq_len)
+    if cfg.encoder_pooling == "queries": encoder = with_queries(encoder, cfg.latent_seq_len)
     job, saver = lesson_job(cfg, encoder, decoder, device), Saver(cfg.async_checkpointing)
     seed_everything(hash_seed(cfg.seed, LESSON, *(r for r in world()[:1] if r)))
     try:

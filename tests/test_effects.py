@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from latent_summ import backbones, embed, model, runtime, scale, sources, stages, trainer
+from latent_summ import backbones, embed, model, runtime, scale, sources, stages, teach, trainer
 from latent_summ.config import Config, ConfigError
 from latent_summ.decode import generate, generation_options
 from latent_summ.losses import latent_loss
@@ -568,6 +568,9 @@ def _(name): assert [[s.name for s in stages.stage_table(Config(training_phase=p
 def _(name):
     found = [embed.embed_texts(MINI.override(encoder_pooling=p), encoder(), ["Anna: hi"]).shape for p in ("mean", "segments", "latent_tokens")]
     assert found == [(1, 1, 160), (1, 8, 160), (1, 8, 160)]
+    asked = teach.with_queries(backbones.load_encoder(MINI, torch.device("cpu")), 8)
+    queried = embed.embed_texts(MINI.override(encoder_pooling="queries"), asked, ["Anna: hi"])
+    assert queried.shape == (1, 8, 160) and not (queried == embed.embed_texts(MINI.override(encoder_pooling="segments"), asked, ["Anna: hi"])).any()
 
 
 @effect("embedding_normalizer")

@@ -14,6 +14,7 @@ import torch
 from latent_summ import backbones, stages
 from latent_summ.checkpoint import load_checkpoint
 from latent_summ.config import Config
+from latent_summ.inference import Summarizer
 from latent_summ.runtime import CheckpointError, ModelError
 from latent_summ.teach import Lesson, lesson_loss, with_latent_tokens
 
@@ -99,6 +100,30 @@ def test_a_new_run_in_the_folder_teaches_anew(straight, shared):
 def test_a_run_that_only_finetunes_needs_an_encoder_that_was_taught(shared):
     with pytest.raises(CheckpointError, match="starts from the taught encoder"):
         stages.run_pipeline(config(shared / "none", run_pretraining=False, run_finetuning=True))
+
+
+def test_queries_are_taught_survive_a_kill_and_go_where_the_encoder_goes(shared):
+    "Nothing but the queries learns here: the encoder itself stays as it was."
+    cfg = config(shared / "queries", encoder_pooling="queries", num_encoder_unfrozen_layers=0)
+    run = stages.run_pipeline(cfg)
+    untaught = config(shared / "untaught", encoder_pooling="queries", teach_encoder_steps=0)
+    with pytest.raises(ModelError, match="needs an encoder that was taught queries; 'mini' has none"): stages.run_pipeline(untaught)
+    torn = config(shared / "queries-torn", encoder_pooling="queries", num_encoder_unfrozen_layers=0)
+    assert killed(torn, 3, signal.SIGKILL)[0] == -signal.SIGKILL
+    stages.run_pipeline(torn, resume=True)
+    assert "queries.safetensors" in files(run) and files(run) == files(Path(torn.run_dir))
+    mini, taught = backbones.load_encoder(cfg, CPU), backbones.load_encoder(cfg.override(modernbert_model=str(run / "encoder")), CPU)
+    assert all(torch.equal(a, b) for a, b in zip(mini.model.state_dict().values(), taught.model.state_dict().values()))
+    assert mini.queries is None and taught.identity["revision"] != mini.identity["revision"]
+
+    summarizer = Summarizer.from_pretrained(run)
+    summarizer.save_pretrained(shared / "moved")
+    assert Summarizer.from_pretrained(shared / "moved").summarize(["Anna: dinner at 7?"]) == summarizer.summarize(["Anna: dinner at 7?"])
+    file = run / "encoder" / "queries.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointError, match="is damaged"): stages.run_pipeline(cfg, resume=True)
+    file.write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="The queries beside the encoder"): backbones.load_encoder(cfg.override(modernbert_model=str(run / "encoder")), CPU)
 
 
 def tiny_pair(width:int, layers:int, heads:int, words:int):

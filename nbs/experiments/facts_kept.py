@@ -9,6 +9,7 @@ their right role), facts by type, and the loss ladder. A variant that only chang
 """
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -26,6 +27,8 @@ RESULTS = Path(__file__).resolve().parent / "bottleneck.json"
 LONG = dict(pretrain_middle_epochs=3, pretrain_adapter_epochs=2, finetune_middle_epochs=3, finetune_adapter_epochs=2)
 LESSON = dict(teach_encoder_steps=5000, teach_encoder_batch_size=32, teach_encoder_learning_rate=2e-3, teach_encoder_readout=1.0, teach_encoder_dialogues=0.5,
               num_encoder_unfrozen_layers=6, messenger_rows=40000, middle_transformer_layers=4, finetune_middle_epochs=4, finetune_adapter_max_samples=40000)
+WORDS = LESSON | dict(teach_encoder_words=1.0)
+SHORT = WORDS | dict(finetune_middle_epochs=2, finetune_adapter_epochs=1, finetune_adapter_max_samples=20000)
 ALONE = dict(finetune_adapter_train_middle=False, latent_mixing=0.0)
 VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pretraining it takes up)
     "demo": ("what `latent_summ demo` trains: the mini preset (stage 4 trains middle and adapter, half of the rows' latents mixed with the right ones)", "mini", {}, None),
@@ -47,7 +50,17 @@ VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pret
     "small latents": ("eight latents of 64 numbers instead of 256", "mini", dict(latent_dim=64), None),
     "few latents": ("four latents instead of eight", "mini", dict(latent_seq_len=4), None),
     "words": ("a stage 0 of 5,000 steps: half of its rows are chats, and each vector must tell which words stand in its part of the text; 40,000 pairs, four layers in the middle",
-              "mini", LESSON | dict(teach_encoder_words=1.0), None),
+              "mini", WORDS, None),
+    "queries": ("the same stage 0 as `words`, but for queries over the encoder's last states instead of latent tokens", "mini", WORDS | dict(encoder_pooling="queries"), None),
+    "short": ("stages 3 and 4 behind the stage 0 of `words`, in about ten minutes: MSE + contrastive, then middle and adapter", "mini", SHORT, "words"),
+    "short, mse": ("the same, stage 3 without the contrastive loss", "mini", SHORT | dict(contrastive_weight=0.0), "words"),
+    "short, cross-entropy": ("the same, stage 3 by the decoder's cross-entropy alone, half as many steps", "mini",
+                             SHORT | dict(latent_mse_weight=0.0, contrastive_weight=0.0, middle_cross_entropy_weight=1.0, finetune_middle_epochs=1), "words"),
+    "short, all three": ("the same, stage 3 by all three losses, half as many steps", "mini", SHORT | dict(middle_cross_entropy_weight=1.0, finetune_middle_epochs=1), "words"),
+    "short, hard negatives": ("the same, with hard negatives in the contrastive loss", "mini", SHORT | dict(contrastive_hardness=5.0), "words"),
+    "short, no stage 3": ("the same, no stage 3 and twice the rows in stage 4", "mini", SHORT | dict(finetune_middle_epochs=0, finetune_adapter_max_samples=40000), "words"),
+    "short, adapter alone": ("the same, stage 4 trains the adapter only", "mini", SHORT | ALONE, "words"),
+    "short, noise": ("the same, with noise on the latents in stage 4", "mini", SHORT | dict(latent_noise=0.1), "words"),
     "no words": ("the same stage 0, without that question", "mini", LESSON, None),
     "many pairs": ("96,000 pairs instead of 16,000, six layers instead of two, four epochs in stage 3, 36,000 of the pairs in stage 4", "mini",
                    dict(messenger_rows=96000, middle_transformer_layers=6, finetune_middle_epochs=4, finetune_adapter_max_samples=36000, use_fp16=True), None),
@@ -58,7 +71,7 @@ def config(name:str, seed:int, encoder:str="mini") -> Config:
     "The settings of a variant."
     _, preset, changes, start = VARIANTS[name]
     taken_up, place = dict(run_pretraining=False) if start else {}, "" if encoder == "mini" else "-encoder"
-    return Config.preset(preset).override(run_dir=f"runs/bottleneck/{name.replace(' ', '-')}-{seed}{place}", preprocess_cache_dir=f"cache/{preset}{place}", seed=seed,
+    return Config.preset(preset).override(run_dir=f"runs/bottleneck/{re.sub('[ ,]+', '-', name)}-{seed}{place}", preprocess_cache_dir=f"cache/{preset}{place}", seed=seed,
                                           modernbert_model=encoder, **changes, **taken_up)
 
 
@@ -71,6 +84,7 @@ def train(name:str, seed:int, encoder:str="mini", resume:bool=False) -> Path:
         shutil.rmtree(cfg.run_dir, ignore_errors=True)
         checkpoint_folder(cfg).mkdir(parents=True)
         shutil.copy(source, checkpoint_folder(cfg) / cfg.pretrain_best_model_filename)
+        if cfg.teach_encoder_steps: shutil.copytree(Path(config(start, seed, encoder).run_dir) / "encoder", Path(cfg.run_dir) / "encoder")
     return run_pipeline(cfg, resume=resume, overwrite=not start and not resume, listeners=(_told,))
 
 

@@ -1,12 +1,13 @@
-"""Can the mini decoder be taught who did what? A line of nbs/experiments/who_did_what.json for each kind of mistake.
+"""Can the mini decoder be taught who did what? A line of nbs/experiments/who_did_what.json for each kind of lesson.
 
     python nbs/experiments/who_did_what.py swapped              # ten minutes on one core; --list tells the kinds
     python nbs/experiments/who_did_what.py none --steps 0       # the shipped decoder, as it is
     python nbs/experiments/who_did_what.py none --steps 0 --decoder build/mini/decoder     # another one
 
 The decoder reads a chat and its summary, as in its second lesson, and the same summary with a mistake; the right one must be the likelier one, by the
-logistic loss of the difference in nats. Judged by the summaries it then writes of held-out chats that it reads (greedy): the ceiling of the latents; and by
-where in a summary it is unsure: nats for each of the corpus's wordings of a chat, beyond what it takes to tell which wording it is.
+logistic loss of the difference in nats. Or it reads a chat and all its wordings, as in its third lesson. Judged by the summaries it then writes of held-out
+chats that it reads (greedy): the ceiling of the latents; and by where in a summary it is unsure: nats for each of the corpus's wordings of a chat, beyond
+what it takes to tell which wording it is.
 """
 import argparse
 import json
@@ -24,19 +25,22 @@ from latent_summ.backbones import MINI, load_decoder
 from latent_summ.config import Config
 from latent_summ.evaluate import evaluate_predictions, read_text, rounded
 from latent_summ.facts import role_recall
-from latent_summ.make_mini import FULLEST, SUMMARY_CUE, batches, decoder_exercises, decoder_step, fan, fan_nats, fit, pad
+from latent_summ.make_mini import FULLEST, SUMMARY_CUE, batches, decoder_exercises, decoder_step, fan, fan_nats, fit, pad, wording_exercises, wording_step
 from latent_summ.messenger import chats, versions
 from latent_summ.runtime import seed_everything, write_json
 from latent_summ.sources import load_pairs
 from latent_summ.stages import environment
 
 RESULTS = Path(__file__).resolve().parent / "who_did_what.json"
-KINDS = { # of mistakes: what they are
+KINDS = { # of lessons: what they are
     "none": "no mistakes: the lesson without its question",
     "swapped": "two people in each other's place",
     "doubled": "half swapped, half with one of the two in both places",
     "begun": "half swapped, half swapped and broken off before the second of the two is named",
+    "wordings": "no mistakes: all wordings of a chat behind it, each as heavy as the others",
+    "fullest": "no mistakes: all wordings, half of the weight on the one with most facts",
 }
+WEIGHT = dict(wordings=0.0, fullest=FULLEST) # of the fullest wording
 RANK_WEIGHT = 0.1 # of the logistic loss, beside the cross-entropy of a token of the summary
 
 
@@ -93,6 +97,13 @@ def lesson_step(decoder, tok, seed:int):
     return step
 
 
+def teach(model, tok, kind:str, steps:int, seed:int, log:list):
+    "Teach the decoder further on."
+    if kind in WEIGHT: step, exercise = wording_step(model, tok, seed, WEIGHT[kind]), wording_exercises(tok, seed)
+    else: step, exercise = lesson_step(model, tok, seed), exercises(tok, kind, seed)
+    fit(model, step, exercise, steps, 8e-4, 2e-3, log, kind)
+
+
 def judge(decoder, rows:int) -> dict:
     "Scores of what the decoder writes after reading held-out chats."
     cfg = Config.preset("mini")
@@ -126,7 +137,7 @@ def unsure(decoder, fullest:float, rows:int=400) -> dict:
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("kinds", nargs="*", choices=[[], *KINDS], help="kinds of mistakes")
+    p.add_argument("kinds", nargs="*", choices=[[], *KINDS], help="kinds of lessons")
     p.add_argument("--steps", type=int, default=1000)
     p.add_argument("--seed", type=int, default=7)
     p.add_argument("--rows", type=int, default=500, help="held-out chats (default: %(default)s)")
@@ -142,13 +153,14 @@ def main():
         torch.set_num_threads(1)
         start, decoder, log = time.monotonic(), load_decoder(Config.preset("mini").override(gpt2_model=opts.decoder)), []
         model = decoder.model.float().requires_grad_(True)
-        model.config._attn_implementation = "eager"
-        if opts.steps: fit(model, lesson_step(model, decoder.tokenizer, opts.seed), exercises(decoder.tokenizer, kind, opts.seed), opts.steps, 8e-4, 2e-3, log, kind)
+        model.config._attn_implementation = "sdpa" if kind in WEIGHT else "eager"
+        if opts.steps: teach(model, decoder.tokenizer, kind, opts.steps, opts.seed, log)
         model.config._attn_implementation = "sdpa"
         folder = MINI / "decoder" if opts.decoder == "mini" else Path(opts.decoder)
         lessons = [lesson["name"] for lesson in json.loads((folder / "training.json").read_text())["lessons"]]
+        had = FULLEST if "wordings" in lessons else 0.0
         found = dict(decoder=opts.name or opts.decoder, mistakes=kind, what=KINDS[kind], steps=opts.steps, seed=opts.seed, seconds=round(time.monotonic() - start),
-                     log=log[-1:], **judge(decoder, opts.rows), unsure=unsure(decoder, FULLEST if "wordings" in lessons else 0.0), environment=environment(),
+                     log=log[-1:], **judge(decoder, opts.rows), unsure=unsure(decoder, WEIGHT.get(kind, had) if opts.steps else had), environment=environment(),
                      command=f"python nbs/experiments/who_did_what.py {kind} --steps {opts.steps} --seed {opts.seed}" + f" --decoder {opts.decoder}" * (opts.decoder != "mini"))
         print(json.dumps(rounded(found)), flush=True)
         known = json.loads(opts.output.read_text()) if opts.output.exists() else []
