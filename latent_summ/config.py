@@ -437,7 +437,7 @@ PRESETS = {
     "reference": {},
     "mini": dict(_MINI, **_KEEPS_FACTS | dict(middle_transformer_layers=2, adapter_flat_rank=160), learning_rate=1e-2, muon_learning_rate=1e-2,
                  finetune_middle_batch_size=128, pretrain_middle_max_samples=2000, pretrain_adapter_max_samples=12000, finetune_adapter_max_samples=12000,
-                 pretrain_middle_epochs=1, pretrain_adapter_epochs=3, finetune_middle_epochs=2, finetune_adapter_epochs=2),
+                 pretrain_middle_epochs=1, pretrain_adapter_epochs=2, finetune_middle_epochs=2, finetune_adapter_epochs=1),
     "mini-reference": dict(_MINI, run_dir="runs/mini-reference"),
     "best": dict(_KEEPS_FACTS, learning_rate=1e-3, muon_learning_rate=3e-3, teach_encoder_steps=20000, teach_encoder_learning_rate=3e-4, teach_encoder_words=1.0,
                  num_encoder_unfrozen_layers=6, run_dir="runs/best"),

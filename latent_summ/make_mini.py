@@ -486,7 +486,7 @@ def make_summaries(out, steps:int=5000, stop:Optional[int]=None, grow:int=0, lr:
 def make_summarizer(out, rows:int=40000, seed:int=0):
     "Train the shipped pair's summariser and write it to `out`/summarizer, in the form that `save_pretrained` gives."
     cfg = Config.preset("mini").override(run_dir=str(Path(out)/"run"), preprocess_cache_dir=str(Path(out)/"cache"), messenger_rows=rows, seed=seed,
-                                         pretrain_adapter_max_samples=rows, finetune_adapter_max_samples=rows)
+                                         pretrain_adapter_max_samples=rows, pretrain_adapter_epochs=3, finetune_adapter_max_samples=rows, finetune_adapter_epochs=2)
     s = Summarizer.from_pretrained(run_pipeline(cfg, overwrite=True))
     report = evaluate(s, "test")[0]
     export_model(Path(out)/"summarizer", s.model.half(), s.meta, rounded(report))

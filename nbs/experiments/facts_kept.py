@@ -26,7 +26,8 @@ from latent_summ.stages import checkpoint_folder, environment, run_pipeline
 RESULTS = Path(__file__).resolve().parent / "bottleneck.json"
 LONG = dict(pretrain_middle_epochs=3, pretrain_adapter_epochs=2, finetune_middle_epochs=3, finetune_adapter_epochs=2)
 LESSON = dict(teach_encoder_steps=5000, teach_encoder_batch_size=32, teach_encoder_learning_rate=2e-3, teach_encoder_readout=1.0, teach_encoder_dialogues=0.5,
-              num_encoder_unfrozen_layers=6, messenger_rows=40000, middle_transformer_layers=4, finetune_middle_epochs=4, finetune_adapter_max_samples=40000)
+              num_encoder_unfrozen_layers=6, messenger_rows=40000, middle_transformer_layers=4, pretrain_adapter_epochs=3,
+              finetune_middle_epochs=4, finetune_adapter_epochs=2, finetune_adapter_max_samples=40000)
 WORDS = LESSON | dict(teach_encoder_words=1.0)
 SHORT = WORDS | dict(finetune_middle_epochs=2, finetune_adapter_epochs=1, finetune_adapter_max_samples=20000)
 ALONE = dict(finetune_adapter_train_middle=False, latent_mixing=0.0)
