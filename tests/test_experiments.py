@@ -84,6 +84,11 @@ def test_a_variant_takes_up_the_pretraining_of_another(tmp_path, monkeypatch):
     stages = [e["stage"] for e in map(json.loads, (run / "events.jsonl").read_text().splitlines()) if e["event"] == "stage_start"]
     assert stages == ["finetune_adapter"]
     assert (run / "checkpoints" / "best_model_pretrain.pt").read_bytes() == (tmp_path / "runs/bottleneck/demo-0/checkpoints/best_model_pretrain.pt").read_bytes()
+    lesson = tiny | dict(teach_encoder_steps=2, teach_encoder_batch_size=4, encoder_pooling="queries")
+    monkeypatch.setattr(kept, "VARIANTS", {"queries": ("", "mini", lesson, None), "short, mse": ("", "mini", lesson | dict(contrastive_weight=0.0), "queries")})
+    run = kept.train("short, mse", 0)
+    assert run.name == "short-mse-0" and {e["stage"] for e in map(json.loads, (run / "events.jsonl").read_text().splitlines()) if "stage" in e} == {"finetune_middle", "finetune_adapter"}
+    assert (run / "encoder" / "queries.safetensors").read_bytes() == (tmp_path / "runs/bottleneck/queries-0/encoder/queries.safetensors").read_bytes()
 
 
 def test_mistakes_in_who_did_what():
@@ -100,7 +105,9 @@ def test_mistakes_in_who_did_what():
     assert any(m is None for _, m in some) and all(role_recall(m[1], r)[0] < role_recall(m[0], r)[0] for r, m in some if m)
 
 
-@pytest.mark.parametrize("name,args,key", [("who_did_what", ["begun", "--steps", "2", "--rows", "6"], "role_recall"), ("probe", ["--rows", "80", "--held-out", "40"], "told")])
+@pytest.mark.parametrize("name,args,key", [("who_did_what", ["begun", "--steps", "2", "--rows", "6"], "role_recall"),
+                                           ("who_did_what", ["fullest", "--steps", "2", "--rows", "6"], "role_recall"),
+                                           ("probe", ["--rows", "80", "--held-out", "40"], "told")])
 def test_scripts_of_an_experiment_run_through(name, args, key, tmp_path, monkeypatch):
     threads = torch.get_num_threads()
     monkeypatch.setattr("sys.argv", [name, *args, "--output", str(tmp_path / "found.json")])
