@@ -46,6 +46,7 @@ VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pret
     "noise": ("noise on the latents in stage 4", "mini", dict(latent_noise=0.1), "demo"),
     "fact weight": ("names and numbers count three times in stages 2 and 4", "mini", dict(fact_token_weight=3.0), None),
     "adamw": ("AdamW instead of Muon", "mini", dict(optimizer="adamw", learning_rate=1e-3), None),
+    "longer": ("three epochs in stage 2 and two in stage 4, as the demo had before it was made shorter", "mini", dict(pretrain_adapter_epochs=3, finetune_adapter_epochs=2), None),
     "long stage 3": ("thirty epochs in stage 3 instead of two", "mini", dict(finetune_middle_epochs=30), "demo"),
     "large middle": ("four layers instead of two, rank 256 instead of 160", "mini", dict(middle_transformer_layers=4, adapter_flat_rank=256), None),
     "small latents": ("eight latents of 64 numbers instead of 256", "mini", dict(latent_dim=64), None),
