@@ -14,6 +14,8 @@ LATENT_SUMM_DATA (without it, the built-in messenger corpus stands in).
   Each way runs in a process of its own, for its peak memory, in turns
 - loss: our loss and the straightforward one on the same rows agree
 - stage4: rows/s and peak memory of stage 4 at the reference's batch of 30 (full size only with --full: it takes minutes on a CPU)
+- lesson, lesson_queries: one step of stage 0 (`--preset best`: readout against 262,144 words, and which words stand where), with latent tokens and with
+  queries, 8 rows of 160 encoder tokens and 128 words to name, in a process of its own; beside what a bf16 product of matrices would take for it
 - resume: seconds from `latent_summ train --resume` to its first step
 """
 import json
@@ -29,13 +31,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
-from _common import child, gemma, options, parse, peak_gb, run_parts, spread, sync, timed, turns
+from _common import MINI, child, gemma, modernbert, options, parse, peak_gb, run_parts, spread, sync, timed, turns
 
+from latent_summ.backbones import Encoder
 from latent_summ.config import Config
 from latent_summ.decode import pad_labels, prefix_loss, prompt_embeds
 from latent_summ.model import LatentSummarizer
 from latent_summ.runtime import autocast, autocast_dtype
-from latent_summ.stages import _speed_up, stage_table
+from latent_summ.stages import _speed_up, lesson_rates, stage_table
+from latent_summ.teach import Lesson, lesson_loss, with_queries
 from latent_summ.trainer import Job, StageRows, Trainer, Vectors, make_optimizers, set_trainable
 
 
@@ -215,6 +219,48 @@ def bench_stage4(opts) -> dict:
     return dict(batch_size=30, accumulation=3, rows=90) | {k: round(v, 3) for k, v in out.items()}
 
 
+def lesson_flops(encoder, decoder, top:int, tokens:int, targets:int) -> float:
+    "Forward and backward to the learned vectors at the bottom, the top layers' weights, and the output layer (frozen); attention and the head left out."
+    sizes = [sum(p.numel() for p in layer.parameters()) for layer in encoder.layers]
+    return 4.0 * sum(sizes) * tokens + 2.0 * sum(sizes[len(sizes) - top:]) * tokens + 4.0 * decoder.model.get_output_embeddings().weight.numel() * targets
+
+
+def lesson(opts) -> dict:
+    "Seconds of steps of stage 0, and peak memory, in this process."
+    device, rows, long, wanted = torch.device(opts.device), opts.batch_size or 8, 160, 128
+    top = 2 if opts.toy else 6
+    cfg = Config.preset("best").override(device=opts.device, num_encoder_unfrozen_layers=top, encoder_pooling=opts.one[1])
+    decoder, encoder = gemma(opts.toy), Encoder(modernbert(opts.toy), transformers.AutoTokenizer.from_pretrained(MINI / "encoder"))
+    encoder.model.to(device), decoder.model.to(device)
+    if cfg.encoder_pooling == "queries": encoder = with_queries(encoder, cfg.latent_seq_len)
+    start, taught = peak_gb(device), Lesson(cfg, encoder, decoder).to(device)
+    named = set_trainable(taught, ("encoder_top", "tokens", "queries", "readout"))
+    optimizers, g = make_optimizers(named, lesson_rates(cfg)), torch.Generator().manual_seed(0)
+    def some(n): return torch.randint(20, 3000, (rows, n), generator=g)
+    head = encoder.latent_ids[:cfg.latent_seq_len] if cfg.encoder_pooling == "latent_tokens" else []
+    def step():
+        ids = some(long)
+        ids[:, 1:1 + len(head)] = torch.tensor(head, dtype=torch.long)
+        ids, labels = ids.to(device), some(wanted).to(device)
+        batch = dict(inputs=dict(input_ids=ids, attention_mask=torch.ones_like(ids)), labels=labels, is_pair=torch.zeros(rows, device=device))
+        with autocast(cfg, device): loss, _ = lesson_loss(taught, batch, 0.0)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
+        for optimizer in optimizers: optimizer.step(), optimizer.zero_grad()
+    step()
+    took = [timed(step)[0] for _ in range(opts.repeats or 3)]
+    flops = lesson_flops(encoder.model, decoder, top, rows * long, rows * wanted)
+    return dict(seconds=took, tflops=[flops / s / 1e12 for s in took], peak_gb=peak_gb(device), weights_gb=start, learning=sum(p.numel() for _, p in named))
+
+
+def bench_lesson(opts, pooling:str) -> dict:
+    words = ["--batch-size", opts.batch_size or 8, "--repeats", opts.repeats or 3, "--threads", opts.threads, "--device", opts.device, *["--toy"] * opts.toy]
+    out = child(__file__, "--one", "lesson", pooling, *words)
+    return dict(batch_size=opts.batch_size or 8, tokens_per_row=160, words_to_name=128, learning_parameters=out["learning"], seconds_per_step=spread(out["seconds"]),
+                share_of_bf16_matmul=spread([t / (opts.limits["matmul_bf16_gflops"] / 1e3) for t in out["tflops"]]),
+                peak_gb=round(out["peak_gb"], 3), weights_gb=round(out["weights_gb"], 3))
+
+
 def bench_loss(opts) -> dict:
     """Our loss and the straightforward one on the same rows, both in fp32."""
     decoder, g = gemma(opts.toy), np.random.default_rng(1)
@@ -254,7 +300,7 @@ def bench_resume(opts) -> dict:
 
 
 PARTS = dict(stage1=bench_stage1, adapter=lambda opts: bench_adapter(opts, 4), adapter_8=lambda opts: bench_adapter(opts, 8), loss=bench_loss, stage4=bench_stage4,
-             resume=bench_resume)
+             lesson=lambda opts: bench_lesson(opts, "latent_tokens"), lesson_queries=lambda opts: bench_lesson(opts, "queries"), resume=bench_resume)
 
 
 def main():
@@ -263,9 +309,9 @@ def main():
     p.add_argument("--batch-size", type=int, help="rows in a batch (the straightforward way needs over 1 GB for four)")
     p.add_argument("--batches", type=int, help="batches of the adapter's steps (default: 2, with --full 4)")
     p.add_argument("--repeats", type=int, help="rounds")
-    p.add_argument("--one", nargs=2, help="one way alone (ours, plain or stage4; samsum or arxiv): what the other processes run")
+    p.add_argument("--one", nargs=2, help="one way alone (ours, plain or stage4; samsum or arxiv; or lesson and a pooling): what the other processes run")
     opts = parse(p)
-    if opts.one: print(json.dumps(stage4(opts) if opts.one[0] == "stage4" else one_way(opts)))
+    if opts.one: print(json.dumps(dict(stage4=stage4, lesson=lesson).get(opts.one[0], one_way)(opts)))
     else: run_parts(__file__, opts, PARTS)
 
 

@@ -85,6 +85,7 @@ CLAIMS = (
     Claim("Its memory beside the weights, arXiv lengths", "padded rows, full logits", "train", "adapter/arxiv, batch 4/share_of_plain_memory", 0.5, "%", True),
     Claim("Stage 1", "the same arithmetic without a trainer", "train", "stage1/share_of_bare", 0.95, "%"),
     Claim("Stage 1", "transformers `Trainer`", "train", "stage1/times_trainer", 1),
+    Claim("Stage 0, full size", "its bf16 matmul rate", "train", "lesson/share_of_bf16_matmul", unit="%"),
     Claim("Reading rows, jsonl", "a reader of JSON lines, row by row", "cache", "storage/jsonl_times_json_per_row", 5),
     Claim("Reading rows, arrow", "a reader of JSON lines, row by row", "cache", "storage/arrow_times_json_per_row", 50),
     Claim("`latent_summ --help`", "`import torch`", "startup", "help/of_base/latent_summ --help", 0.5, "%", True),
