@@ -219,10 +219,11 @@ def bench_stage4(opts) -> dict:
     return dict(batch_size=30, accumulation=3, rows=90) | {k: round(v, 3) for k, v in out.items()}
 
 
-def lesson_flops(encoder, decoder, top:int, tokens:int, targets:int) -> float:
-    "Forward and backward to the learned vectors at the bottom, the top layers' weights, and the output layer (frozen); attention and the head left out."
+def lesson_flops(encoder, decoder, top:int, bottom:bool, tokens:int, targets:int) -> float:
+    "Forward; backward through all layers to the latent tokens (`bottom`) or through the top ones; their weights; the output layer. Without attention, head and queries."
     sizes = [sum(p.numel() for p in layer.parameters()) for layer in encoder.layers]
-    return 4.0 * sum(sizes) * tokens + 2.0 * sum(sizes[len(sizes) - top:]) * tokens + 4.0 * decoder.model.get_output_embeddings().weight.numel() * targets
+    highest = sum(sizes[len(sizes) - top:])
+    return 2.0 * tokens * (sum(sizes) + (sum(sizes) if bottom else highest) + highest) + 4.0 * decoder.model.get_output_embeddings().weight.numel() * targets
 
 
 def lesson(opts) -> dict:
@@ -249,7 +250,7 @@ def lesson(opts) -> dict:
         for optimizer in optimizers: optimizer.step(), optimizer.zero_grad()
     step()
     took = [timed(step)[0] for _ in range(opts.repeats or 3)]
-    flops = lesson_flops(encoder.model, decoder, top, rows * long, rows * wanted)
+    flops = lesson_flops(encoder.model, decoder, top, bool(head), rows * long, rows * wanted)
     return dict(seconds=took, tflops=[flops / s / 1e12 for s in took], peak_gb=peak_gb(device), weights_gb=start, learning=sum(p.numel() for _, p in named))
 
 
