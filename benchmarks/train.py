@@ -14,8 +14,8 @@ LATENT_SUMM_DATA (without it, the built-in messenger corpus stands in).
   Each way runs in a process of its own, for its peak memory, in turns
 - loss: our loss and the straightforward one on the same rows agree
 - stage4: rows/s and peak memory of stage 4 at the reference's batch of 30 (full size only with --full: it takes minutes on a CPU)
-- lesson, lesson_queries: one step of stage 0 (`--preset best`: readout against 262,144 words, and which words stand where), with latent tokens and with
-  queries, 8 rows of 160 encoder tokens and 128 words to name, in a process of its own; beside what a bf16 product of matrices would take for it
+- lesson, lesson_queries: one step of stage 0 as `--preset best` begins it (name the words, tell which stand where), with latent tokens and with queries,
+  8 rows of 160 encoder tokens and 128 words to name, in a process of its own; and the share of the machine's bf16 rate that the encoder's products alone make
 - resume: seconds from `latent_summ train --resume` to its first step
 """
 import json
@@ -219,11 +219,11 @@ def bench_stage4(opts) -> dict:
     return dict(batch_size=30, accumulation=3, rows=90) | {k: round(v, 3) for k, v in out.items()}
 
 
-def lesson_flops(encoder, decoder, top:int, bottom:bool, tokens:int, targets:int) -> float:
-    "Forward; backward through all layers to the latent tokens (`bottom`) or through the top ones; their weights; the output layer. Without attention, head and queries."
+def lesson_flops(encoder, top:int, bottom:bool, tokens:int) -> float:
+    "Of the encoder's layers: forward, backward through all of them to the latent tokens (`bottom`) or through the top ones, and the top ones' weights."
     sizes = [sum(p.numel() for p in layer.parameters()) for layer in encoder.layers]
     highest = sum(sizes[len(sizes) - top:])
-    return 2.0 * tokens * (sum(sizes) + (sum(sizes) if bottom else highest) + highest) + 4.0 * decoder.model.get_output_embeddings().weight.numel() * targets
+    return 2.0 * tokens * (sum(sizes) + (sum(sizes) if bottom else highest) + highest)
 
 
 def lesson(opts) -> dict:
@@ -250,7 +250,7 @@ def lesson(opts) -> dict:
         for optimizer in optimizers: optimizer.step(), optimizer.zero_grad()
     step()
     took = [timed(step)[0] for _ in range(opts.repeats or 3)]
-    flops = lesson_flops(encoder.model, decoder, top, bool(head), rows * long, rows * wanted)
+    flops = lesson_flops(encoder.model, top, bool(head), rows * long)
     return dict(seconds=took, tflops=[flops / s / 1e12 for s in took], peak_gb=peak_gb(device), weights_gb=start, learning=sum(p.numel() for _, p in named))
 
 
