@@ -49,7 +49,7 @@ def killed(cfg:Config, steps:int, sign) -> tuple:
     "Train in another process and send it a signal after so many steps; its status and words."
     cfg.save(Path(cfg.run_dir + ".json"))
     words = [sys.executable, "-m", "latent_summ", "train", "--config", cfg.run_dir + ".json"]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())} # as here: another number gives other bits
     p = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     log = Path(cfg.run_dir) / "events.jsonl"
     def done(): return log.read_text().count('"event": "step"') if log.exists() else 0
