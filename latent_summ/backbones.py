@@ -106,9 +106,8 @@ def _incomplete(what:str, field_name:str, folder:Path, missing:list) -> str:
     return (f"The {what} in {folder} lacks {len(missing)} of its weights ({', '.join(missing[:3])} ...): they would be drawn at random. "
             f"{_flag(field_name)} needs a complete model. {_instead(what, field_name)}")
 
-def _load(auto, name:str, what:str, field_name:str, cfg:Config, device):
-    "Model and tokenizer from `name`, frozen, in fp32 on `device`."
-    folder = locate(name, what, field_name)
+def _load(auto, folder:Path, name:str, what:str, field_name:str, cfg:Config, device):
+    "Model and tokenizer from `folder`, frozen, in fp32 on `device`; `name` is how the config calls it."
     try:
         with _quiet_transformers(), ThreadPoolExecutor(1) as beside:
             weights = beside.submit(_weights_id, folder) # hashing a gigabyte takes as long as loading it
@@ -162,15 +161,14 @@ def load_encoder(
     device=None, # a `torch.device`; default: by `cfg.device`
 ) -> Encoder:
     "The frozen encoder of `cfg`. Raises `ModelError` when it cannot be had or its width differs."
-    device = device or pick_device(cfg)
-    encoder = Encoder(*_load(AutoModel, cfg.modernbert_model, "encoder", "modernbert_model", cfg, device))
+    folder, device = locate(cfg.modernbert_model, "encoder", "modernbert_model"), device or pick_device(cfg)
+    encoder = Encoder(*_load(AutoModel, folder, cfg.modernbert_model, "encoder", "modernbert_model", cfg, device))
     _check_width("encoder", encoder.hidden_size, cfg, "modernbert_hidden_dim")
-    encoder.queries = _queries(cfg, encoder, device)
+    encoder.queries = _queries(folder, encoder, device)
     return encoder
 
-def _queries(cfg:Config, encoder:Encoder, device) -> Optional[Queries]:
+def _queries(folder:Path, encoder:Encoder, device) -> Optional[Queries]:
     "The queries that lie beside the encoder."
-    folder = locate(cfg.modernbert_model, "encoder", "modernbert_model")
     try: return load_queries(folder, encoder.model.config.num_attention_heads, device)
     except (RuntimeError, ValueError, SafetensorError) as e:
         raise ModelError(f"The queries beside the encoder in {folder} cannot be loaded: {first_line(e)}. Have the encoder taught again, or copy its folder anew.") from e
@@ -211,7 +209,8 @@ def load_decoder(
     device=None, # a `torch.device`; default: by `cfg.device`
 ) -> Decoder:
     "The frozen decoder of `cfg`. Raises `ModelError` when it cannot be had, its width differs, or it has no end token."
-    decoder = Decoder(*_load(AutoModelForCausalLM, cfg.gpt2_model, "decoder", "gpt2_model", cfg, device or pick_device(cfg)))
+    folder = locate(cfg.gpt2_model, "decoder", "gpt2_model")
+    decoder = Decoder(*_load(AutoModelForCausalLM, folder, cfg.gpt2_model, "decoder", "gpt2_model", cfg, device or pick_device(cfg)))
     _check_width("decoder", decoder.hidden_size, cfg, "gpt2_hidden_dim")
     if decoder.eos_id is None: raise ModelError(f"The decoder {cfg.gpt2_model!r} has no end token, so generation could never stop by itself.")
     return decoder

@@ -181,7 +181,7 @@ def save_taught(
     shutil.rmtree(new, ignore_errors=True)
     encoder.model.save_pretrained(new)
     encoder.tokenizer.save_pretrained(new)
-    if encoder.queries is not None: save_queries(encoder.queries, new)
+    if about["encoder_pooling"] == "queries": save_queries(encoder.queries, new)
     write_json(new/ABOUT, dict(about, sha256=sha256_file(new/"model.safetensors")) | _queries_hash(new))
     os.replace(new, folder)
 
