@@ -26,7 +26,7 @@ from latent_summ.config import Config
 from latent_summ.embed import build_cache
 from latent_summ.model import LatentSummarizer
 from latent_summ.runtime import autocast
-from latent_summ.stages import stage_table
+from latent_summ.stages import stage_table, with_latents
 from latent_summ.trainer import CachedRows, Job, Trainer
 
 
@@ -95,7 +95,8 @@ def one_stage(n:int, name:str, folder:str) -> dict:
     if stage.reads == "pairs" and "latents" in stage.wants: columns["outputs"] = "summary_embedding"
     rows = CachedRows([(Cache.open(folder, {"encoder": "none"}, verify=False), list(range(n)))], columns)
     before = peak_mb()
-    trainer = Trainer(Job(name, model, stage.trains, rows, lambda b, p: stage.loss(model, decoder, cfg, b, p), 1, BATCH), cfg, torch.device("cpu"))
+    def loss(batch, progress): return stage.loss(model, decoder, cfg, with_latents(batch, model.document_latents), progress)
+    trainer = Trainer(Job(name, model, stage.trains, rows, loss, 1, BATCH), cfg, torch.device("cpu"))
     return dict(seconds=timed(trainer.run)[0], loaded_mb=before, peak_mb=peak_mb())
 
 

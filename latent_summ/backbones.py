@@ -7,6 +7,7 @@ __all__ = ['MINI', 'locate', 'damaged', 'check_backbone', 'Encoder', 'load_encod
 
 # %% ../nbs/12_backbones.ipynb #8a362f2a
 import contextlib, hashlib, json, sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -144,6 +145,7 @@ class Encoder:
     tokenizer: PreTrainedTokenizerBase
     identity: dict = field(default_factory=dict)
     queries: Optional[Queries] = None # of an encoder that was taught them
+    head: Optional[Callable] = None # embeddings to finished latents: what a cache then holds
 
     @property
     def hidden_size(self) -> int: return self.model.config.hidden_size

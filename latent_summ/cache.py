@@ -570,9 +570,9 @@ def _placed(groups:list, picked:list, n:int) -> list:
 
 # %% ../nbs/13_cache.ipynb #b4130e0a
 @patch
-def quantized(self:Cache, field:str="embedding") -> tuple: # int8 (rows, vectors, dim), float32 (rows, vectors, 1)
-    "A vector field of all rows as kept: a quarter of the memory of `embeddings`."
-    if self._field(field, "int8", "float32")["kind"] == "float32": return quantize_int8(self.embeddings(field))
+def stored(self:Cache, field:str="embedding") -> tuple: # int8 (rows, vectors, dim) and float32 (rows, vectors, 1); or float32 (rows, vectors, dim) and None
+    "A vector field of all rows as it is kept: as int8 it takes a quarter of the memory of `embeddings`."
+    if self._field(field, "int8", "float32")["kind"] == "float32": return self.embeddings(field), None
     values, scales = zip(*(s.read(s.arrays, field) for s in self.shards))
     return np.concatenate(values), np.concatenate(scales)
 

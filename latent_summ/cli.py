@@ -311,12 +311,19 @@ def _check_cache(own:Cache):
         raise ConfigError(f"`latent_summ cache merge` joins what is there; it takes no {next(k for k, v in given.items() if v)}.")
     if own.shard and own.engine == "ray": raise ConfigError("--engine ray hands out the parts itself; leave --shard out.")
 
+def _check_latents(own:Cache, cfg:Config):
+    if cfg.run_pretraining: # its stages read texts before their head is finished, or with a head that only training draws
+        raise ConfigError("With cache_store_latents the cache is made by `latent_summ train`, when the head that makes latents has learned. After the pretraining, "
+                          "`latent_summ cache --no-run-pretraining` with its --run-dir makes the latents of the pairs.")
+    if own.engine == "ray": raise ConfigError("--engine ray makes vectors; for cache_store_latents spread the work with --shard.")
+
 def cache(own:Cache, origin:Origin, model:Optional[Path]=None):
     "Fill the cache, or one part of it, or join parts."
     _check_cache(own)
     cfg = origin.cfg
     if own.action == "merge": return _merge(cfg, own.folders)
     if cfg.teach_encoder_steps: raise ConfigError("With teach_encoder_steps the cache is made by `latent_summ train`, after the encoder's lesson.")
+    if cfg.cache_store_latents: _check_latents(own, cfg)
     from latent_summ.cache import parse_part
     part = parse_part(own.shard) if own.shard else None
     from latent_summ.backbones import load_decoder, load_encoder
@@ -332,7 +339,12 @@ def cache(own:Cache, origin:Origin, model:Optional[Path]=None):
         from latent_summ.scale import Pool, preprocess_ray
         here = torch.device("cpu") # the driver tokenises; its GPU is the workers'
         caches = preprocess_ray(cfg, load_encoder(cfg, here), load_decoder(cfg, here), done, Pool(own.models, own.gpus_per_model, own.cpus_per_model))
-    else: caches = preprocess(cfg, load_encoder(cfg), load_decoder(cfg), done, part)
+    else:
+        encoder, decoder = load_encoder(cfg), load_decoder(cfg)
+        if cfg.cache_store_latents:
+            from latent_summ.stages import pretrained_encoder
+            encoder = pretrained_encoder(cfg, encoder, decoder)
+        caches = preprocess(cfg, encoder, decoder, done, part)
     what = f"Part {part[0]} of {part[1]}: {len(caches)} slices" if part else f"{len(caches)} caches"
     print(f"{what} in {cfg.preprocess_cache_dir}: {sum(map(len, caches.values())):,} rows.")
     if part: print(f"When all {part[1]} parts are there (or copied here): latent_summ cache merge [FOLDER ...]")

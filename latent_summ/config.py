@@ -302,6 +302,7 @@ class Bottleneck(Section):
                                "latent_tokens (latent_seq_len learned tokens; the encoder must have been taught them: mini was, others by teach_encoder_steps), "
                                "queries (as many learned vectors that ask its last states; teach_encoder_steps teaches them)",
                                choices=("mean", "segments", "latent_tokens", "queries"), affects="cache model")
+    cache_store_latents: bool = par(False, "Cache finished latents instead of the encoder's vectors, wherever the compression head learns no more", affects="cache training")
     embedding_normalizer: str = par("none", "Fitted once on the training cache and kept with the compression head: standard (per number), whiten (ZCA)",
                                     choices=("none", "standard", "whiten"), affects="model training")
     middle_residual: bool = par(False, "The middle predicts a correction to its input, starting from zero", affects="model")
@@ -371,6 +372,8 @@ def _problems(cfg) -> list:
     out += _divides(cfg, "adapter_num_heads", "gpt2_hidden_dim", ("adapter_use_rope", "use_prefix_rope"))
     if cfg.cache_store_target_attention_mask and not cfg.cache_store_target_ids:
         out.append("cache_store_target_attention_mask needs cache_store_target_ids")
+    if cfg.cache_store_latents and not cfg.cache_use_embeddings_for_training:
+        out.append("cache_store_latents chooses what a cache holds, and cache_use_embeddings_for_training=False makes none")
     if cfg.cache_store_attention_mask and not cfg.cache_store_input_ids:
         out.append("cache_store_attention_mask needs cache_store_input_ids")
     if cfg.pretrain_middle_max_samples is not None and cfg.pretrain_middle_epochs == 0:

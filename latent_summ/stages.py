@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['STOP_NOISE', 'LESSON', 'stop_latents', 'word_loss', 'latents_loss', 'text_loss', 'Stage', 'stage_table',
-           'stage_epochs', 'is_live', 'token_rows', 'Run', 'chosen_rows', 'stage_rows', 'checkpoint_folder',
-           'environment', 'open_run', 'save_model', 'word_recall', 'nearest_share', 'phase_verdict', 'LessonRows',
-           'lesson_rows', 'lesson_job', 'lesson_rates', 'taught', 'run_pipeline']
+           'stage_epochs', 'is_live', 'token_rows', 'Run', 'chosen_rows', 'stage_rows', 'with_latents',
+           'checkpoint_folder', 'environment', 'open_run', 'save_model', 'word_recall', 'nearest_share',
+           'phase_verdict', 'LessonRows', 'lesson_rows', 'lesson_job', 'lesson_rates', 'taught', 'Waiting',
+           'finished_encoder', 'pretrained_encoder', 'run_pipeline']
 
 # %% ../nbs/34_stages.ipynb #681641dd
 import contextlib, math, os, platform, shutil, time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from collections.abc import Callable
 from typing import Optional
@@ -23,11 +24,11 @@ import torch.nn.functional as F
 
 from .backbones import Decoder, Encoder, check_backbone, load_decoder, load_encoder
 from .cache import folder_lock
-from .checkpoint import Saver, config_of, load_checkpoint, load_finished, save_checkpoint
+from .checkpoint import Saver, config_of, content_hash, load_checkpoint, load_finished, save_checkpoint
 from .compress import normalize_latents
 from .config import Config, ConfigError, read_json
 from .decode import generate, prefix_loss, readout_loss, teacher_prompts, teacher_states, token_importance
-from .embed import Embedder, encode_batch, input_ids, needed_rows, preprocess, target_ids
+from .embed import Embedder, embed_texts, encode_batch, input_ids, needed_rows, preprocess, target_ids
 from .events import EventLog
 from .losses import latent_loss
 from .model import LatentSummarizer, adopt_decoder, adopt_encoder, check_use, top_layers, tuned_layers
@@ -35,7 +36,7 @@ from .sources import load_pairs, load_texts, pretrain_sources
 from .teach import ABOUT, Lesson, check_taught, lesson_loss, lesson_of, save_taught, with_latent_tokens, with_queries
 from .runtime import CheckpointError, Interrupted, LatentSummError, autocast, pick_device, say_once, seed_everything, write_json
 from .scale import shard_decoder
-from .trainer import CachedRows, Job, Ragged, StageRows, Trainer, Vectors, batch_weight, hash_seed, planned_steps, step_files, to_device, world
+from .trainer import CachedRows, Job, Ragged, StageRows, Trainer, Vectors, batch_weight, check_same_training, hash_seed, planned_steps, step_files, to_device, world
 
 # %% ../nbs/34_stages.ipynb #74885390
 STOP_NOISE = 0.005 # per number; a unit latent of 256 numbers moves by about 0.08
@@ -73,10 +74,8 @@ def word_loss(decoder:Decoder, cfg:Config, prefix:torch.Tensor, labels:torch.Ten
 # %% ../nbs/34_stages.ipynb #74885394
 def latents_loss(model:LatentSummarizer, decoder:Decoder, cfg:Config, batch:dict, progress:float=1.0, same:bool=False, words:float=0.0):
     "Stages 1 and 3: the middle's output against the latents of the target (`same`: of the input itself); `words`: weight of the target's cross-entropy."
-    with torch.no_grad():
-        source = model.document_latents(batch["inputs"])
-        target = source if same else model.document_latents(batch["outputs"])
-    source = _with_stops(source, model, cfg)
+    target = batch["inputs" if same else "outputs"]
+    source = _with_stops(batch["inputs"], model, cfg)
     stops = model.stop_latent.detach().expand(len(source) - len(target), -1, -1)
     predicted = model.summary_latents(source)
     if words and not (cfg.latent_mse_weight or cfg.contrastive_weight): loss, parts = 0.0, {}
@@ -100,14 +99,12 @@ def _noisy(latents:torch.Tensor, cfg:Config) -> torch.Tensor:
 def _blurred(latents:torch.Tensor, model, cfg:Config, batch:dict) -> torch.Tensor:
     "What the adapter is shown of latents while it learns."
     if not _learning(model): return latents
-    if "outputs" in batch:
-        with torch.no_grad(): right = model.document_latents(batch["outputs"])
-        latents = _mixed(latents, right, cfg)
+    if "outputs" in batch: latents = _mixed(latents, batch["outputs"], cfg)
     return _noisy(latents, cfg) if cfg.latent_noise else latents
 
 def text_loss(model:LatentSummarizer, decoder:Decoder, cfg:Config, batch:dict, progress:float=1.0, middle:bool=True, readout:float=0.0, warmup:float=0.0):
     "Stages 2 and 4: cross-entropy of the target text after the prefix (`middle`: send the latents through the middle first)."
-    readout_only, latents, n = progress < warmup, model.document_latents(batch["inputs"]), len(batch["labels"])
+    readout_only, latents, n = progress < warmup, batch["inputs"], len(batch["labels"])
     joint = middle and cfg.finetune_adapter_train_middle
     if joint: latents = _with_stops(latents, model, cfg)
     if middle: latents = model.summary_latents(latents)
@@ -190,10 +187,11 @@ class Run:
     device: torch.device
     encoder: Encoder
     decoder: Decoder
-    sources: dict # `pairs/train`, `texts/wikitext/validation` ... -> `Cache`, or `StageRows` of token ids where the encoder is live
+    sources: dict # `pairs/train`, `texts/wikitext/validation` ... -> `Cache`, `StageRows` of token ids where the encoder is live, or `Waiting`
     model: LatentSummarizer
     log: EventLog
     saver: Saver
+    finished: set = field(default_factory=set) # of `pairs` and `texts`: those whose caches hold latents
 
     @property
     def backbones(self) -> dict: return dict(encoder=self.encoder.identity, decoder=self.decoder.identity)
@@ -234,7 +232,7 @@ def _picked(source:StageRows, index:list, stage:Stage) -> StageRows:
 def _loaded(cache, index:list, stage:Stage) -> StageRows:
     "A stage's share of a cache, in memory."
     fields, at = _columns(stage), torch.tensor(index)
-    vectors = lambda k: Vectors(*(torch.from_numpy(x)[at] for x in cache.quantized(fields[k])))
+    vectors = lambda k: Vectors(*(x if x is None else torch.from_numpy(x)[at] for x in cache.stored(fields[k])))
     targets = cache.targets() if "labels" in fields else None
     ids = cache.ids
     return StageRows(vectors("inputs"), vectors("outputs") if "outputs" in fields else None, targets and Ragged([targets[i] for i in index]), [ids[i] for i in index])
@@ -262,9 +260,22 @@ def stage_rows(cfg:Config, stage:Stage, sources:dict, split:str="train"):
     return _joined([_loaded(*p, stage) for p in parts])
 
 # %% ../nbs/34_stages.ipynb #4ee96f0e
-def _embedded(run:Run, batch:dict) -> dict:
-    "A batch whose token ids, if it has any, have gone through the encoder."
-    return {k: encode_batch(run.cfg, run.encoder, **v) if isinstance(v, dict) else v for k, v in batch.items()}
+def _kind(stage:Stage) -> str: return "texts" if stage.reads == "texts" else "pairs"
+
+def _latents_of(run:Run, stage:Stage) -> Callable:
+    "What makes document latents of a stage's rows: of token ids, of embeddings, or of latents as they were cached."
+    if _kind(stage) in run.finished: return lambda x: normalize_latents(x, run.cfg.normalize_latent)
+    return lambda x: run.model.document_latents(encode_batch(run.cfg, run.encoder, **x) if isinstance(x, dict) else x)
+
+def with_latents(
+    batch:dict, # of a stage's rows
+    latents_of:Callable, # `model.document_latents`, where the rows are embeddings
+) -> dict:
+    "A batch as a loss sees it: with document latents as `inputs`, and as `outputs` where it has these."
+    out = batch | dict(inputs=latents_of(batch["inputs"]))
+    if "outputs" in batch:
+        with torch.no_grad(): out["outputs"] = latents_of(batch["outputs"])
+    return out
 
 def _weight(run:Run) -> Callable:
     "What a batch counts for: with labels the sum of its tokens' weights, so that accumulated steps are exact."
@@ -283,7 +294,8 @@ def _job(run:Run, stage:Stage) -> Job:
     "The trainer's view of a stage."
     cfg, rows, validation = run.cfg, _rows(run, stage, "train"), _rows(run, stage, "validation")
     if rows is None: raise LatentSummError(f"Stage {stage.name} has no source: name one (wikitext_dataset, arxiv_dataset), or set {stage.name}_epochs to 0.")
-    loss = lambda batch, progress: stage.loss(run.model, run.decoder, cfg, _embedded(run, batch), progress)
+    latents_of = _latents_of(run, stage)
+    loss = lambda batch, progress: stage.loss(run.model, run.decoder, cfg, with_latents(batch, latents_of), progress)
     in_step = cfg.shard_decoder and "text" in stage.wants
     about = dict(backbones=run.backbones)
     return Job(stage.name, run.model, stage.trains, rows, loss, stage_epochs(cfg, stage), cfg.stage_batch_size(stage.name), validation, about, _weight(run), in_step)
@@ -329,17 +341,24 @@ _FIT_ROWS = 20000 # of each source, to fit the normaliser on
 
 def _some_embeddings(cfg:Config, source, encoder:Encoder, device) -> list:
     "Embeddings of a source's first rows, of each of its vector columns."
+    if isinstance(source, Waiting):
+        rows = source.rows[:_FIT_ROWS // 10]
+        return [torch.from_numpy(embed_texts(cfg, encoder, [r[k] for r in rows], device)) for k in ("dialogue", "summary", "text") if k in rows[0]]
     if not isinstance(source, StageRows): return [torch.from_numpy(source.embeddings(f)[:_FIT_ROWS]) for f in ("embedding", "summary_embedding") if f in source.fields]
     embed = Embedder(cfg, encoder, device)
     return [torch.from_numpy(embed([c[i].tolist() for i in range(min(len(c), _FIT_ROWS // 10))])) for c in (source.inputs, source.outputs) if c]
 
-def _new_model(cfg:Config, encoder:Encoder, decoder:Decoder, sources:dict, device) -> LatentSummarizer:
-    "The model, drawn from `seed`, with its normaliser fitted on the training rows."
+def _fit_normalizer(run:Run):
+    "Fit the normaliser on the training rows."
+    if run.cfg.embedding_normalizer == "none": return
+    some = [x for key, source in run.sources.items() if key.endswith("/train") for x in _some_embeddings(run.cfg, source, run.encoder, run.device)]
+    run.model.normalizer.fit(torch.cat(some))
+
+def _new_model(cfg:Config, encoder:Encoder, decoder:Decoder, device) -> LatentSummarizer:
+    "The model, drawn from `seed`."
     seed_everything(cfg.seed)
-    model = LatentSummarizer(cfg, decoder.embedding_rms)
-    if cfg.embedding_normalizer != "none":
-        model.normalizer.fit(torch.cat([x for key, source in sources.items() if key.endswith("/train") for x in _some_embeddings(cfg, source, encoder, device)]))
-    return adopt_decoder(adopt_encoder(model.to(device), encoder.model, tuned_layers(cfg)), decoder.model, cfg.decoder_lora_rank).to(device)
+    model = LatentSummarizer(cfg, decoder.embedding_rms).to(device)
+    return adopt_decoder(adopt_encoder(model, encoder.model, tuned_layers(cfg)), decoder.model, cfg.decoder_lora_rank).to(device)
 
 def _newest_step(folder:Path, stages:list):
     "The newest undamaged step checkpoint and the number of its stage (of those named), or (None, 0)."
@@ -398,10 +417,10 @@ def phase_verdict(run:Run, stage:Stage) -> str:
     "What a diagnostic phase has found, in a sentence or two."
     rows = stage_rows(run.cfg, stage, run.sources, "validation") or stage_rows(run.cfg, stage, run.sources)
     index = list(range(min(len(rows), _VERDICT_ROWS)))
-    batch = _embedded(run, to_device(rows.batch(index), run.device))
-    latents = run.model.document_latents(batch["inputs"])
+    batch = with_latents(to_device(rows.batch(index), run.device), _latents_of(run, stage))
+    latents = batch["inputs"]
     if stage.wants == "latents":
-        share = nearest_share(run.model.summary_latents(latents), run.model.document_latents(batch["outputs"]))
+        share = nearest_share(run.model.summary_latents(latents), batch["outputs"])
         found, fine = f"the middle's latents are nearest to the right summary's for {share:.0%} of {len(index)} dialogues (chance: {1 / len(index):.1%})", share >= 0.5
     else:
         with autocast(run.cfg, run.device, decoder=True): written = generate(run.decoder, run.model.prefix(latents), run.cfg.override(do_sample=False))
@@ -510,11 +529,21 @@ def _train_all(run:Run, stages:list, resume:bool):
     newest, at = _newest_step(folder, [s.name for s in stages]) if resume else (None, 0)
     lesson = [dict(stage=LESSON, steps=cfg.teach_encoder_steps)] if cfg.teach_encoder_steps else []
     run.log.emit("plan", stages=lesson + [dict(stage=s.name, steps=_steps(run, s)) for s in stages])
-    if not newest and stages[0].name.startswith("finetune") and not cfg.run_pretraining: _take_up_pretrained(run)
+    _begin(run, stages, newest)
     for i, stage in enumerate(stages[at:], at):
+        _cache_waiting(run, stages[i:])
         _train_stage(run, stage, newest if i == at else None)
         for name in _outputs(cfg, stages, i): _finish(run, stage.name, name)
     if stages[-1].name.startswith("phase") and (cfg.shard_decoder or not world()[0]): run.log.emit("verdict", stage=stages[-1].name, text=phase_verdict(run, stages[-1]))
+
+def _begin(run:Run, stages:list, newest:Optional[Path]):
+    "Make the model what the first stage shall find: that of a step checkpoint, the pretrained one, or as drawn, with its normaliser fitted."
+    if newest:
+        tensors, meta = load_checkpoint(newest)
+        check_same_training(meta, run.cfg, run.cfg.gradient_accumulation_steps * world()[1], newest)
+        run.model.load_state_dict(tensors["model"])
+    elif stages[0].name.startswith("finetune") and not run.cfg.run_pretraining: _take_up_pretrained(run)
+    else: _fit_normalizer(run)
 
 def _take_up_pretrained(run:Run):
     "Start stages 3-4 from the output of stages 1-2."
@@ -538,25 +567,66 @@ def _speed_up(cfg:Config, model:LatentSummarizer, decoder:Decoder, device):
     if cfg.use_torch_compile:
         for m in (model.compression, model.middle, model.adapter): m.compile(mode=cfg.torch_compile_mode)
 
+# %% ../nbs/34_stages.ipynb #7c1a70c1
+@dataclass
+class Waiting:
+    "A source that is not cached yet."
+    name: str
+    split: str
+    rows: object # `sources.Rows`
+
+    def __len__(self): return len(self.rows)
+
+def finished_encoder(encoder:Encoder, model:LatentSummarizer, cfg:Config) -> Encoder:
+    "An encoder whose embeddings are the model's document latents. Its identity covers the weights that make them: they must not change any more."
+    weights = {k: v for k, v in model.state_dict().items() if k.startswith(("normalizer.", "compression."))}
+    about = dict(head=content_hash(weights, "")[:16], latents=f"{cfg.latent_seq_len} x {cfg.latent_dim}", normalized=cfg.normalize_latent)
+    return replace(encoder, head=model.document_latents, identity=encoder.identity | about)
+
+def _tells(log:EventLog) -> Callable:
+    return lambda key, rows, seconds: log.emit("preprocess", source=key, rows=len(rows), seconds=round(seconds, 1))
+
+def _first_one_fills(make:Callable, *args, **named):
+    "What `make` returns; where there are several processes, the first one fills the cache and the others wait for it."
+    rank, size = world()
+    if rank: dist.barrier()
+    made = make(*args, **named)
+    if size > 1 and not rank: dist.barrier()
+    return made
+
+def _cache_waiting(run:Run, stages:list):
+    "Cache what the first of `stages` reads and is still waiting: as latents, unless one of them teaches what makes these."
+    kind = _kind(stages[0])
+    waiting = [(key, w.name, w.split, w.rows) for key, w in run.sources.items() if isinstance(w, Waiting) and key.startswith(kind)]
+    if not waiting: return
+    learns = [s.name for s in stages if "compression" in s.trains]
+    if learns: say_once(f"cache_store_latents: the compression head learns in {learns[0]}, so {kind} are cached as the encoder's vectors.")
+    else: run.finished.add(kind)
+    encoder = run.encoder if learns else finished_encoder(run.encoder, run.model, run.cfg)
+    run.sources |= _first_one_fills(preprocess, run.cfg, encoder, run.decoder, _tells(run.log), sources=waiting)
+
+def pretrained_encoder(cfg:Config, encoder:Encoder, decoder:Decoder) -> Encoder:
+    "An encoder with the head that the pretraining in `cfg.run_dir` has finished. Raises `CheckpointError` where there is none."
+    device = pick_device(cfg)
+    run = Run(cfg, Path(cfg.run_dir), device, encoder, decoder, {}, _new_model(cfg, encoder, decoder, device), EventLog(), Saver(background=False))
+    _take_up_pretrained(run)
+    return finished_encoder(encoder, run.model, cfg)
+
 # %% ../nbs/34_stages.ipynb #e203cd57
 def _sources(cfg:Config, encoder:Encoder, decoder:Decoder, log:EventLog) -> dict:
-    "The rows of every source: from caches, or as token ids where the encoder is live."
-    def told(key, rows, seconds): log.emit("preprocess", source=key, rows=len(rows), seconds=round(seconds, 1))
-    if not is_live(cfg): return preprocess(cfg, encoder, decoder, told)
+    "The rows of every source: from caches, as token ids where the encoder is live, or waiting until their latents can be made."
+    if cfg.cache_store_latents and not is_live(cfg): return {key: Waiting(*rest) for key, *rest in needed_rows(cfg)}
+    if not is_live(cfg): return _first_one_fills(preprocess, cfg, encoder, decoder, _tells(log))
     out = {}
     for key, _, _, rows in needed_rows(cfg):
         start = time.monotonic()
         out[key] = token_rows(cfg, encoder, decoder, list(rows))
-        told(key, out[key], time.monotonic() - start)
+        _tells(log)(key, out[key], time.monotonic() - start)
     return out
 
 def _prepare(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decoder:Decoder) -> Run:
-    "Rows and model; where there are several processes, the first one fills the cache and the others wait for it."
-    rank, size = world()
-    if rank: dist.barrier()
-    sources = _sources(cfg, encoder, decoder, log)
-    if size > 1 and not rank: dist.barrier()
-    model = _new_model(cfg, encoder, decoder, sources, device)
+    "Rows and model."
+    sources, model = _sources(cfg, encoder, decoder, log), _new_model(cfg, encoder, decoder, device)
     _speed_up(cfg, model, decoder, device)
     if cfg.shard_decoder: shard_decoder(decoder, device)
     return Run(cfg, folder, device, encoder, decoder, sources, model, log, Saver(cfg.async_checkpointing))

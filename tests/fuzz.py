@@ -125,7 +125,7 @@ class CacheFiles(Target):
         from latent_summ.cache import Cache
         cache = Cache.open(self.folder, {"encoder": dict(name="toy", revision="1")})
         for k, f in cache.fields.items():
-            if "shape" in f: cache.embeddings(k); cache.quantized(k)
+            if "shape" in f: cache.embeddings(k); cache.stored(k)
             elif f["kind"] == "ints": cache.targets(k); cache.lengths(k)
             else: cache.texts(k)
         for i in range(len(cache)): cache[i]

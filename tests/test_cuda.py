@@ -17,7 +17,7 @@ from latent_summ.embed import embed_texts
 from latent_summ.events import EventLog
 from latent_summ.model import LatentSummarizer
 from latent_summ.runtime import autocast, autocast_dtype
-from latent_summ.stages import _speed_up, stage_table, text_loss
+from latent_summ.stages import _speed_up, stage_table, text_loss, with_latents
 from latent_summ.trainer import Job, StageRows, Trainer, Vectors, set_trainable, step_files, to_device
 
 NAME = os.environ.get("LATENT_SUMM_TEST_DEVICE", "cuda")
@@ -52,9 +52,10 @@ def job(cfg=MINI, device=HERE, stage="finetune_adapter", rows=12, epochs=2):
     g = torch.Generator().manual_seed(1)
     inputs = Vectors(torch.randn(rows, cfg.latent_seq_len, cfg.modernbert_hidden_dim, generator=g))
     stage, = [s for s in stage_table(cfg) if s.name == stage]
-    targets = [torch.randint(5, 3000, (4 + i % 5,), generator=g).tolist() + [decoder.eos_id] for i in range(rows)] if stage.wants == "text" else None
-    outputs = Vectors(torch.randn(rows, cfg.latent_seq_len, cfg.modernbert_hidden_dim, generator=g)) if stage.wants == "latents" else None
-    return Job(stage.name, model, stage.trains, StageRows(inputs, outputs, targets), lambda b, p: stage.loss(model, decoder, cfg, b, p), epochs, 4)
+    targets = [torch.randint(5, 3000, (4 + i % 5,), generator=g).tolist() + [decoder.eos_id] for i in range(rows)] if "text" in stage.wants else None
+    outputs = Vectors(torch.randn(rows, cfg.latent_seq_len, cfg.modernbert_hidden_dim, generator=g)) if "latents" in stage.wants else None
+    def loss(batch, progress): return stage.loss(model, decoder, cfg, with_latents(batch, model.document_latents), progress)
+    return Job(stage.name, model, stage.trains, StageRows(inputs, outputs, targets), loss, epochs, 4)
 
 
 def losses(cfg=MINI, device=HERE, **which) -> list:
@@ -102,7 +103,7 @@ def test_fp16_never_reaches_the_decoder():
     assert autocast_dtype(cfg, HERE) is torch.float16 and autocast_dtype(cfg, HERE, decoder=True) is torch.float32
     (model, decoder), seen = fresh(cfg), []
     for layer in decoder.model.base_model.layers: layer.register_forward_hook(lambda m, a, out: seen.append((out[0] if isinstance(out, tuple) else out).dtype))
-    batch = dict(inputs=torch.randn(2, cfg.latent_seq_len, cfg.modernbert_hidden_dim, device=HERE), labels=torch.full((2, 3), 7, device=HERE))
+    batch = dict(inputs=torch.randn(2, cfg.latent_seq_len, cfg.latent_dim, device=HERE), labels=torch.full((2, 3), 7, device=HERE))
     with autocast(cfg, HERE): loss, _ = text_loss(model, decoder, cfg, batch)
     assert seen and torch.float16 not in seen and torch.isfinite(loss)
     assert Trainer(job(cfg), cfg, HERE).scaler.is_enabled()

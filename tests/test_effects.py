@@ -477,6 +477,16 @@ def _(name):
 def _(name): assert [cached(cache_store_embeddings_int8=on).fields["embedding"]["kind"] for on in (True, False)] == ["int8", "float32"]
 
 
+@effect("cache_store_latents")
+def _(name):
+    def held(on):
+        folder = tempfile.mkdtemp(dir=SCRATCH)
+        only_stage_3 = dict(pretrain_middle_epochs=0, pretrain_adapter_epochs=0, finetune_adapter_epochs=0)
+        one_run(run_dir=folder + "-run", preprocess_cache_dir=folder, cache_store_latents=on, **only_stage_3)
+        return {tuple(json.loads(p.read_text())["fields"]["embedding"]["shape"]) for p in Path(folder).glob("*/manifest.json")}
+    assert held(False) == {(1, 160)} and held(True) == {(8, 256)}
+
+
 @effect("cache_use_embeddings_for_training")
 def _(name):
     assert not stages.is_live(MINI) and stages.is_live(MINI.override(cache_use_embeddings_for_training=False))
@@ -517,7 +527,7 @@ def _(name): assert ["compression" in stage(Config(freeze_encoder_compression_in
 def _(name):
     def passed(on):
         cfg = MINI.override(adapter_pretrain_use_middle=on, readout_weight=0.0, embedding_normalizer="none")
-        m, batch = seeded(cfg).eval(), dict(inputs=torch.randn(2, 8, 160), labels=torch.tensor([[5, 6], [7, 8]]))
+        m, batch = seeded(cfg).eval(), dict(inputs=torch.randn(2, 8, 256), labels=torch.tensor([[5, 6], [7, 8]]))
         with mock.patch.object(m.middle, "forward", side_effect=m.middle.forward) as forward: stage(cfg, "pretrain_adapter").loss(m, decoder(), cfg, batch, 1.0)
         return forward.called
     assert passed(True) and not passed(False)
@@ -594,7 +604,8 @@ def loss_of(cfg, name, training=True, progress=1.0, **columns):
     cfg = cfg.override(embedding_normalizer="none", use_bf16=False)
     m = seeded(cfg).train(training)
     g = torch.Generator().manual_seed(2)
-    batch = dict(inputs=torch.randn(2, 8, 160, generator=g), outputs=torch.randn(2, 8, 160, generator=g), labels=LABELS)
+    latents = [m.document_latents(torch.randn(2, 8, 160, generator=g)) for _ in range(2)]
+    batch = dict(inputs=latents[0], outputs=latents[1].detach(), labels=LABELS)
     wanted = {k: v for k, v in batch.items() if k in stages._columns(stage(cfg, name))} | columns
     return stage(cfg, name).loss(m, decoder(), cfg, wanted, progress)
 
@@ -652,7 +663,7 @@ def _(name):
 def _(name):
     assert [("decoder_lora" in s.trains) for s in stages.stage_table(Config(decoder_lora_rank=3))] == [False, False, False, True]
     cfg, own = MINI.override(decoder_lora_rank=3, embedding_normalizer="none"), backbones.load_decoder(MINI, CPU)
-    made = stages._new_model(cfg, encoder(), own, {}, CPU)
+    made = stages._new_model(cfg, encoder(), own, CPU)
     assert {tuple(m.down.weight.shape) for m in made.decoder_lora} == {(3, 160)} and len(made.decoder_lora) == 2 * own.model.config.num_hidden_layers
     text = torch.tensor([[2, 40, 41]])
     before = own.model(text).logits
@@ -729,7 +740,7 @@ def _(name):
 def _(name):
     def parts(progress, **changes):
         cfg = MINI.override(**dict(readout_weight=0.0, readout_warmup=0.0, embedding_normalizer="none") | changes)
-        batch = dict(inputs=torch.randn(2, 8, 160), labels=torch.tensor([[5, 6], [7, 8]]))
+        batch = dict(inputs=torch.randn(2, 8, 256), labels=torch.tensor([[5, 6], [7, 8]]))
         return set(stage(cfg, "pretrain_adapter").loss(seeded(cfg), decoder(), cfg, batch, progress)[1])
     assert parts(1.0) == {"cross_entropy"} and parts(1.0, readout_weight=0.5) == {"cross_entropy", "readout"}
     assert parts(0.1, readout_warmup=0.5) == {"readout"} and parts(0.6, readout_warmup=0.5) == {"cross_entropy"}
@@ -761,7 +772,7 @@ def _(name): assert [len(stages.stop_latents(seeded(Config()), Config(stop_rows=
 def _(name):
     rows = trainer.StageRows(torch.zeros(50, 1, 1))
     assert trainer.epoch_batches(rows, 5, (1, "x", 0)) != trainer.epoch_batches(rows, 5, (2, "x", 0))
-    def drawn(seed): return stages._new_model(MINI.override(seed=seed, embedding_normalizer="none"), encoder(), decoder(), {}, CPU).compression.out.weight
+    def drawn(seed): return stages._new_model(MINI.override(seed=seed, embedding_normalizer="none"), encoder(), decoder(), CPU).compression.out.weight
     assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(1), drawn(2))
 
 

@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SEED = int(os.environ.get("LATENT_SUMM_KILL_SEED", random.SystemRandom().randrange(10**6)))
 CPU = torch.device("cpu")
 MODES = {"stages": {}, "legacy": dict(pipeline_mode="legacy"), "phase1": dict(training_phase="phase1"), "phase2": dict(training_phase="phase2"),
-         "phase3": dict(training_phase="phase3"), "live": dict(cache_use_embeddings_for_training=False, pretrain_adapter_epochs=0, finetune_adapter_epochs=0)}
+         "phase3": dict(training_phase="phase3"), "live": dict(cache_use_embeddings_for_training=False, pretrain_adapter_epochs=0, finetune_adapter_epochs=0),
+         "latents": dict(cache_store_latents=True)}
 STREAMED = dict(rows_in_memory_gb=0.0, num_workers=2, prefetch_factor=2)
 
 
@@ -107,10 +108,57 @@ def test_streamed_rows_give_the_run_of_rows_in_memory_also_when_killed(shared):
     heard = []
     run_pipeline(cfg, listeners=(heard.append,))
     assert same(weights(shared / "streamed"), weights(straight(shared)))
+    floats = dict(cache_store_embeddings_int8=False, pretrain_middle_epochs=0, pretrain_middle_max_samples=None, pretrain_adapter_epochs=0,
+                  finetune_adapter_epochs=0)
+    kept, read = (weights(run_pipeline(config(shared / f"floats{len(more)}", shared, **floats, **more))) for more in ({}, STREAMED))
+    assert same(kept, read)
     torn = config(shared / "streamed-torn", shared, **STREAMED)
     killed(torn, random.Random(SEED).randrange(2, 12))
     finish(torn, "--resume")
     assert same(weights(shared / "streamed-torn"), weights(straight(shared))), f"LATENT_SUMM_KILL_SEED={SEED}"
+
+
+# --- latents in the cache ---------------------------------------------------------------------------------------------
+
+def shapes(cfg:Config) -> dict:
+    "What the caches of a run hold for a text, by source."
+    found = {p.name.rsplit("-", 1)[0]: json.loads((p / "manifest.json").read_text()) for p in Path(cfg.preprocess_cache_dir).iterdir()}
+    return {name: m["fields"]["embedding"]["shape"] for name, m in found.items() if name.endswith("-train")}
+
+
+def test_cached_latents_train_the_model_that_cached_vectors_train(tmp_path):
+    exact = dict(use_bf16=False, cache_store_embeddings_int8=False, embedding_normalizer="none", optimizer="adamw", finetune_adapter_epochs=0)
+    one, other = (config(tmp_path / str(on), tmp_path, cache_store_latents=on, **exact) for on in (False, True))
+    a, b = weights(run_pipeline(one)), weights(run_pipeline(other))
+    assert a.keys() == b.keys() and all(torch.allclose(a[k], b[k], atol=1e-3) for k in a), {k: (a[k] - b[k]).abs().max().item() for k in a}
+
+
+@pytest.mark.parametrize("mode, texts, pairs", [("stages", [8, 160], [8, 256]), ("frozen", [8, 256], [8, 256]), ("legacy", None, [8, 160]), ("phase1", None, [8, 256])])
+def test_latents_are_cached_where_their_head_learns_no_more(mode, texts, pairs, tmp_path):
+    changes = dict(freeze_encoder_compression_in_pipeline=True) if mode == "frozen" else MODES[mode] | (dict(num_encoder_unfrozen_layers=0) if mode == "legacy" else {})
+    cfg = config(tmp_path / "run", tmp_path, cache_store_latents=True, finetune_adapter_epochs=0, **changes)
+    heard = []
+    run_pipeline(cfg, listeners=(heard.append,))
+    assert shapes(cfg) == {k: v for k, v in {"messenger-texts-train": texts, "messenger-train": pairs}.items() if v}
+    order = [e.get("source", e.get("stage")) for e in heard if e["event"] in ("preprocess", "stage_end")]
+    if mode == "stages": assert order.index("pretrain_adapter") < order.index("pairs/train") < order.index("finetune_middle")
+
+
+def test_another_head_is_another_cache_and_a_run_takes_up_its_own(tmp_path):
+    from latent_summ import embed
+    cfg = config(tmp_path / "run", tmp_path, cache_store_latents=True, run_finetuning=False)
+    run_pipeline(cfg)
+    finetuning = cfg.override(run_finetuning=True, run_pretraining=False, finetune_adapter_epochs=0)
+    cfg_file = Path(tmp_path / "cfg.json")
+    finetuning.save(cfg_file)
+    made = subprocess.run([sys.executable, "-m", "latent_summ", "cache", "--config", str(cfg_file)], env=environment(), capture_output=True, text=True, timeout=300)
+    assert made.returncode == 0 and "2 caches" in made.stdout, made.stderr
+    with mock.patch.object(embed.Embedder, "batch", side_effect=AssertionError): # nothing is embedded any more
+        run_pipeline(finetuning.override(run_preprocessing=False), overwrite=True)
+    other = config(tmp_path / "other", tmp_path, cache_store_latents=True, run_finetuning=False, seed=1)
+    run_pipeline(other)
+    with pytest.raises(runtime.CacheError, match="encoder.head is"):
+        run_pipeline(other.override(run_finetuning=True, run_pretraining=False, run_preprocessing=False), overwrite=True)
 
 
 # --- promise 1: complete or invisible ---------------------------------------------------------------------------------
@@ -228,7 +276,7 @@ def test_fp16_leaves_the_decoder_in_fp32():
     def spy(decoder, prefix, labels): seen.append(torch.is_autocast_enabled("cpu")); return stages.prefix_loss.real(decoder, prefix, labels)
     spy.real = stages.prefix_loss
     def dtype(cfg, device, decoder=False): return torch.float32 if decoder else torch.float16
-    batch = dict(inputs=torch.randn(2, 8, 160), labels=torch.tensor([[5, 6], [7, 1]]))
+    batch = dict(inputs=torch.randn(2, 8, 256), labels=torch.tensor([[5, 6], [7, 1]]))
     with mock.patch.object(stages, "prefix_loss", spy), mock.patch.object(runtime, "autocast_dtype", dtype), runtime.autocast(cfg, CPU):
         assert torch.is_autocast_enabled("cpu")
         loss, _ = stages.text_loss(model, decoder, cfg, batch)

@@ -21,7 +21,8 @@ def fingerprint(report=REPORT, encoder=ENCODER, decoder="3", eos=1, **changes):
     return cache_fingerprint(Config.preset("mini").override(**changes), SimpleNamespace(identity=encoder), SimpleNamespace(identity=dict(tokenizer=decoder), eos_id=eos), report)
 
 
-CHANGES = {"encoder": dict(encoder=ENCODER | dict(name="other")), "revision": dict(encoder=ENCODER | dict(revision="9")), "tokenizer": dict(encoder=ENCODER | dict(tokenizer="9")),
+CHANGES = {"encoder": dict(encoder=ENCODER | dict(name="other")), "revision": dict(encoder=ENCODER | dict(revision="9")), "head": dict(encoder=ENCODER | dict(head="9")),
+           "tokenizer": dict(encoder=ENCODER | dict(tokenizer="9")),
            "decoder's tokenizer": dict(decoder="9"), "end token": dict(eos=9), "max_seq_len": dict(max_seq_len=100), "max_target_len": dict(max_target_len=9),
            "pooling": dict(encoder_pooling="mean"), "latents": dict(latent_seq_len=4), "quantiser": dict(cache_store_embeddings_int8=False), "text": dict(cache_store_text=True),
            "ids": dict(cache_store_input_ids=True), "mask": dict(cache_store_input_ids=True, cache_store_attention_mask=True),
