@@ -256,8 +256,11 @@ def bytes_per_row(
     "What the cache's writer makes of a row."
     import numpy as np
     from latent_summ.cache import SHARDS, fields_of_row
-    rng, vectors = np.random.default_rng(0), 1 if cfg.encoder_pooling == "mean" else cfg.latent_seq_len
-    vector = lambda: rng.standard_normal((vectors, cfg.modernbert_hidden_dim)).astype("float32")
+    from latent_summ.embed import n_vectors
+    from latent_summ.stages import holds_latents
+    shape = (cfg.latent_seq_len, cfg.latent_dim) if holds_latents(cfg, kind) else (n_vectors(cfg), cfg.modernbert_hidden_dim)
+    rng = np.random.default_rng(0)
+    vector = lambda: rng.standard_normal(shape).astype("float32")
     ids = lambda n: rng.integers(100_000, 250_000, n if full else 1).tolist()
     def row(i):
         target, inputs = ids(cfg.max_target_len), ids(cfg.max_seq_len)

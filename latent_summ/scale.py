@@ -269,7 +269,8 @@ class Plan:
     device_hours: float # of computing
     days: float # on all devices, all busy
     vector_bytes: int # of one pooled vector a text, as int8
-    latent_bytes: int # of latents kept instead
+    vectors_bytes: int # of one for each latent, with another `encoder_pooling` than mean
+    latent_bytes: int # of latents kept instead, with `cache_store_latents`
     cache_bytes: dict # format -> bytes on disk, for one vector a text
     index_bytes: int # line offsets of a jsonl cache
     shards: int
@@ -280,10 +281,11 @@ class Plan:
     def __str__(self):
         size = lambda n: f"{n / 1e12:,.2f} TB" if n >= 1e12 else f"{n / 1e9:,.2f} GB"
         each = lambda n: f"{n / self.documents:,.0f} bytes a text"
+        kept = (("one vector", self.vector_bytes), ("a vector each latent", self.vectors_bytes), ("latents instead", self.latent_bytes))
         formats = [(f"cache on disk, {k}", f"{size(n)} ({each(n)}), written at {self.written_mb_per_s[k]:,.1f} MB/s") for k, n in self.cache_bytes.items()]
         lines = [("documents", f"{self.documents:,} of {self.rates.tokens_per_text:g} tokens"),
                  ("computing", f"{self.device_hours:,.0f} hours of one {self.rates.device}; {self.days:,.1f} days on {self.devices:,}"),
-                 ("vectors", f"{size(self.vector_bytes)} ({each(self.vector_bytes)})"), ("latents instead", f"{size(self.latent_bytes)} ({each(self.latent_bytes)})"), *formats,
+                 *[(what, f"{size(n)} ({each(n)})") for what, n in kept], *formats,
                  ("index, jsonl", size(self.index_bytes)), ("files", f"{self.shards:,} shards, made in {self.parts:,} parts"),
                  *([("network, texts in", f"{self.read_mb_per_s:,.1f} MB/s")] if self.read_mb_per_s else []), ("rates from", self.rates.source)]
         return "\n".join(f"{k:<22} {v}" for k, v in lines)
@@ -306,7 +308,8 @@ def plan_corpus(
     if tokens_per_text is not None: rates = replace(rates, tokens_per_text=tokens_per_text)
     cfg, hours, shards = cfg or Config(), documents * rates.tokens_per_text / rates.tokens_per_s / 3600, -(-documents // SHARD_ROWS)
     texts_per_s, disk = devices * rates.tokens_per_s / rates.tokens_per_text, dict(jsonl=rates.jsonl_bytes, arrow=rates.arrow_bytes)
-    return Plan(documents, devices, rates, hours, hours / devices / 24, documents * (cfg.modernbert_hidden_dim + 4), documents * cfg.latent_seq_len * (cfg.latent_dim + 4),
+    vector, latent = cfg.modernbert_hidden_dim + 4, cfg.latent_dim + 4 # a number is a byte, the scale has four
+    return Plan(documents, devices, rates, hours, hours / devices / 24, documents * vector, documents * cfg.latent_seq_len * vector, documents * cfg.latent_seq_len * latent,
                 {k: round(documents * n) for k, n in disk.items()}, 8 * (documents + shards), shards, parts_of(documents),
                 {k: texts_per_s * n / 1e6 for k, n in disk.items()}, text_bytes and texts_per_s * text_bytes / 1e6)
 

@@ -7,7 +7,7 @@ __all__ = ['STOP_NOISE', 'LESSON', 'stop_latents', 'word_loss', 'latents_loss', 
            'stage_epochs', 'is_live', 'token_rows', 'Run', 'chosen_rows', 'stage_rows', 'with_latents',
            'checkpoint_folder', 'environment', 'open_run', 'save_model', 'word_recall', 'nearest_share',
            'phase_verdict', 'LessonRows', 'lesson_rows', 'lesson_job', 'lesson_rates', 'taught', 'Waiting',
-           'finished_encoder', 'pretrained_encoder', 'run_pipeline']
+           'finished_encoder', 'holds_latents', 'pretrained_encoder', 'run_pipeline']
 
 # %% ../nbs/34_stages.ipynb #681641dd
 import contextlib, math, os, platform, shutil, time
@@ -531,7 +531,7 @@ def _train_all(run:Run, stages:list, resume:bool):
     run.log.emit("plan", stages=lesson + [dict(stage=s.name, steps=_steps(run, s)) for s in stages])
     _begin(run, stages, newest)
     for i, stage in enumerate(stages[at:], at):
-        _cache_waiting(run, stages[i:])
+        _cache_waiting(run, stage)
         _train_stage(run, stage, newest if i == at else None)
         for name in _outputs(cfg, stages, i): _finish(run, stage.name, name)
     if stages[-1].name.startswith("phase") and (cfg.shard_decoder or not world()[0]): run.log.emit("verdict", stage=stages[-1].name, text=phase_verdict(run, stages[-1]))
@@ -594,15 +594,21 @@ def _first_one_fills(make:Callable, *args, **named):
     if size > 1 and not rank: dist.barrier()
     return made
 
-def _cache_waiting(run:Run, stages:list):
-    "Cache what the first of `stages` reads and is still waiting: as latents, unless one of them teaches what makes these."
-    kind = _kind(stages[0])
+def holds_latents(cfg:Config, kind:str) -> bool:
+    "Whether caches of `texts` or `pairs` hold latents: with `cache_store_latents`, if no stage from the first that reads them on teaches the head."
+    stages = stage_table(cfg)
+    first = next((i for i, s in enumerate(stages) if _kind(s) == kind), 0)
+    return cfg.cache_store_latents and not any("compression" in s.trains for s in stages[first:])
+
+def _cache_waiting(run:Run, stage:Stage):
+    "Cache what a stage reads and is still waiting."
+    kind = _kind(stage)
     waiting = [(key, w.name, w.split, w.rows) for key, w in run.sources.items() if isinstance(w, Waiting) and key.startswith(kind)]
     if not waiting: return
-    learns = [s.name for s in stages if "compression" in s.trains]
-    if learns: say_once(f"cache_store_latents: the compression head learns in {learns[0]}, so {kind} are cached as the encoder's vectors.")
-    else: run.finished.add(kind)
-    encoder = run.encoder if learns else finished_encoder(run.encoder, run.model, run.cfg)
+    finished = holds_latents(run.cfg, kind)
+    if finished: run.finished.add(kind)
+    else: say_once(f"cache_store_latents: the compression head still has to learn, so {kind} are cached as the encoder's vectors.")
+    encoder = finished_encoder(run.encoder, run.model, run.cfg) if finished else run.encoder
     run.sources |= _first_one_fills(preprocess, run.cfg, encoder, run.decoder, _tells(run.log), sources=waiting)
 
 def pretrained_encoder(cfg:Config, encoder:Encoder, decoder:Decoder) -> Encoder:

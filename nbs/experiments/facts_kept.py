@@ -44,6 +44,7 @@ VARIANTS = { # name -> (what it is, preset, settings changed, variant whose pret
     "mse": ("stage 3 without the contrastive loss, stage 4 trains the adapter only", "mini", ALONE | dict(contrastive_weight=0.0), "demo"),
     "hard negatives": ("stage 3 with hard negatives in the contrastive loss, stage 4 trains the adapter only", "mini", ALONE | dict(contrastive_hardness=5.0), "demo"),
     "noise": ("noise on the latents in stage 4", "mini", dict(latent_noise=0.1), "demo"),
+    "cached latents": ("stages 3 and 4 from cached latents instead of the encoder's vectors (`cache_store_latents`)", "mini", dict(cache_store_latents=True), "demo"),
     "fact weight": ("names and numbers count three times in stages 2 and 4", "mini", dict(fact_token_weight=3.0), None),
     "adamw": ("AdamW instead of Muon", "mini", dict(optimizer="adamw", learning_rate=1e-3), None),
     "longer": ("three epochs in stage 2 and two in stage 4, as the demo had before it was made shorter", "mini", dict(pretrain_adapter_epochs=3, finetune_adapter_epochs=2), None),
