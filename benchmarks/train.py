@@ -16,6 +16,8 @@ LATENT_SUMM_DATA (without it, the built-in messenger corpus stands in).
 - stage4: rows/s and peak memory of stage 4 at the reference's batch of 30 (full size only with --full: it takes minutes on a CPU)
 - lesson, lesson_queries: one step of stage 0 as `--preset best` begins it (name the words, tell which stand where), with latent tokens and with queries,
   8 rows of 160 encoder tokens and 128 words to name, in a process of its own; and the share of the machine's bf16 rate that the encoder's products alone make
+- lesson_decoder: one step of stage 0 as it ends, with latent tokens: the same, and the first 128 words of each row through the frozen decoder as well; in
+  the share, the products of the decoder's layers count too, those with its 262,144 words do not
 - resume: seconds from `latent_summ train --resume` to its first step
 """
 import json
@@ -219,9 +221,12 @@ def bench_stage4(opts) -> dict:
     return dict(batch_size=30, accumulation=3, rows=90) | {k: round(v, 3) for k, v in out.items()}
 
 
+def layer_sizes(model) -> list: return [sum(p.numel() for p in layer.parameters()) for layer in model.layers]
+
+
 def lesson_flops(encoder, top:int, bottom:bool, tokens:int) -> float:
     "Of the encoder's layers: forward, backward through all of them to the latent tokens (`bottom`) or through the top ones, and the top ones' weights."
-    sizes = [sum(p.numel() for p in layer.parameters()) for layer in encoder.layers]
+    sizes = layer_sizes(encoder)
     highest = sum(sizes[len(sizes) - top:])
     return 2.0 * tokens * (sum(sizes) + (sum(sizes) if bottom else highest) + highest)
 
@@ -229,8 +234,8 @@ def lesson_flops(encoder, top:int, bottom:bool, tokens:int) -> float:
 def lesson(opts) -> dict:
     "Seconds of steps of stage 0, and peak memory, in this process."
     device, rows, long, wanted = torch.device(opts.device), opts.batch_size or 8, 160, 128
-    top = 2 if opts.toy else 6
-    cfg = Config.preset("best").override(device=opts.device, num_encoder_unfrozen_layers=top, encoder_pooling=opts.one[1])
+    top, (pooling, _, through) = 2 if opts.toy else 6, opts.one[1].partition("+")
+    cfg = Config.preset("best").override(device=opts.device, num_encoder_unfrozen_layers=top, encoder_pooling=pooling)
     decoder, encoder = gemma(opts.toy), Encoder(modernbert(opts.toy), transformers.AutoTokenizer.from_pretrained(MINI / "encoder"))
     encoder.model.to(device), decoder.model.to(device)
     if cfg.encoder_pooling == "queries": encoder = with_queries(encoder, cfg.latent_seq_len)
@@ -244,13 +249,14 @@ def lesson(opts) -> dict:
         ids[:, 1:1 + len(head)] = torch.tensor(head, dtype=torch.long)
         ids, labels = ids.to(device), some(wanted).to(device)
         batch = dict(inputs=dict(input_ids=ids, attention_mask=torch.ones_like(ids)), labels=labels, is_pair=torch.zeros(rows, device=device))
-        with autocast(cfg, device): loss, _ = lesson_loss(taught, batch, 0.0)
+        with autocast(cfg, device): loss, _ = lesson_loss(taught, batch, 1.0 if through else 0.0)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
         for optimizer in optimizers: optimizer.step(), optimizer.zero_grad()
     step()
     took = [timed(step)[0] for _ in range(opts.repeats or 3)]
     flops = lesson_flops(encoder.model, top, bool(head), rows * long)
+    if through: flops += 4.0 * rows * (cfg.prefix_len + wanted) * sum(layer_sizes(decoder.model.model)) # forward, and back to the prefix
     return dict(seconds=took, tflops=[flops / s / 1e12 for s in took], peak_gb=peak_gb(device), weights_gb=start, learning=sum(p.numel() for _, p in named))
 
 
@@ -301,7 +307,8 @@ def bench_resume(opts) -> dict:
 
 
 PARTS = dict(stage1=bench_stage1, adapter=lambda opts: bench_adapter(opts, 4), adapter_8=lambda opts: bench_adapter(opts, 8), loss=bench_loss, stage4=bench_stage4,
-             lesson=lambda opts: bench_lesson(opts, "latent_tokens"), lesson_queries=lambda opts: bench_lesson(opts, "queries"), resume=bench_resume)
+             lesson=lambda opts: bench_lesson(opts, "latent_tokens"), lesson_queries=lambda opts: bench_lesson(opts, "queries"),
+             lesson_decoder=lambda opts: bench_lesson(opts, "latent_tokens+decoder"), resume=bench_resume)
 
 
 def main():
@@ -310,7 +317,7 @@ def main():
     p.add_argument("--batch-size", type=int, help="rows in a batch (the straightforward way needs over 1 GB for four)")
     p.add_argument("--batches", type=int, help="batches of the adapter's steps (default: 2, with --full 4)")
     p.add_argument("--repeats", type=int, help="rounds")
-    p.add_argument("--one", nargs=2, help="one way alone (ours, plain or stage4; samsum or arxiv; or lesson and a pooling): what the other processes run")
+    p.add_argument("--one", nargs=2, help="one way alone (ours, plain or stage4; samsum or arxiv; or lesson and a pooling, with +decoder): what the other processes run")
     opts = parse(p)
     if opts.one: print(json.dumps(dict(stage4=stage4, lesson=lesson).get(opts.one[0], one_way)(opts)))
     else: run_parts(__file__, opts, PARTS)
