@@ -176,7 +176,7 @@ def everything_changed() -> Config:
     for name in FIELDS:
         try: cfg = cfg.override(**{name: another(name)})
         except ConfigError: refused.append(name)
-    assert not set(refused) - {"cache_store_target_ids", "cache_store_attention_mask"}, refused
+    assert not set(refused) - {"cache_store_target_ids", "cache_store_attention_mask", "cache_store_latents"}, refused
     return cfg
 
 
@@ -397,6 +397,7 @@ def test_an_impossible_combination_names_both_values():
                           (dict(latent_dim=12), ["middle_use_rope", "latent_dim=12", "middle_num_heads=4"]),
                           (dict(cache_store_target_ids=False), ["cache_store_target_attention_mask", "cache_store_target_ids"]),
                           (dict(teach_encoder_summaries=0.8), ["teach_encoder_dialogues=0.3", "teach_encoder_summaries=0.8"]),
+                          (dict(cache_store_latents=True, cache_use_embeddings_for_training=False), ["cache_store_latents", "cache_use_embeddings_for_training=False"]),
                           (dict(teacher_kl_weight=0.5), ["teacher_kl_weight=0.5", "cache_store_text"])):
         for way in (lambda: Config(**values), lambda: Config().override(**values), lambda: unchecked(**values).validate()):  # noqa: B023
             with pytest.raises(ConfigError) as info: way()
