@@ -19,7 +19,7 @@ ERRORS = [torch.OutOfMemoryError("no room"), MemoryError(), RuntimeError("[enfor
 
 def embedder(short) -> Embedder:
     e = Embedder.__new__(Embedder)  # without an encoder: `batch` stands in for it
-    e.cfg, e.encoder, e.device, e.max_tokens = Config(device="cpu", encoder_pooling="mean", max_seq_len=64), SimpleNamespace(hidden_size=2), torch.device("cpu"), 1024
+    e.cfg, e.encoder, e.device, e.max_tokens = Config(device="cpu", encoder_pooling="mean", max_seq_len=64), SimpleNamespace(hidden_size=2, head=None), torch.device("cpu"), 1024
     def batch(ids):
         short(ids)
         return np.array([[[i[0], len(i)]] for i in ids], np.float32).repeat(1, 1)
