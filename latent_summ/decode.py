@@ -110,7 +110,7 @@ def prefix_loss(
     some = None if importance is None else importance[keep]
     out = head_loss(decoder.model, hidden[keep], labels[keep], some), keep.sum() if some is None else some.sum()
     if teacher is None: return out
-    return *out, head_divergence(decoder.model, hidden[:, 1:][keep[:, 1:]][:len(teacher)], teacher)
+    return *out, head_divergence(decoder.model, hidden[_after_first_word(decoder, labels)][:len(teacher)], teacher)
 
 # %% ../nbs/24_decode.ipynb #5e1d0a02
 @functools.lru_cache(maxsize=4)
@@ -148,15 +148,27 @@ def token_importance(
 # %% ../nbs/24_decode.ipynb #5e1d0b02
 TEACHER_CUE = "\n\nSummary:"
 
+def _after_first_word(
+    decoder:Decoder,
+    labels:torch.Tensor, # (batch, tokens), -100 where there is no target
+) -> torch.Tensor: # (batch, tokens) bool
+    "Which tokens come after the first word of their row."
+    begins = _token_marks(decoder.tokenizer).to(labels.device)[labels.clamp(min=0), 0]
+    begins[:, 0] = False
+    return (begins.cumsum(1) > 0) & (labels != -100)
+
 def teacher_prompts(
     cfg:Config, # `max_seq_len` bounds them
     decoder:Decoder,
     dialogues:list, # texts
+    targets:list, # ids of each one's summary, from `target_ids`
 ) -> list: # of id lists
-    "What the teacher reads before the target: begin token, dialogue, cue."
+    "What the teacher reads before it is asked: begin token, dialogue, cue, and the first word of the summary."
     def ids(texts): return decoder.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-    cue, = ids([TEACHER_CUE])
-    return [decoder.bos_ids + i[:cfg.max_seq_len - len(cue)] + cue for i in ids(dialogues)]
+    begins = _token_marks(decoder.tokenizer)[:, 0].tolist()
+    first = [t[:next((k for k, i in enumerate(t) if k and begins[i]), len(t))] for t in targets]
+    cues = ids([f"{TEACHER_CUE} {word}" for word in decoder.tokenizer.batch_decode(first, skip_special_tokens=True)])
+    return [decoder.bos_ids + i[:cfg.max_seq_len - len(cue)] + cue for i, cue in zip(ids(dialogues), cues)]
 
 @torch.no_grad()
 def teacher_states(
@@ -164,12 +176,12 @@ def teacher_states(
     context:torch.Tensor, # (batch, longest): `teacher_prompts`, padded with -100
     labels:torch.Tensor, # (batch, tokens), -100 where there is no target
 ) -> torch.Tensor: # (positions, hidden)
-    "Hidden states that predict all label tokens but each row's first, of the decoder that reads the text."
-    begin, tokens = (context != -100).sum(1, keepdim=True), (labels != -100).sum(1, keepdim=True)
-    ids = pad_labels([torch.cat([c[c != -100], t[t != -100]]) for c, t in zip(context, labels)], labels.device)
+    "Hidden states that predict the label tokens after each row's first word, of the decoder that reads the text."
+    asked, last = _after_first_word(decoder, labels), (context != -100).sum(1, keepdim=True) - 1
+    ids = pad_labels([torch.cat([c[c != -100], t[a]]) for c, t, a in zip(context, labels, asked)], labels.device)
     hidden = decoder.model.base_model(input_ids=ids.masked_fill(ids == -100, decoder.pad_id), use_cache=False).last_hidden_state
     at = torch.arange(ids.shape[1], device=ids.device)
-    return hidden[(at >= begin) & (at < begin + tokens - 1)]
+    return hidden[(at >= last) & (at < last + asked.sum(1, keepdim=True))]
 
 # %% ../nbs/24_decode.ipynb #f65e20a4
 READOUT_SCALE = 20.0  # cosines live in -1..1; a softmax needs a wider range

@@ -176,8 +176,9 @@ def token_rows(cfg:Config, encoder:Encoder, decoder:Decoder, rows) -> StageRows:
     (source, cut), goal = input_ids(cfg, encoder, [r["dialogue" if pairs else "text"] for r in rows]), [r["summary" if pairs else "text"] for r in rows]
     if cut: say_once(f"{100 * cut / len(rows):.1f} % of the {'dialogues' if pairs else 'texts'} exceed max_seq_len={cfg.max_seq_len} and were cut.")
     outputs = Ragged(input_ids(cfg, encoder, goal)[0]) if pairs else None
-    context = Ragged(teacher_prompts(cfg, decoder, [r["dialogue"] for r in rows])) if pairs and cfg.teacher_kl_weight else None
-    return StageRows(Ragged(source), outputs, Ragged(target_ids(cfg, decoder, goal)), [r["id"] for r in rows], context)
+    targets = target_ids(cfg, decoder, goal)
+    context = Ragged(teacher_prompts(cfg, decoder, [r["dialogue"] for r in rows], targets)) if pairs and cfg.teacher_kl_weight else None
+    return StageRows(Ragged(source), outputs, Ragged(targets), [r["id"] for r in rows], context)
 
 @dataclass
 class Run:
@@ -288,7 +289,8 @@ def _rows(run:Run, stage:Stage, split:str):
     if rows is None or "teacher" not in stage.wants or getattr(rows, "context", None): return rows
     if isinstance(rows, CachedRows): raise LatentSummError("teacher_kl_weight needs the rows in memory: raise rows_in_memory_gb.")
     (cache, index), = chosen_rows(run.cfg, stage, run.sources, split)
-    return replace(rows, context=Ragged(teacher_prompts(run.cfg, run.decoder, cache.take(index, ("dialogue",))["dialogue"])))
+    targets = [rows.targets[i].tolist() for i in range(len(rows))]
+    return replace(rows, context=Ragged(teacher_prompts(run.cfg, run.decoder, cache.take(index, ("dialogue",))["dialogue"], targets)))
 
 def _job(run:Run, stage:Stage) -> Job:
     "The trainer's view of a stage."
