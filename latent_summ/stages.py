@@ -588,8 +588,8 @@ def finished_encoder(encoder:Encoder, model:LatentSummarizer, cfg:Config) -> Enc
 def _tells(log:EventLog) -> Callable:
     return lambda key, rows, seconds: log.emit("preprocess", source=key, rows=len(rows), seconds=round(seconds, 1))
 
-def _first_one_fills(make:Callable, *args, **named):
-    "What `make` returns; where there are several processes, the first one fills the cache and the others wait for it."
+def _first_one_reads(make:Callable, *args, **named):
+    "What `make` returns; where there are several processes, the first one downloads and fills the cache, and the others wait for it."
     rank, size = world()
     if rank: dist.barrier()
     made = make(*args, **named)
@@ -611,7 +611,7 @@ def _cache_waiting(run:Run, stage:Stage):
     if finished: run.finished.add(kind)
     else: say_once(f"cache_store_latents: the compression head still has to learn, so {kind} are cached as the encoder's vectors.")
     encoder = finished_encoder(run.encoder, run.model, run.cfg) if finished else run.encoder
-    run.sources |= _first_one_fills(preprocess, run.cfg, encoder, run.decoder, _tells(run.log), sources=waiting)
+    run.sources |= _first_one_reads(preprocess, run.cfg, encoder, run.decoder, _tells(run.log), sources=waiting)
 
 def pretrained_encoder(cfg:Config, encoder:Encoder, decoder:Decoder) -> Encoder:
     "An encoder with the head that the pretraining in `cfg.run_dir` has finished. Raises `CheckpointError` where there is none."
@@ -624,7 +624,7 @@ def pretrained_encoder(cfg:Config, encoder:Encoder, decoder:Decoder) -> Encoder:
 def _sources(cfg:Config, encoder:Encoder, decoder:Decoder, log:EventLog) -> dict:
     "The rows of every source: from caches, as token ids where the encoder is live, or waiting until their latents can be made."
     if cfg.cache_store_latents and not is_live(cfg): return {key: Waiting(*rest) for key, *rest in needed_rows(cfg)}
-    if not is_live(cfg): return _first_one_fills(preprocess, cfg, encoder, decoder, _tells(log))
+    if not is_live(cfg): return preprocess(cfg, encoder, decoder, _tells(log))
     out = {}
     for key, _, _, rows in needed_rows(cfg):
         start = time.monotonic()
@@ -634,7 +634,7 @@ def _sources(cfg:Config, encoder:Encoder, decoder:Decoder, log:EventLog) -> dict
 
 def _prepare(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decoder:Decoder) -> Run:
     "Rows and model."
-    sources, model = _sources(cfg, encoder, decoder, log), _new_model(cfg, encoder, decoder, device)
+    sources, model = _first_one_reads(_sources, cfg, encoder, decoder, log), _new_model(cfg, encoder, decoder, device)
     _speed_up(cfg, model, decoder, device)
     if cfg.shard_decoder: shard_decoder(decoder, device)
     return Run(cfg, folder, device, encoder, decoder, sources, model, log, Saver(cfg.async_checkpointing))
