@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import transformers
 
-from latent_summ.backbones import MINI, Decoder
+from latent_summ.encode.backbones import MINI, Decoder
 from latent_summ.runtime import peak_memory_mb, write_json
 
 HERE = Path(__file__).resolve().parent

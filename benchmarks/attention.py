@@ -27,13 +27,13 @@ from transformers import AttentionInterface
 from transformers.utils import is_flash_attn_2_available
 
 from latent_summ.config import Config
-from latent_summ.embed import token_batches
+from latent_summ.encode.embed import token_batches
 
 
 def lengths(n:int) -> tuple: # (where from, tokens of each text)
     folder, g = os.environ.get("LATENT_SUMM_DATA"), np.random.default_rng(0)
     if not folder:
-        from latent_summ.sources import load_pairs
+        from latent_summ.data.sources import load_pairs
         texts, source = [r["dialogue"] for r in load_pairs(Config.preset("mini").override(messenger_rows=2000))], "built-in messenger corpus"
     else:
         def read(name, key): return [t for line in lzma.open(Path(folder) / name, "rt", encoding="utf-8") if (t := json.loads(line)[key])]

@@ -26,11 +26,11 @@ import torch
 import torch.nn.functional as F
 from _common import gemma, options, parse, ratio, run_parts, spread, timed, turns
 
-from latent_summ.backbones import load_encoder
+from latent_summ.encode.backbones import load_encoder
 from latent_summ.config import Config
-from latent_summ.decode import prompt_embeds
-from latent_summ.inference import Summarizer, _settle
-from latent_summ.model import LatentSummarizer
+from latent_summ.model.decode import prompt_embeds
+from latent_summ.use.inference import Summarizer, _settle
+from latent_summ.model.model import LatentSummarizer
 
 TOKENS = 48
 DTYPES = dict(bf16=torch.bfloat16, fp32=torch.float32)

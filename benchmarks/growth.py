@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from _common import MadeRows, child, modernbert, options, parse, peak_gb, run_parts, spread, timed
 
-from latent_summ.backbones import load_decoder, load_encoder
-from latent_summ.cache import Cache, CacheWriter
+from latent_summ.encode.backbones import load_decoder, load_encoder
+from latent_summ.encode.cache import Cache, CacheWriter
 from latent_summ.config import Config
-from latent_summ.embed import build_cache
-from latent_summ.model import LatentSummarizer
+from latent_summ.encode.embed import build_cache
+from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import autocast
-from latent_summ.stages import stage_table, with_latents
-from latent_summ.trainer import CachedRows, Job, Trainer
+from latent_summ.train.stages import stage_table, with_latents
+from latent_summ.train.trainer import CachedRows, Job, Trainer
 
 
 def peak_mb() -> int: return round(peak_gb() * 1e3)

@@ -29,7 +29,7 @@ CHAT = "Anna: can you lend me your tent? Ben: sure, pick it up on Friday"
 ALONE = f"""
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
-from latent_summ.backbones import MINI
+from latent_summ.encode.backbones import MINI
 x = AutoTokenizer.from_pretrained(MINI / "encoder")({CHAT!r}, return_tensors="pt")
 with torch.inference_mode(): AutoModel.from_pretrained(MINI / "encoder", dtype=torch.float32)(input_ids=x["input_ids"], attention_mask=x["attention_mask"])
 tokenizer, decoder = AutoTokenizer.from_pretrained(MINI / "decoder"), AutoModelForCausalLM.from_pretrained(MINI / "decoder", dtype=torch.float32)
@@ -57,10 +57,10 @@ def measure(calls:dict, base:str, rounds:int) -> dict:
 
 def untrained(folder:Path):
     "The small pair with fresh weights, as a model that `summarize` loads."
-    from latent_summ.backbones import load_decoder, load_encoder
+    from latent_summ.encode.backbones import load_decoder, load_encoder
     from latent_summ.config import Config
-    from latent_summ.inference import Summarizer
-    from latent_summ.model import LatentSummarizer
+    from latent_summ.use.inference import Summarizer
+    from latent_summ.model.model import LatentSummarizer
     cfg = Config.preset("mini").override(device="cpu", max_generation_length=WORDS, embedding_normalizer="none")
     encoder, decoder = load_encoder(cfg), load_decoder(cfg)
     Summarizer(cfg, LatentSummarizer(cfg, decoder.embedding_rms), encoder, decoder).save_pretrained(folder)

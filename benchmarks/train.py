@@ -35,14 +35,14 @@ import torch.nn.functional as F
 import transformers
 from _common import MINI, child, gemma, modernbert, options, parse, peak_gb, run_parts, spread, sync, timed, turns
 
-from latent_summ.backbones import Encoder
+from latent_summ.encode.backbones import Encoder
 from latent_summ.config import Config
-from latent_summ.decode import pad_labels, prefix_loss, prompt_embeds
-from latent_summ.model import LatentSummarizer
+from latent_summ.model.decode import pad_labels, prefix_loss, prompt_embeds
+from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import autocast, autocast_dtype
-from latent_summ.stages import _speed_up, lesson_rates, stage_table, with_latents
-from latent_summ.teach import Lesson, lesson_loss, with_queries
-from latent_summ.trainer import Job, StageRows, Trainer, Vectors, make_optimizers, set_trainable
+from latent_summ.train.stages import _speed_up, lesson_rates, stage_table, with_latents
+from latent_summ.train.teach import Lesson, lesson_loss, with_queries
+from latent_summ.train.trainer import Job, StageRows, Trainer, Vectors, make_optimizers, set_trainable
 
 
 # --- stage 1 ----------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def target_lengths(kind:str) -> tuple:
     """(where from, tokens of each target text, end token included): characters / 4."""
     folder = os.environ.get("LATENT_SUMM_DATA")
     if not folder:
-        from latent_summ.sources import load_pairs, load_texts
+        from latent_summ.data.sources import load_pairs, load_texts
         cfg = Config.preset("mini").override(messenger_rows=2000)
         texts = [r["summary"] for r in load_pairs(cfg)] if kind == "samsum" else [r["text"] for r in load_texts(cfg, "messenger-texts")]
         return "built-in messenger corpus", [len(t) // 4 + 1 for t in texts]

@@ -29,12 +29,12 @@ import torch
 from _common import MadeRows, child, gemma, modernbert, options, parse, peak_gb, run_parts, spread, sync
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from latent_summ.backbones import MINI, load_decoder, load_encoder
-from latent_summ.checkpoint import config_of
+from latent_summ.encode.backbones import MINI, load_decoder, load_encoder
+from latent_summ.train.checkpoint import config_of
 from latent_summ.config import Config
-from latent_summ.inference import Summarizer
-from latent_summ.model import LatentSummarizer
-from latent_summ.sources import load_pairs
+from latent_summ.use.inference import Summarizer
+from latent_summ.model.model import LatentSummarizer
+from latent_summ.data.sources import load_pairs
 
 BASE, BATCH = 100, 32 # the first of the words that count down to the end; rows in a batch
 DTYPES = dict(bf16=torch.bfloat16, fp32=torch.float32)
@@ -109,7 +109,7 @@ def ours(folder:Path, texts:list, dtype:str, device:str) -> tuple: # summaries, 
 
 @torch.inference_mode()
 def plain(folder:Path, texts:list, dtype:str, device:str) -> tuple:
-    from latent_summ.share import read_model
+    from latent_summ.use.share import read_model
     tensors, meta = read_model(folder / "model")
     cfg = config_of(meta)
     def load(auto, where): return auto.from_pretrained(where, dtype=DTYPES[dtype]).eval().to(device), AutoTokenizer.from_pretrained(where)
@@ -133,8 +133,8 @@ def plain(folder:Path, texts:list, dtype:str, device:str) -> tuple:
 # --- texts to embeddings ----------------------------------------------------------------------------------------------
 
 def embed_ours(folder:Path, texts:list, dtype:str, device:str) -> tuple: # vectors, number of texts, seconds of work
-    from latent_summ.embed import build_cache
-    from latent_summ.share import read_model
+    from latent_summ.encode.embed import build_cache
+    from latent_summ.use.share import read_model
     cfg = config_of(read_model(folder / "model")[1]).override(device=device, preprocess_cache_dir=str(folder / "cache"), use_bf16=dtype == "bf16")
     cfg.skip_preprocessing_if_cached = False
     encoder, decoder = load_encoder(cfg), load_decoder(Config.preset("mini").override(device="cpu"))

@@ -107,7 +107,7 @@ class CacheFiles(Target):
     def make(self):
         import numpy as np
 
-        from latent_summ.cache import CacheWriter
+        from latent_summ.encode.cache import CacheWriter
         g = np.random.default_rng(0)
         rows = [{"id": f"row {i}", "embedding": g.standard_normal((2, 4), dtype=np.float32), "target_ids": list(range(i % 4)), "text": f"text {i}"} for i in range(9)]
         with CacheWriter(self.folder, {"encoder": dict(name="toy", revision="1")}, format=self.format, shard_rows=5) as w:
@@ -122,7 +122,7 @@ class CacheFiles(Target):
         (self.folder / name).write_bytes(data)
 
     def use(self):
-        from latent_summ.cache import Cache
+        from latent_summ.encode.cache import Cache
         cache = Cache.open(self.folder, {"encoder": dict(name="toy", revision="1")})
         for k, f in cache.fields.items():
             if "shape" in f: cache.embeddings(k); cache.stored(k)
@@ -139,7 +139,7 @@ class CacheFiles(Target):
 class Manifest(CacheFiles):
     def bend(self, draw):
         if draw.random() < 0.4: return super().bend(draw)
-        from latent_summ.cache import _seal
+        from latent_summ.encode.cache import _seal
         tree = restructured(self.manifest, draw)
         with contextlib.suppress(TypeError, AttributeError): tree = tree | {"seal": _seal(tree)}
         return as_json(tree)
@@ -148,7 +148,7 @@ class Manifest(CacheFiles):
 class PartialManifest(Manifest):
     "The list of finished shards, which a writer takes up."
     def read(self, data):
-        from latent_summ.cache import CacheWriter
+        from latent_summ.encode.cache import CacheWriter
         self.put("partial.json", data)
         (self.folder / "manifest.json").unlink(missing_ok=True)
         with CacheWriter(self.folder, {"encoder": dict(name="toy", revision="1")}, format=self.format, shard_rows=5) as w: w.done  # noqa: B018
@@ -177,7 +177,7 @@ class ArrowShardFile(CacheFiles):
 class TrustedShard(CacheFiles):
     "A shard whose size and hash stand in the manifest: made by a broken writer, or by somebody who means harm."
     def read(self, data):
-        from latent_summ.cache import _seal
+        from latent_summ.encode.cache import _seal
         tree = json.loads(json.dumps(self.manifest))
         tree["shards"][0] |= dict(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         (self.folder / "manifest.json").write_bytes(as_json(tree | {"seal": _seal(tree)}))
@@ -198,7 +198,7 @@ class Rows(Target):
     "Rows of a source: lines of JSON."
     def make(self): return [b'{"id": 1, "dialogue": "Ann: hi\\nBob: h\\u00e9", "summary": "They greet."}\n' * 3, b'{"dialogue": null}\n[]\n', "\u2028é\n".encode()]
     def read(self, data):
-        from latent_summ.sources import _json_line, clean_rows
+        from latent_summ.data.sources import _json_line, clean_rows
         rows = clean_rows((_json_line(line) for line in data.decode(errors="replace").split("\n") if line.strip()), {"id": "id", "dialogue": "dialogue", "summary": "summary"})
         for row in rows: row["dialogue"].encode() + row["summary"].encode()
 
@@ -221,7 +221,7 @@ class SourceFile(Target):
         return seed[:1] + bent(seed[1:], draw, draw.choice(self.seeds))
     def read(self, data):
         from latent_summ.config import Config
-        from latent_summ.sources import load_pairs
+        from latent_summ.data.sources import load_pairs
         endings = ("jsonl", "json", "csv", "parquet", "jsonl.gz", "jsonl.xz", "jsonl.zst")
         kind = data[0] - 48 if data and 48 <= data[0] < 55 else 0
         path = self.folder / f"x.train.{endings[kind]}"
@@ -235,7 +235,7 @@ class Checkpoint(Target):
     def make(self):
         import torch
 
-        from latent_summ.checkpoint import save_checkpoint
+        from latent_summ.train.checkpoint import save_checkpoint
         path = save_checkpoint(self.folder / "a.pt", dict(model=dict(w=torch.arange(6.).view(2, 3), b=torch.zeros(2, dtype=torch.int8)),
                                                                    optimizers=[dict(state={0: dict(step=1)})]),
                                dict(kind="model", stage="x", config=dict(latent_dim=256), position=dict(step=1)))
@@ -253,7 +253,7 @@ class Checkpoint(Target):
                 new.writestr(name, bent(data, draw, data) if name == target else data)
         return out.getvalue()
     def read(self, data):
-        from latent_summ.checkpoint import load_checkpoint
+        from latent_summ.train.checkpoint import load_checkpoint
         path = self.folder / "b.pt"
         path.write_bytes(data)
         load_checkpoint(path)
@@ -274,8 +274,8 @@ class Export(Target):
     def read(self, data):
         import torch
 
-        from latent_summ.checkpoint import content_hash
-        from latent_summ.share import read_export
+        from latent_summ.train.checkpoint import content_hash
+        from latent_summ.use.share import read_export
         about, weights = (data[1:], self.weights) if data[:1] == b"c" else (as_json(self.about), data[1:])
         with contextlib.suppress(ValueError, RecursionError, TypeError):
             tree = json.loads(about)
@@ -289,7 +289,7 @@ class Latents(Target):
     def make(self):
         import torch
 
-        from latent_summ.latents import write_latents
+        from latent_summ.use.latents import write_latents
         made_by = dict(kind="document", encoder=dict(revision="1", tokenizer="2"), pooling="mean", shape="2 x 4", normalized=True)
         return [write_latents(self.folder / "a", torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0)), made_by, ids).read_bytes() for ids in (None, ["a", "b", 3])]
     def bend(self, draw):
@@ -297,7 +297,7 @@ class Latents(Target):
         import torch
         from safetensors.torch import load, save
 
-        from latent_summ.checkpoint import content_hash
+        from latent_summ.train.checkpoint import content_hash
         seed = draw.choice(self.seeds)
         tensors = load(seed)
         meta = json.loads(seed[8:8 + int.from_bytes(seed[:8], "little")])["__metadata__"]
@@ -309,7 +309,7 @@ class Latents(Target):
         text = json.dumps(tree)
         return save(tensors, dict(latent_summ=text, sha256=content_hash(tensors, text)))
     def read(self, data):
-        from latent_summ.latents import read_latents
+        from latent_summ.use.latents import read_latents
         path = self.folder / "b"
         path.write_bytes(data)
         read_latents(path)
@@ -318,7 +318,7 @@ class Latents(Target):
 
 class Events(Target):
     def make(self):
-        import latent_summ.report  # noqa: F401  loaded before the clock runs
+        import latent_summ.use.report  # noqa: F401  loaded before the clock runs
         self.records = [dict(time=1.0, event="run_start", config=dict(latent_dim=256), resumed=False, processes=1), dict(time=1.5, event="plan", stages=[dict(stage="a", steps=2)]),
                         dict(time=2.0, event="preprocess", source="pairs/train", rows=5, seconds=0.1),
                         dict(time=2.1, event="stage_start", stage="a", step=0, steps=2, epochs=1, rows=5, batch_size=4),
@@ -333,8 +333,8 @@ class Events(Target):
         return b"".join(as_json(r) + b"\n" for r in tree) if isinstance(tree, list) else as_json(tree)
     def read(self, data):
         from latent_summ.config import LatentSummError
-        from latent_summ.events import read_events
-        from latent_summ.runs import runs_rich, runs_table
+        from latent_summ.train.events import read_events
+        from latent_summ.use.runs import runs_rich, runs_table
         (self.folder / "events.jsonl").write_bytes(data)
         (self.folder / "config.json").write_text("{}")
         with contextlib.suppress(LatentSummError): read_events(self.folder / "events.jsonl")
@@ -344,8 +344,8 @@ class Events(Target):
 class EventsReport(Events):
     "The same events in a report of one's own run, with the picture's numbers."
     def read(self, data):
-        from latent_summ.events import read_events
-        from latent_summ.report import run_rows, run_seconds
+        from latent_summ.train.events import read_events
+        from latent_summ.use.report import run_rows, run_seconds
         (self.folder / "events.jsonl").write_bytes(data)
         found = read_events(self.folder / "events.jsonl")
         run_seconds(found), run_rows(found)
@@ -354,7 +354,7 @@ class EventsReport(Events):
 class Predictions(Target):
     def make(self): return [b'{"id": 1, "prediction": "a"}\n{"id": "2", "summary": "b"}\n', '{"id": null, "text": "é"}'.encode()]
     def read(self, data):
-        from latent_summ.evaluate import read_predictions
+        from latent_summ.use.evaluate import read_predictions
         path = self.folder / "p.jsonl"
         path.write_bytes(data)
         read_predictions(path)
@@ -364,7 +364,7 @@ class CommandLine(Target):
     "Words for the command line, separated by line ends; what would train, evaluate or download only parses."
     def make(self):
         os.chdir(self.folder)
-        from latent_summ import cli
+        from latent_summ.ui import cli
         for name in set(cli.COMMANDS) - {"config", "runs", "completion", "summarize"}: cli.COMMANDS[name] = (cli.COMMANDS[name][0], lambda *_: None)
         self.names = [f"--{k.replace('_', '-')}" for k in vars(cli.Config())]
         self.commands = [*cli.COMMANDS, "--help", "", "confg"]
@@ -376,7 +376,7 @@ class CommandLine(Target):
         for _ in range(draw.randrange(5)): words += draw.choice(([draw.choice(self.names)], [draw.choice(values)], [draw.choice(self.names), draw.choice(values)]))
         return "\n".join(words).encode()
     def read(self, data):
-        from latent_summ.cli import status_of
+        from latent_summ.ui.cli import status_of
         words = [w.replace("\0", "") for w in data.decode(errors="replace").split("\n")]
         if "save" in words or "--traceback" in words or any(w.startswith(("/", "~", "--output", "--out")) for w in words): return
         out = io.StringIO()

@@ -19,9 +19,9 @@ from pathlib import Path
 import faults
 from faults import FAULTS, GOES_ON, Clock, contents, environment, events, said, same, start, wrong_end
 
-from latent_summ.checkpoint import load_checkpoint
+from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.config import Config
-from latent_summ.trainer import step_files
+from latent_summ.train.trainer import step_files
 
 
 def config(folder:Path, rows:int) -> Config:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from latent_summ.bench import CLAIMS, found, performance_rows, performance_table, results, scripts
+from latent_summ.ui.bench import CLAIMS, found, performance_rows, performance_table, results, scripts
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/"benchmarks"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latent_summ.cache import Cache, CacheWriter, merge_parts, part_fingerprint, part_folder, part_rows
+from latent_summ.encode.cache import Cache, CacheWriter, merge_parts, part_fingerprint, part_folder, part_rows
 from latent_summ.runtime import CacheError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -229,7 +229,7 @@ def test_merging_survives_a_kill_and_a_damaged_part_is_refused(tmp_path, linked,
 def small():
     """Config, encoder and decoder."""
     import torch
-    from latent_summ.backbones import load_decoder, load_encoder
+    from latent_summ.encode.backbones import load_decoder, load_encoder
     from latent_summ.config import Config
     torch.set_num_threads(1)
     cfg = Config.preset("mini").override(device="cpu", messenger_rows=200, max_eval_samples=20, run_pretraining=False)
@@ -238,7 +238,7 @@ def small():
 
 @pytest.fixture
 def shards_of_32(monkeypatch):
-    from latent_summ import embed
+    from latent_summ.encode import embed
     monkeypatch.setattr(embed, "SHARD_ROWS", 32)
     return embed
 

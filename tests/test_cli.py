@@ -13,8 +13,9 @@ from hub import Hub
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 
-from latent_summ import __version__, doctor
-from latent_summ.cli import COMMANDS, status_of, takes_settings
+from latent_summ import __version__
+from latent_summ.ui import doctor
+from latent_summ.ui.cli import COMMANDS, status_of, takes_settings
 from latent_summ.config import Config, ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -225,7 +226,7 @@ def test_no_command_shows_the_commands(call):
                                    ["completion", "bash"], ["--version"]])
 def test_quick_answers_without_torch(words, tmp_path):
     "What takes seconds is not loaded (benchmarks/startup.py measures)."
-    code = ("import sys\nfrom latent_summ.cli import status_of\n"
+    code = ("import sys\nfrom latent_summ.ui.cli import status_of\n"
             f"try: status_of({words!r})\nexcept SystemExit: pass\n"
             "print('\\n', [m for m in ('torch', 'transformers', 'datasets', 'pandas', 'matplotlib', 'numpy') if m in sys.modules])")
     p = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)

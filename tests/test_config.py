@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from latent_summ.cli import status_of
+from latent_summ.ui.cli import status_of
 from latent_summ.config import PRESETS, REFERENCE_SECTIONS, Config, ConfigError, check_value, fields_of, read_json
-from latent_summ.flags import flag_words
+from latent_summ.ui.flags import flag_words
 
 ROOT = Path(__file__).resolve().parent.parent
 FIELDS = {f.name: f for f in dataclasses.fields(Config)}

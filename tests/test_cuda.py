@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from latent_summ.backbones import load_decoder, load_encoder
-from latent_summ.checkpoint import load_checkpoint, save_checkpoint
+from latent_summ.encode.backbones import load_decoder, load_encoder
+from latent_summ.train.checkpoint import load_checkpoint, save_checkpoint
 from latent_summ.config import Config
-from latent_summ.decode import generate, prefix_loss
-from latent_summ.embed import embed_texts
-from latent_summ.events import EventLog
-from latent_summ.model import LatentSummarizer
+from latent_summ.model.decode import generate, prefix_loss
+from latent_summ.encode.embed import embed_texts
+from latent_summ.train.events import EventLog
+from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import autocast, autocast_dtype
-from latent_summ.stages import _speed_up, stage_table, text_loss, with_latents
-from latent_summ.trainer import Job, StageRows, Trainer, Vectors, set_trainable, step_files, to_device
+from latent_summ.train.stages import _speed_up, stage_table, text_loss, with_latents
+from latent_summ.train.trainer import Job, StageRows, Trainer, Vectors, set_trainable, step_files, to_device
 
 NAME = os.environ.get("LATENT_SUMM_TEST_DEVICE", "cuda")
 HERE, CPU = torch.device(NAME), torch.device("cpu")

@@ -15,9 +15,9 @@ import nbformat
 import pytest
 import yaml
 
-from latent_summ.cli import COMMANDS, takes_settings
+from latent_summ.ui.cli import COMMANDS, takes_settings
 from latent_summ.config import Config
-from latent_summ.flags import choices_of
+from latent_summ.ui.flags import choices_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"

@@ -16,10 +16,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from latent_summ import backbones, embed, model, runtime, scale, sources, stages, teach, trainer
+from latent_summ.encode import backbones, embed, scale
+from latent_summ.model import model
+from latent_summ import runtime
+from latent_summ.data import sources
+from latent_summ.train import stages, teach, trainer
 from latent_summ.config import Config, ConfigError
-from latent_summ.decode import generate, generation_options
-from latent_summ.losses import latent_loss
+from latent_summ.model.decode import generate, generation_options
+from latent_summ.train.losses import latent_loss
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="latent-summ-effects-"))
 CPU = torch.device("cpu")
@@ -376,7 +380,7 @@ def _(name):
 
 @effect("use_tui")
 def _(name):
-    from latent_summ.tui import LineView, view_for
+    from latent_summ.ui.tui import LineView, view_for
     with mock.patch("sys.stdout.isatty", return_value=True, create=True), mock.patch.dict("os.environ", TERM="xterm"):
         views = [type(view_for(Config(use_tui=on))) for on in (True, False)]
     assert views[1] is LineView and views[0] is not LineView
@@ -801,7 +805,7 @@ def _(name):
 
 @effect("trackers")
 def _(name):
-    from latent_summ import sinks
+    from latent_summ.train import sinks
     with mock.patch.object(sinks, "find_spec", return_value=True):
         assert [len(sinks.sinks_for(Config(trackers=t))) for t in ("", "tensorboard", "tensorboard,trackio")] == [0, 1, 2]
     with mock.patch.object(sinks, "find_spec", return_value=None), pytest.raises(runtime.LatentSummError, match=r"latent_summ\[trackers\]"):

@@ -14,17 +14,17 @@ from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, BertConfig, BertModel, RobertaConfig, RobertaModel, RobertaTokenizer
 
-from latent_summ import bertscore as bs, evaluate as ev, facts as fa
-from latent_summ.backbones import MINI, load_decoder, load_encoder
-from latent_summ.compress import normalize_latents
+from latent_summ.use import bertscore as bs, evaluate as ev, facts as fa
+from latent_summ.encode.backbones import MINI, load_decoder, load_encoder
+from latent_summ.model.compress import normalize_latents
 from latent_summ.config import Config
-from latent_summ.demo import show_ladder, show_table
-from latent_summ.embed import embed_texts, target_ids
-from latent_summ.inference import Summarizer
-from latent_summ.messenger import KINDS, chats
-from latent_summ.model import LatentSummarizer
+from latent_summ.ui.demo import show_ladder, show_table
+from latent_summ.encode.embed import embed_texts, target_ids
+from latent_summ.use.inference import Summarizer
+from latent_summ.data.messenger import KINDS, chats
+from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import DataError, ModelError
-from latent_summ.sources import load_pairs
+from latent_summ.data.sources import load_pairs
 
 ROWS = chats(40, "test", seed=0)
 SUMMARIES = [r["summary"] for r in ROWS]
@@ -387,7 +387,7 @@ def nats_of(decoder, prompt, target) -> float:
 
 def test_the_loss_of_each_rung_is_that_of_a_plain_forward_pass(summarizer, ladder):
     s, rows, d = summarizer, ROWS[:12], summarizer.decoder
-    from latent_summ.decode import prompt_embeds
+    from latent_summ.model.decode import prompt_embeds
     ids = lambda text: d.tokenizer(text, add_special_tokens=False)["input_ids"]
     targets = target_ids(s.cfg, d, SUMMARIES[:12])
     with torch.inference_mode():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from latent_summ.config import STAGES
-from latent_summ.facts import role_recall
-from latent_summ.messenger import chats, texts
+from latent_summ.use.facts import role_recall
+from latent_summ.data.messenger import chats, texts
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "nbs" / "experiments"
 

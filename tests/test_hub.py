@@ -94,7 +94,7 @@ def test_cache_and_train_by_the_default_names(hub, home, work):
 
 DRIVER = """
 import contextlib, io, json, os, sys, time, traceback
-from latent_summ.cli import status_of
+from latent_summ.ui.cli import status_of
 time.sleep = lambda seconds: None  # the libraries' waits between attempts
 def call(words, env):
     os.environ.update(env)
@@ -199,7 +199,7 @@ def test_offline_with_and_without_a_cache(hub, home, work, tmp_path):
 REST = """
 import json
 from latent_summ.config import Config
-from latent_summ.sources import load_texts
+from latent_summ.data.sources import load_texts
 cfg = Config()
 print(json.dumps([load_texts(cfg, cfg.arxiv_dataset, split, rows).report for split, rows in (("train", 1900), ("validation", 50), ("train", 1900))]))
 """

@@ -13,13 +13,13 @@ import pytest
 import torch
 from hub import COMMIT, Hub, _Handler, make_models
 
-from latent_summ import inference, share
-from latent_summ.chat import Chat
+from latent_summ.use import inference, share
+from latent_summ.ui.chat import Chat
 from latent_summ.config import Config, ConfigError
-from latent_summ.inference import Summarizer
-from latent_summ.messenger import chats
+from latent_summ.use.inference import Summarizer
+from latent_summ.data.messenger import chats
 from latent_summ.runtime import CacheError, CheckpointError, DataError
-from latent_summ.stages import run_pipeline
+from latent_summ.train.stages import run_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN, WRONG = "hf_WriterWriterWriterWriter", "hf_WrongWrongWrongWrongWrong"
@@ -285,7 +285,7 @@ def hub(tmp_path_factory):
 
 def python(code:str, hub, home, token:str=TOKEN, cwd=None) -> subprocess.CompletedProcess:
     env = os.environ | hub.env(home, token) | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_XET": "1"}
-    return subprocess.run([sys.executable, "-c", "from latent_summ.inference import Summarizer\n" + code], env=env, cwd=cwd or home, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, "-c", "from latent_summ.use.inference import Summarizer\n" + code], env=env, cwd=cwd or home, capture_output=True, text=True, timeout=300)
 
 
 def test_to_a_hub_and_back(hub, run, s, texts, tmp_path):
@@ -321,9 +321,9 @@ def test_backbones_come_in_the_revision_that_was_trained_with(hub, tmp_path):
     hub.moved = {"answerdotai/ModernBERT-base"}
     hub.log.clear()
     code = f"""
-from latent_summ.share import _pinned
+from latent_summ.use.share import _pinned
 from latent_summ.config import Config
-from latent_summ.backbones import load_encoder
+from latent_summ.encode.backbones import load_encoder
 folder = _pinned("modernbert_model", "answerdotai/ModernBERT-base", dict(revision="{COMMIT}"), "encoder")
 print(load_encoder(Config(device="cpu", modernbert_model=folder)).identity["revision"])"""
     done = python(code, hub, tmp_path, token="")

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from latent_summ import runs as reports
-from latent_summ.backbones import load_decoder, load_encoder
+from latent_summ.use import runs as reports
+from latent_summ.encode.backbones import load_decoder, load_encoder
 from latent_summ.config import STAGES, Config, LatentSummError
-from latent_summ.evaluate import evaluate_predictions
-from latent_summ.inference import Summarizer
-from latent_summ.messenger import chats
-from latent_summ.model import LatentSummarizer
-from latent_summ.report import INK, Picture, RunLog, latents_figure, loss_figure, measure_latents, quantisation_figure, rate_figure, run_events, write_report
-from latent_summ.runs import FIGURES, write_page
+from latent_summ.use.evaluate import evaluate_predictions
+from latent_summ.use.inference import Summarizer
+from latent_summ.data.messenger import chats
+from latent_summ.model.model import LatentSummarizer
+from latent_summ.use.report import INK, Picture, RunLog, latents_figure, loss_figure, measure_latents, quantisation_figure, rate_figure, run_events, write_report
+from latent_summ.use.runs import FIGURES, write_page
 from latent_summ.runtime import DataError, pick_device
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)> $\\frac{ & \"'"

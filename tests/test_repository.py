@@ -167,16 +167,20 @@ for path in sorted(Path("nbs").rglob("*.ipynb")):
 
 # --- tiers and lazy imports ------------------------------------------------------------------------------------------
 
-def module_numbers() -> dict[str, int]:
-    "module (dotted, below latent_summ) -> number of the notebook that exports it"
+FOLDERS = ("", "data", "encode", "model", "train", "use", "ui", "mini")  # from the ground floor up
+
+
+def module_places() -> dict[str, tuple[int, int]]:
+    "module (dotted, below latent_summ) -> (floor of its notebook's folder, number of the notebook)"
     found = {}
     for path in notebooks():
-        number = re.match(r"(\d+)[a-z]?_", path.name)
-        if not number: continue
+        folder, _, name = path.relative_to(NBS).as_posix().rpartition("/")
         for _, source in cells(path):
-            marks = directives(source)
-            for key in ("default_exp", "export", "exports", "exporti"):
-                if marks.get(key): found.setdefault(marks[key].split()[0], int(number[1]))
+            module = directives(source).get("default_exp")
+            if not module: continue
+            number = re.match(r"(\d+)_", name)
+            assert folder in FOLDERS and (number or folder == "mini"), f"{path}: a room stands in one of {FOLDERS}, with a number"
+            found[module] = FOLDERS.index(folder), int(number[1]) if number else 0
     return found
 
 
@@ -193,15 +197,26 @@ def imported_modules(path: Path, known: set[str]) -> set[str]:
     return {n.removeprefix("latent_summ.") for n in names if n.startswith("latent_summ.")} & known
 
 
-def test_a_lower_number_never_imports_a_higher_one():
-    numbers = module_numbers()
-    assert numbers, "no notebook exports a module"
+def test_rooms_import_only_what_stands_below_them():
+    "A folder imports from the folders before it in `FOLDERS`, and inside a folder a lower number never imports a higher one."
+    places = module_places()
+    assert places, "no notebook exports a module"
     wrong = []
-    for module, number in numbers.items():
+    for module, place in places.items():
         path = LIB / (module.replace(".", "/") + ".py")
         if not path.exists(): continue  # the drift test says so
-        for other in imported_modules(path, set(numbers)):
-            if numbers[other] > number: wrong.append(f"{number:02} {module} imports {numbers[other]:02} {other}")
+        for other in sorted(imported_modules(path, set(places))):
+            if places[other] > place: wrong.append(f"{module} imports {other}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_module_stands_in_the_folder_of_its_notebook():
+    wrong = []
+    for path in notebooks():
+        folder = path.relative_to(NBS).parent.as_posix()
+        for _, source in cells(path):
+            module = directives(source).get("default_exp", "")
+            if "." in module and module.rpartition(".")[0] != folder: wrong.append(f"{path.relative_to(NBS)} exports {module}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -223,9 +238,9 @@ def loads_torch(code: str) -> bool:
 def test_config_does_not_load_torch(): assert not loads_torch("import latent_summ.config")
 
 
-@pytest.mark.skipif(not (LIB / "cli.py").exists(), reason="no latent_summ/cli.py yet")
+@pytest.mark.skipif(not (LIB / "cli.py").exists(), reason="no latent_summ/ui/cli.py yet")
 def test_help_does_not_load_torch():
-    assert not loads_torch("import sys\nfrom latent_summ.cli import main\nsys.argv = ['latent_summ', '--help']\n"
+    assert not loads_torch("import sys\nfrom latent_summ.ui.cli import main\nsys.argv = ['latent_summ', '--help']\n"
                            "try: main()\nexcept SystemExit as e: assert not e.code, e.code")
 
 

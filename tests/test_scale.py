@@ -15,15 +15,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from latent_summ import embed, scale
-from latent_summ.backbones import load_decoder, load_encoder
-from latent_summ.checkpoint import load_checkpoint
+from latent_summ.encode import embed, scale
+from latent_summ.encode.backbones import load_decoder, load_encoder
+from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.config import Config
-from latent_summ.decode import prefix_loss
-from latent_summ.model import LatentSummarizer
+from latent_summ.model.decode import prefix_loss
+from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import Interrupted
-from latent_summ.scale import Pool, held_bytes, preprocess_ray, shard_decoder
-from latent_summ.stages import run_pipeline
+from latent_summ.encode.scale import Pool, held_bytes, preprocess_ray, shard_decoder
+from latent_summ.train.stages import run_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -146,7 +146,7 @@ def two_workers(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
     def small_and_slow():
-        from latent_summ import embed, scale
+        from latent_summ.encode import embed, scale
         embed.SHARD_ROWS, scale.SHARD_ROWS, scale.PART_SHARDS, batch = 32, 32, 2, embed.Embedder.batch
         def slow(self, ids): time.sleep(0.05); return batch(self, ids)
         embed.Embedder.batch = slow

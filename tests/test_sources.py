@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latent_summ.config import Config
-from latent_summ.hub import _read_and_keep, read_book, read_kept
+from latent_summ.data.hub import _read_and_keep, read_book, read_kept
 from latent_summ.runtime import DataError
-from latent_summ.sources import MAX_TEXT_BYTES, clean_rows, in_validation, load_pairs, load_texts, shared_dialogues
+from latent_summ.data.sources import MAX_TEXT_BYTES, clean_rows, in_validation, load_pairs, load_texts, shared_dialogues
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -134,7 +134,7 @@ def test_local_parquet_reads_only_what_is_used(tmp_path):
 
 RSS = """
 import sys
-from latent_summ.sources import clean_rows
+from latent_summ.data.sources import clean_rows
 peak = lambda: int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1024
 before = peak()
 rows = clean_rows((dict(text=f"This is short text number {i}.") for i in range(int(sys.argv[1]))), {"id": None, "text": "text"})

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from latent_summ import backbones, stages
-from latent_summ.checkpoint import load_checkpoint
+from latent_summ.encode import backbones
+from latent_summ.train import stages
+from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.config import Config
-from latent_summ.inference import Summarizer
+from latent_summ.use.inference import Summarizer
 from latent_summ.runtime import CheckpointError, ModelError
-from latent_summ.teach import Lesson, lesson_loss, with_latent_tokens
+from latent_summ.train.teach import Lesson, lesson_loss, with_latent_tokens
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = int(os.environ.get("LATENT_SUMM_KILL_SEED", random.SystemRandom().randrange(10**6)))

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from latent_summ import runtime, trainer
-from latent_summ.checkpoint import load_checkpoint, save_checkpoint
+from latent_summ import runtime
+from latent_summ.train import trainer
+from latent_summ.train.checkpoint import load_checkpoint, save_checkpoint
 from latent_summ.config import Config
-from latent_summ.events import EventLog
+from latent_summ.train.events import EventLog
 from latent_summ.runtime import CheckpointError, LatentSummError
-from latent_summ.stages import run_pipeline
+from latent_summ.train.stages import run_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = int(os.environ.get("LATENT_SUMM_KILL_SEED", random.SystemRandom().randrange(10**6)))
@@ -145,7 +146,7 @@ def test_latents_are_cached_where_their_head_learns_no_more(mode, texts, pairs, 
 
 
 def test_another_head_is_another_cache_and_a_run_takes_up_its_own(tmp_path):
-    from latent_summ import embed
+    from latent_summ.encode import embed
     cfg = config(tmp_path / "run", tmp_path, cache_store_latents=True, run_finetuning=False)
     run_pipeline(cfg)
     finetuning = cfg.override(run_finetuning=True, run_pretraining=False, finetune_adapter_epochs=0)
@@ -269,8 +270,9 @@ def test_fp16_gradients_are_scaled_and_an_overflow_skips_the_step(tmp_path):
 
 
 def test_fp16_leaves_the_decoder_in_fp32():
-    from latent_summ import backbones, stages
-    from latent_summ.model import LatentSummarizer
+    from latent_summ.encode import backbones
+    from latent_summ.train import stages
+    from latent_summ.model.model import LatentSummarizer
     cfg = Config.preset("mini").override(embedding_normalizer="none", readout_weight=0.0, readout_warmup=0.0, use_stop_latent=False)
     decoder, model, seen = backbones.load_decoder(cfg, CPU), LatentSummarizer(cfg), []
     def spy(decoder, prefix, labels): seen.append(torch.is_autocast_enabled("cpu")); return stages.prefix_loss.real(decoder, prefix, labels)
@@ -296,7 +298,7 @@ def test_promise_20_a_compiled_model_has_plain_names(tmp_path):
 # --- promises 3 and 4: background saves -------------------------------------------------------------------------------
 
 def test_promise_3_a_background_save_is_one_moment(tmp_path):
-    from latent_summ import checkpoint
+    from latent_summ.train import checkpoint
     released, saver, x = [], checkpoint.Saver(), torch.zeros(1000)
     def slow(*a):
         while not released: time.sleep(0.01)
@@ -312,7 +314,7 @@ def test_promise_3_a_background_save_is_one_moment(tmp_path):
 
 @pytest.mark.parametrize("when", ["next save", "wait", "close"])
 def test_promise_4_a_failed_background_save_is_raised(when, tmp_path):
-    from latent_summ import checkpoint
+    from latent_summ.train import checkpoint
     saver = checkpoint.Saver()
     with mock.patch.object(checkpoint, "save_checkpoint", side_effect=OSError("no space")):
         saver.save(tmp_path / "a.pt", {}, {})
@@ -359,7 +361,7 @@ def test_a_program_that_fails_does_not_wait_for_its_loaders():
     "An error that nobody catches keeps the loader alive to the end of the program."
     script = """
 import numpy as np
-from latent_summ import trainer
+from latent_summ.train import trainer
 from latent_summ.config import Config
 class Numbers:
     def take(self, rows, fields): return {"embedding": np.zeros((len(rows), 1), np.float32)}

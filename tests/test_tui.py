@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from latent_summ.config import STAGES, Config
-from latent_summ.tui import LineView, LiveView, RunState, panel
+from latent_summ.ui.tui import LineView, LiveView, RunState, panel
 
 pexpect = pytest.importorskip("pexpect", reason="needs a pseudo-terminal")
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +21,7 @@ TOY = """
 import os, signal, sys, time, logging
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with SIGINT ignored
 from latent_summ.config import Config, STAGES
-from latent_summ.tui import LiveView, view_for
+from latent_summ.ui.tui import LiveView, view_for
 
 def start(stage, steps=100): return dict(event="stage_start", stage=stage, step=0, steps=steps, epochs=2, rows=1000, batch_size=20)
 
@@ -238,7 +238,7 @@ def test_pausing_with_ctrl_z(terminal):
 
 
 PIPELINE = """
-from latent_summ.stages import run_pipeline
+from latent_summ.train.stages import run_pipeline
 cfg = Config.preset("mini").override(messenger_rows=40, max_eval_samples=20, device="cpu", run_dir="run", preprocess_cache_dir="cache", batch_size=8,
                                      pretrain_middle_epochs=2000, pretrain_middle_batch_size=8)
 with view_for(cfg) as view: run_pipeline(cfg, listeners=(view,))

@@ -25,10 +25,10 @@ import IPython.display
 import pytest
 import torch
 
-from latent_summ import widgets as faces
+from latent_summ.ui import widgets as faces
 from latent_summ.config import SECTIONS, Config, ConfigError, LatentSummError
-from latent_summ.flags import flag_words
-from latent_summ.widgets import ConfigForm, LatentExplorer, TrainingDashboard, every_widget, in_html, somebody_there
+from latent_summ.ui.flags import flag_words
+from latent_summ.ui.widgets import ConfigForm, LatentExplorer, TrainingDashboard, every_widget, in_html, somebody_there
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -398,13 +398,13 @@ def test_nobody_is_there_without_a_kernel(): assert not somebody_there()
 # --- in a browser ----------------------------------------------------------------------------------------------------------------------
 
 NOTEBOOKS = dict(form="""
-from latent_summ.widgets import ConfigForm
+from latent_summ.ui.widgets import ConfigForm
 ----
 form = ConfigForm()
 form
 """, run="""
 from latent_summ.config import Config
-from latent_summ.widgets import TrainingDashboard
+from latent_summ.ui.widgets import TrainingDashboard
 ----
 cfg = Config.preset("mini").override(use_bf16=False, run_dir="runs/live", preprocess_cache_dir="cache", messenger_rows=300, max_eval_samples=20, pretrain_middle_max_samples=200,
                                      pretrain_adapter_max_samples=1000, pretrain_adapter_epochs=1, finetune_middle_epochs=1, finetune_adapter_epochs=1)
@@ -412,9 +412,9 @@ dashboard = TrainingDashboard(cfg)
 dashboard
 """, walk="""
 import os
-from latent_summ.inference import Summarizer
-from latent_summ.messenger import chats
-from latent_summ.widgets import LatentExplorer
+from latent_summ.use.inference import Summarizer
+from latent_summ.data.messenger import chats
+from latent_summ.ui.widgets import LatentExplorer
 ----
 explorer = LatentExplorer(Summarizer.from_pretrained(os.environ["LATENT_SUMM_TEST_MODEL"]), chats(40, "test", seed=0))
 explorer
@@ -423,9 +423,9 @@ HOSTILE = """
 import json
 from pathlib import Path
 from latent_summ.config import Config
-from latent_summ.inference import Summarizer
-from latent_summ.messenger import chats
-from latent_summ.widgets import ConfigForm, LatentExplorer, TrainingDashboard
+from latent_summ.use.inference import Summarizer
+from latent_summ.data.messenger import chats
+from latent_summ.ui.widgets import ConfigForm, LatentExplorer, TrainingDashboard
 evil = "<img src=x onerror=window.pwned=1><script>window.pwned=2</script>"
 run = Path("<img src=x onerror=window.pwned=3>")
 run.mkdir()

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from latent_summ.config import Config
-from latent_summ.evaluate import evaluate_predictions, ladder_report, loss_ladder, reconstruction, rounded
-from latent_summ.facts import fact_recall
-from latent_summ.inference import Summarizer
+from latent_summ.use.evaluate import evaluate_predictions, ladder_report, loss_ladder, reconstruction, rounded
+from latent_summ.use.facts import fact_recall
+from latent_summ.use.inference import Summarizer
 from latent_summ.runtime import write_json
-from latent_summ.sources import load_pairs
-from latent_summ.stages import checkpoint_folder, environment, run_pipeline
+from latent_summ.data.sources import load_pairs
+from latent_summ.train.stages import checkpoint_folder, environment, run_pipeline
 
 RESULTS = Path(__file__).resolve().parent / "bottleneck.json"
 LONG = dict(pretrain_middle_epochs=3, pretrain_adapter_epochs=2, finetune_middle_epochs=3, finetune_adapter_epochs=2)

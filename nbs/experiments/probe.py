@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from latent_summ.backbones import load_encoder
+from latent_summ.encode.backbones import load_encoder
 from latent_summ.config import Config
-from latent_summ.embed import embed_texts
-from latent_summ.evaluate import rounded
+from latent_summ.encode.embed import embed_texts
+from latent_summ.use.evaluate import rounded
 from latent_summ.runtime import seed_everything, write_json
-from latent_summ.sources import load_pairs
-from latent_summ.stages import environment
+from latent_summ.data.sources import load_pairs
+from latent_summ.train.stages import environment
 
 RESULTS = Path(__file__).resolve().parent / "probe.json"
 TYPES = ("day", "place", "time", "amount")

@@ -34,13 +34,13 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from latent_summ import make_mini as mini
-from latent_summ.backbones import load_decoder, load_encoder
+from latent_summ.encode.backbones import load_decoder, load_encoder
 from latent_summ.config import STAGES, Config
-from latent_summ.evaluate import evaluate, evaluate_predictions, ladder_report, loss_ladder, read_text, reconstruction, rounded, write_predictions
-from latent_summ.inference import Summarizer
+from latent_summ.use.evaluate import evaluate, evaluate_predictions, ladder_report, loss_ladder, read_text, reconstruction, rounded, write_predictions
+from latent_summ.use.inference import Summarizer
 from latent_summ.runtime import autocast, seed_everything, write_json
-from latent_summ.sources import load_pairs, load_texts
-from latent_summ.stages import environment, run_pipeline
+from latent_summ.data.sources import load_pairs, load_texts
+from latent_summ.train.stages import environment, run_pipeline
 
 RESULTS = Path(__file__).resolve().parent / "real_text.json"
 PHASES = ("decoder", "reading", "encoder", "summaries", "stages", "evaluate")

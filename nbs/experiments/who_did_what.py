@@ -21,15 +21,15 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
-from latent_summ.backbones import MINI, load_decoder
+from latent_summ.encode.backbones import MINI, load_decoder
 from latent_summ.config import Config
-from latent_summ.evaluate import evaluate_predictions, read_text, rounded
-from latent_summ.facts import role_recall
+from latent_summ.use.evaluate import evaluate_predictions, read_text, rounded
+from latent_summ.use.facts import role_recall
 from latent_summ.make_mini import FULLEST, SUMMARY_CUE, batches, decoder_exercises, decoder_step, fan, fan_nats, fit, pad, wording_exercises, wording_step
-from latent_summ.messenger import chats, versions
+from latent_summ.data.messenger import chats, versions
 from latent_summ.runtime import seed_everything, write_json
-from latent_summ.sources import load_pairs
-from latent_summ.stages import environment
+from latent_summ.data.sources import load_pairs
+from latent_summ.train.stages import environment
 
 RESULTS = Path(__file__).resolve().parent / "who_did_what.json"
 KINDS = { # of lessons: what they are

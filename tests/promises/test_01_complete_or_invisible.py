@@ -13,12 +13,12 @@ import torch
 from faults import killed_everywhere, same
 from toys import state, train
 
-from latent_summ.checkpoint import Saver, load_checkpoint, save_checkpoint
+from latent_summ.train.checkpoint import Saver, load_checkpoint, save_checkpoint
 from latent_summ.config import Config
-from latent_summ.report import write_report
+from latent_summ.use.report import write_report
 from latent_summ.runtime import CheckpointError
-from latent_summ.share import export_model, read_export
-from latent_summ.trainer import step_files
+from latent_summ.use.share import export_model, read_export
+from latent_summ.train.trainer import step_files
 
 ALSO = ["test_training.py::test_a_damaged_newest_checkpoint_is_passed_over_and_named"]
 

@@ -9,9 +9,9 @@ from unittest import mock
 from faults import same
 from toys import CFG, train
 
-from latent_summ import checkpoint
-from latent_summ.checkpoint import Saver, load_checkpoint
-from latent_summ.trainer import step_files
+from latent_summ.train import checkpoint
+from latent_summ.train.checkpoint import Saver, load_checkpoint
+from latent_summ.train.trainer import step_files
 
 ALSO = ["test_training.py::test_promise_3_a_background_save_is_one_moment"]
 

@@ -8,11 +8,11 @@ from unittest import mock
 import pytest
 from toys import CFG, train
 
-from latent_summ import checkpoint
-from latent_summ.checkpoint import Saver, load_checkpoint
-from latent_summ.events import EventLog
+from latent_summ.train import checkpoint
+from latent_summ.train.checkpoint import Saver, load_checkpoint
+from latent_summ.train.events import EventLog
 from latent_summ.runtime import CheckpointError
-from latent_summ.trainer import step_files
+from latent_summ.train.trainer import step_files
 
 ALSO = ["test_training.py::test_promise_4_a_failed_background_save_is_raised"]
 

@@ -10,7 +10,7 @@ import pytest
 from faults import in_child, same
 from toys import CFG, newest_step, state, train
 
-from latent_summ.checkpoint import load_checkpoint
+from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.runtime import Interrupted
 
 ALSO = ["test_training.py::test_promise_5_a_save_lies_on_a_step_boundary"]

@@ -5,10 +5,10 @@ Attack: every field that belongs to the training's or the model's fingerprint is
 import pytest
 from toys import CFG, newest_step, train
 
-from latent_summ.checkpoint import load_checkpoint
+from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.config import fields_of
 from latent_summ.runtime import CheckpointError
-from latent_summ.trainer import check_same_training
+from latent_summ.train.trainer import check_same_training
 
 ALSO = ["test_training.py::test_resuming_with_other_settings_is_refused"]
 

@@ -10,11 +10,11 @@ import torch
 from faults import contents, leftovers, limited, same
 from toys import CFG, newest_step, state, train
 
-from latent_summ.checkpoint import Saver
+from latent_summ.train.checkpoint import Saver
 from latent_summ.config import LatentSummError
-from latent_summ.events import EventLog, read_events
-from latent_summ.latents import read_latents, write_latents
-from latent_summ.trainer import step_files
+from latent_summ.train.events import EventLog, read_events
+from latent_summ.use.latents import read_latents, write_latents
+from latent_summ.train.trainer import step_files
 
 ALSO = ["test_cache.py::test_full_disk_keeps_what_is_finished", "test_training.py::test_promise_7_a_full_disk_keeps_the_last_good_checkpoint"]
 

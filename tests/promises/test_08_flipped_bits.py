@@ -8,9 +8,9 @@ import pytest
 import torch
 from faults import same
 
-from latent_summ.checkpoint import load_checkpoint, save_checkpoint
+from latent_summ.train.checkpoint import load_checkpoint, save_checkpoint
 from latent_summ.config import LatentSummError
-from latent_summ.latents import read_latents, write_latents
+from latent_summ.use.latents import read_latents, write_latents
 
 ALSO = ["test_cache.py::test_a_flipped_byte_is_found_in_every_file", "test_inference.py::test_a_flipped_byte_in_a_saved_folder_is_found"]
 MADE_BY = dict(kind="document", normalized=False)

@@ -6,7 +6,7 @@ And (elsewhere) what it then writes is, to the byte, what an undisturbed writer 
 import pytest
 from test_cache import FINGERPRINT, SHARD, rows
 
-from latent_summ.cache import CacheWriter
+from latent_summ.encode.cache import CacheWriter
 
 ALSO = ["test_cache.py::test_torn_at_every_byte_of_the_last_record"]
 

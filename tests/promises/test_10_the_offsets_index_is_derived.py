@@ -6,7 +6,7 @@ file; every row must read as it was written.
 import numpy as np
 from test_cache import ROWS, write
 
-from latent_summ.cache import Cache
+from latent_summ.encode.cache import Cache
 
 ALSO = ["test_cache.py::test_a_flipped_byte_is_found_in_every_file"]
 

@@ -12,7 +12,7 @@ import pytest
 from faults import in_child
 from test_cache import FINGERPRINT, ROWS, SHARD, files, rows, write
 
-from latent_summ.cache import Cache, CacheWriter
+from latent_summ.encode.cache import Cache, CacheWriter
 from latent_summ.runtime import CacheError
 
 ALSO = ["test_cache.py::test_two_writers_and_a_dead_one"]
@@ -94,7 +94,7 @@ def test_files_that_appear_late_and_out_of_order(tmp_path, draw, attacks):
 
 
 def test_two_trainings_in_one_run_folder(tmp_path):
-    from latent_summ import stages
+    from latent_summ.train import stages
     from latent_summ.config import Config, LatentSummError
     cfg = Config.preset("mini").override(run_dir=str(tmp_path))
     def second():

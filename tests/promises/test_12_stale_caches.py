@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 from test_cache import rows
 
-from latent_summ.cache import Cache, CacheWriter
+from latent_summ.encode.cache import Cache, CacheWriter
 from latent_summ.config import Config
-from latent_summ.embed import cache_fingerprint, cache_folder
+from latent_summ.encode.embed import cache_fingerprint, cache_folder
 from latent_summ.runtime import CacheError
 
 ALSO = ["test_cache.py::test_other_settings_make_a_new_cache_and_name_what_differs", "test_cache.py::test_without_preprocessing_caches_are_opened_or_it_is_said_what_to_do"]

@@ -8,7 +8,7 @@ from faults import same
 from toys import CPU, CFG, job
 
 from latent_summ.config import LatentSummError
-from latent_summ.trainer import Trainer, snapshot
+from latent_summ.train.trainer import Trainer, snapshot
 
 ALSO = ["test_training.py::test_promise_14_what_is_not_a_number_is_never_stepped_on", "test_training.py::test_fp16_gradients_are_scaled_and_an_overflow_skips_the_step"]
 

@@ -7,7 +7,7 @@ import pytest
 from fuzz import TARGETS, attack
 
 from latent_summ.config import Config
-from latent_summ.sources import clean_rows
+from latent_summ.data.sources import clean_rows
 
 ALSO = [f"test_sources.py::{n}" for n in ("test_books_balance_and_rows_are_fit", "test_cleaning_clean_rows_changes_nothing", "test_a_jsonl_file_with_every_kind_of_bad_line",
                                           "test_two_sides_are_the_whole", "test_rows_without_ids_do_not_care_for_order", "test_an_id_that_all_rows_share_costs_no_time_and_no_row")]
@@ -30,13 +30,13 @@ def test_texts_that_speak_to_the_model_stay_as_they_are():
 
 @pytest.fixture(scope="module")
 def mini():
-    from latent_summ.backbones import load_decoder, load_encoder
+    from latent_summ.encode.backbones import load_decoder, load_encoder
     cfg = Config.preset("mini")
     return cfg, load_encoder(cfg), load_decoder(cfg)
 
 
 def test_prompt_like_text_is_just_text(mini, attacks):
-    from latent_summ.embed import input_ids, target_ids
+    from latent_summ.encode.embed import input_ids, target_ids
     cfg, encoder, decoder = mini
     head = 1 + len(encoder.latent_ids[:cfg.latent_seq_len]) * (cfg.encoder_pooling == "latent_tokens")
     special = set(encoder.tokenizer.all_special_ids), set(decoder.tokenizer.all_special_ids)

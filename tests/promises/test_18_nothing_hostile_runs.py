@@ -23,8 +23,8 @@ from faults import ROOT, contents
 from test_cache import FINGERPRINT, SHARD, rows, write
 
 import latent_summ
-from latent_summ.cache import Cache, CacheWriter, _seal
-from latent_summ.checkpoint import load_checkpoint, save_checkpoint
+from latent_summ.encode.cache import Cache, CacheWriter, _seal
+from latent_summ.train.checkpoint import load_checkpoint, save_checkpoint
 from latent_summ.config import Config, LatentSummError
 from latent_summ.runtime import CacheError, CheckpointError, ModelError
 
@@ -77,7 +77,7 @@ def test_a_pickle_with_a_payload(name, tmp_path, capfd):
     (tmp_path / "best_model.pt").write_bytes(hostile(mark)[name])
     with pytest.raises(CheckpointError): load_checkpoint(tmp_path / "best_model.pt")
     with pytest.raises(LatentSummError):
-        from latent_summ.share import read_model
+        from latent_summ.use.share import read_model
         read_model(tmp_path / "best_model.pt")
     assert not mark.exists()
 
@@ -91,7 +91,7 @@ def test_the_payload_would_have_worked(tmp_path):
 
 @pytest.mark.parametrize("how", ["own code", "pickled weights"])
 def test_a_model_folder_that_brings_code(how, tmp_path, monkeypatch, capfd):
-    from latent_summ.backbones import load_encoder
+    from latent_summ.encode.backbones import load_encoder
     mark, folder = tmp_path / "mark", tmp_path / "encoder"
     shutil.copytree(Path(latent_summ.__file__).parent / "mini" / "encoder", folder)
     if how == "own code":
@@ -144,7 +144,7 @@ def test_a_checkpoint_is_not_written_through_a_link(tmp_path):
 
 
 def test_overwriting_a_run_leaves_other_peoples_models(tmp_path):
-    from latent_summ.stages import open_run
+    from latent_summ.train.stages import open_run
     theirs = tmp_path / "models" / "theirs.pt"
     theirs.parent.mkdir()
     theirs.write_text("theirs")
@@ -158,8 +158,8 @@ BOMB = """
 import resource, sys
 from pathlib import Path
 from latent_summ.config import Config, LatentSummError
-from latent_summ.sources import load_pairs, load_texts
-from latent_summ import sources
+from latent_summ.data.sources import load_pairs, load_texts
+from latent_summ.data import sources
 import datasets
 sources._MOST_BYTES = 2**25  # as if the machine were smaller: the bombs can be, too
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -193,7 +193,7 @@ def test_bombs(tmp_path, attacks):
 def test_a_file_name_is_no_html(monkeypatch):
     import IPython.display
 
-    from latent_summ.embed import EmbedProgress
+    from latent_summ.encode.embed import EmbedProgress
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda html, **_: shown.append(html.data))
     progress = EmbedProgress("embed <img src=x onerror=alert(1)>.jsonl train", 10)

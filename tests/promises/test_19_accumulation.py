@@ -6,7 +6,7 @@ two processes against one with twice the accumulation.
 import torch
 from toys import CFG, CPU, job
 
-from latent_summ.trainer import Trainer
+from latent_summ.train.trainer import Trainer
 
 ALSO = ["test_training.py::test_two_processes_train_as_one_with_twice_the_accumulation"]
 

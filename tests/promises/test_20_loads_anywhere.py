@@ -6,8 +6,8 @@ processes and gone on with by one.
 from faults import same
 from toys import CFG, CPU, Net, job, newest_step, state, train
 
-from latent_summ.checkpoint import load_checkpoint
-from latent_summ.trainer import Trainer
+from latent_summ.train.checkpoint import load_checkpoint
+from latent_summ.train.trainer import Trainer
 
 ALSO = ["test_training.py::test_promise_20_a_compiled_model_has_plain_names", "test_training.py::test_two_processes_train_as_one_with_twice_the_accumulation"]
 

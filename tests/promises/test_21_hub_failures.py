@@ -10,8 +10,8 @@ import pytest
 from fuzz import VALUES, restructured
 
 from latent_summ.config import Config
-from latent_summ.hub import first_line, read_book
-from latent_summ.share import model_card
+from latent_summ.data.hub import first_line, read_book
+from latent_summ.use.share import model_card
 
 ALSO = [f"test_hub.py::{n}" for n in ("test_cache_and_train_by_the_default_names",
                                       "test_every_refusal_of_a_dataset", "test_every_refusal_of_a_model",

@@ -12,9 +12,9 @@ from faults import in_child, same
 from test_cache import embed_and_signal, shards_of_32, small
 from toys import state, train
 
-from latent_summ.checkpoint import load_checkpoint
+from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.runtime import Interrupted
-from latent_summ.trainer import step_files
+from latent_summ.train.trainer import step_files
 
 assert small and shards_of_32  # fixtures
 

@@ -4,8 +4,8 @@ import tracemalloc
 
 from toys import CFG, job, train
 
-from latent_summ import trainer
-from latent_summ.events import EventLog, read_events
+from latent_summ.train import trainer
+from latent_summ.train.events import EventLog, read_events
 
 
 def test_ten_thousand_checkpoints_leave_those_that_are_kept(tmp_path, monkeypatch):

@@ -1,8 +1,8 @@
 """A training of milliseconds with everything that can be lost: dropout, two batches for each step, rows of unequal length, AdamW, validation."""
 import torch
 
-from latent_summ import trainer
-from latent_summ.checkpoint import load_checkpoint
+from latent_summ.train import trainer
+from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.config import Config
 from latent_summ.runtime import CheckpointError
 
