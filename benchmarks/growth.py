@@ -26,8 +26,10 @@ from latent_summ.config import Config
 from latent_summ.encode.embed import build_cache
 from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import autocast
-from latent_summ.train.stages import stage_table, with_latents
-from latent_summ.train.trainer import CachedRows, Job, Trainer
+from latent_summ.plan import stage_table
+from latent_summ.train.rows import with_latents
+from latent_summ.train.rows import CachedRows
+from latent_summ.train.trainer import Job, Trainer
 
 
 def peak_mb() -> int: return round(peak_gb() * 1e3)

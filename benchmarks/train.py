@@ -40,9 +40,14 @@ from latent_summ.config import Config
 from latent_summ.model.decode import pad_labels, prefix_loss, prompt_embeds
 from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import autocast, autocast_dtype
-from latent_summ.train.stages import _speed_up, lesson_rates, stage_table, with_latents
+from latent_summ.train.stages import _speed_up
+from latent_summ.train.lesson import lesson_rates
+from latent_summ.plan import stage_table
+from latent_summ.train.rows import with_latents
 from latent_summ.train.teach import Lesson, lesson_loss, with_queries
-from latent_summ.train.trainer import Job, StageRows, Trainer, Vectors, make_optimizers, set_trainable
+from latent_summ.train.trainer import Job, Trainer, set_trainable
+from latent_summ.train.rows import StageRows, Vectors
+from latent_summ.train.optim import make_optimizers
 
 
 # --- stage 1 ----------------------------------------------------------------------------------------------------------

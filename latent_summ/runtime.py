@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DataError', 'CacheError', 'ModelError', 'CheckpointError', 'peak_memory_mb', 'Interrupted', 'stop_on_signal',
-           'say_once', 'pick_device', 'autocast_dtype', 'autocast', 'seed_everything', 'atomic_write', 'write_json',
-           'sha256_file', 'Progress']
+           'say_once', 'pick_device', 'autocast_dtype', 'autocast', 'seed_everything', 'hash_seed', 'atomic_write',
+           'write_json', 'sha256_file', 'Progress']
 
 # %% ../nbs/01_runtime.ipynb #7cdbf702
 import contextlib, hashlib, json, os, random, signal, sys, time
@@ -114,6 +114,11 @@ def seed_everything(seed:int):
     "Seed Python's, numpy's and torch's generators (all devices)."
     import numpy as np, torch
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
+
+def hash_seed(*parts) -> int:
+    "A 63-bit seed from any values, the same in every process."
+    import hashlib
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 # %% ../nbs/01_runtime.ipynb #411f8f43
 @contextlib.contextmanager

@@ -17,8 +17,12 @@ from latent_summ.encode.embed import embed_texts
 from latent_summ.train.events import EventLog
 from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import autocast, autocast_dtype
-from latent_summ.train.stages import _speed_up, stage_table, text_loss, with_latents
-from latent_summ.train.trainer import Job, StageRows, Trainer, Vectors, set_trainable, step_files, to_device
+from latent_summ.train.stages import _speed_up
+from latent_summ.plan import stage_table
+from latent_summ.train.objectives import text_loss
+from latent_summ.train.rows import with_latents
+from latent_summ.train.trainer import Job, Trainer, set_trainable, step_files
+from latent_summ.train.rows import StageRows, Vectors, to_device
 
 NAME = os.environ.get("LATENT_SUMM_TEST_DEVICE", "cuda")
 HERE, CPU = torch.device(NAME), torch.device("cpu")

@@ -23,7 +23,7 @@ from latent_summ.data import sources
 from latent_summ.train import stages, teach, trainer
 from latent_summ.config import Config, ConfigError
 from latent_summ.model.decode import generate, generation_options
-from latent_summ.train.losses import latent_loss
+from latent_summ.train.objectives import latent_loss
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="latent-summ-effects-"))
 CPU = torch.device("cpu")

@@ -6,10 +6,19 @@
 __all__ = ['MAX_TEXT_BYTES', 'MAX_ID', 'TEXT_COLUMNS', 'FORMATS', 'COMPRESSED', 'ALIASES', 'BUILT_IN', 'clean_text', 'RowStore',
            'Rows', 'clean_rows', 'in_validation', 'pair_columns', 'text_columns', 'split_names', 'local_files',
            'read_files', 'columns_of', 'built_in_rows', 'Source', 'looks_local', 'open_source', 'pick_split',
-           'load_pairs', 'load_texts', 'pretrain_sources', 'shared_dialogues']
+           'load_pairs', 'load_texts', 'shared_dialogues']
 
 # %% ../../nbs/data/04_sources.ipynb #2a758f83
-import contextlib, gzip, hashlib, importlib, itertools, json, lzma, re, sqlite3, zlib
+import contextlib
+import gzip
+import hashlib
+import importlib
+import itertools
+import json
+import lzma
+import re
+import sqlite3
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +27,8 @@ from pathlib import Path
 from typing import Optional
 
 from ..config import Config
-from .hub import first_line, hub_splits, in_rows, quiet_datasets, read_hub
 from ..runtime import DataError, say_once
+from .hub import first_line, hub_splits, in_rows, quiet_datasets, read_hub
 
 # %% ../../nbs/data/04_sources.ipynb #85164422
 MAX_TEXT_BYTES = 1_000_000
@@ -476,11 +485,6 @@ def load_texts(
     "Rows `{id, text}` of a pretraining source; raises `DataError` with the next step in it."
     cap = max_rows if split == "train" else _smaller(max_rows, cfg.max_eval_samples)
     return _load(cfg, name, split, cap, lambda there: text_columns(cfg, there, name))
-
-def pretrain_sources(cfg:Config) -> dict:
-    "The pretraining sources that are named, as `{wikitext: name, arxiv: name, english: name}`."
-    named = dict(wikitext=cfg.wikitext_dataset, arxiv=cfg.arxiv_dataset, english=cfg.english_pretrain_dataset)
-    return {k: v for k, v in named.items() if v}
 
 # %% ../../nbs/data/04_sources.ipynb #fadd51e9
 def shared_dialogues(

@@ -17,7 +17,8 @@ from torch import nn
 from ..encode.backbones import Decoder, Encoder
 from ..config import Config
 from ..model.decode import prefix_loss, readout_loss
-from ..encode.embed import encode_batch, n_vectors
+from ..encode.embed import encode_batch
+from ..encode.tokens import n_vectors
 from ..model.middle import zero_
 from ..model.model import top_layers
 from ..encode.queries import FILE as QUERIES, Queries, save_queries

@@ -15,7 +15,7 @@ from typing import Optional
 from ..config import ConfigError, LatentSummError
 
 # %% ../../nbs/ui/06_bench.ipynb #94dd218c
-HOME = Path(__file__).resolve().parent.parent if "__file__" in globals() else Path("..").resolve()
+HOME = Path(__file__).resolve().parent.parent.parent if "__file__" in globals() else Path("../..").resolve()
 
 def bench_folder(
     root=HOME, # the repository

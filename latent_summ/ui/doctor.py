@@ -223,11 +223,10 @@ class Need:
 
 def needs(cfg:Config) -> list: # of `Need`
     "The sources that the enabled stages read."
-    from latent_summ.encode.embed import pairs_cap, pretrain_caps
-    from latent_summ.data.sources import BUILT_IN, looks_local, pretrain_sources
-    fields = dict(wikitext="wikitext_dataset", arxiv="arxiv_dataset", english="english_pretrain_dataset")
+    from latent_summ.plan import SOURCE_FIELDS, pairs_cap, pretrain_caps, pretrain_sources
+    from latent_summ.data.sources import BUILT_IN, looks_local
     found = [("dataset_name", cfg.dataset_name, "pairs", pairs_cap(cfg))] if pairs_cap(cfg) != 0 else []
-    found += [(fields[key], pretrain_sources(cfg)[key], "texts", cap) for key, cap in pretrain_caps(cfg).items()]
+    found += [(SOURCE_FIELDS[key], pretrain_sources(cfg)[key], "texts", cap) for key, cap in pretrain_caps(cfg).items()]
     return [Need(*f, local=f[1] in BUILT_IN or looks_local(f[1])) for f in found]
 
 def open_need(cfg:Config, need:Need):
@@ -256,8 +255,8 @@ def bytes_per_row(
     "What the cache's writer makes of a row."
     import numpy as np
     from latent_summ.encode.cache import SHARDS, fields_of_row
-    from latent_summ.encode.embed import n_vectors
-    from latent_summ.train.stages import holds_latents
+    from latent_summ.encode.tokens import n_vectors
+    from latent_summ.plan import holds_latents
     shape = (cfg.latent_seq_len, cfg.latent_dim) if holds_latents(cfg, kind) else (n_vectors(cfg), cfg.modernbert_hidden_dim)
     rng = np.random.default_rng(0)
     vector = lambda: rng.standard_normal(shape).astype("float32")

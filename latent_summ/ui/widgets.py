@@ -20,7 +20,8 @@ from .flags import flag_words, value_of
 from ..use.report import COLOURS, INK, Picture, RunLog, loss_figure, name_axes, tidy, trained_stages
 from ..use.runs import run_state
 from ..runtime import DataError
-from .tui import RunState, in_words, short_number
+from ..train.run_state import RunState
+from .tui import in_words, short_number
 
 # %% ../../nbs/ui/02_widgets.ipynb #1afd1b22
 def somebody_there() -> bool:

@@ -25,7 +25,8 @@ from ..config import Config
 from .facts import fact_recall, fact_table, has_fact, read_roles, references_of, role_recall, same_length, text_fact_table
 from ..data.messenger import KINDS
 from ..runtime import DataError, atomic_write, autocast, say_once
-from ..data.sources import BUILT_IN, Rows, load_pairs, local_files, shared_dialogues
+from ..data.sources import BUILT_IN, load_pairs, local_files, shared_dialogues
+from ..train.rows import Rows
 
 # %% ../../nbs/use/06_evaluate.ipynb #8be45cb6
 METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -515,7 +516,7 @@ def loss_ladder(
 ): # pandas table, a line for each of `RUNGS`
     "What the decoder makes of each rung: cross-entropy (nats a token), bits, bits carried (against `null`), ROUGE, facts, BLEU. Raises `DataError` for fewer than two rows."
     import pandas as pd
-    from latent_summ.encode.embed import target_ids
+    from latent_summ.encode.tokens import target_ids
     rows = list(rows)
     if len(rows) < 2: raise DataError(f"The ladder needs at least two rows (one is given another's latents), got {len(rows)}.")
     if null not in NULLS: raise DataError(f"null must be one of {', '.join(NULLS)}, got {null!r}.")

@@ -23,13 +23,14 @@ from ..data.chunks import split_text
 from ..model.compress import normalize_latents
 from ..config import Config, ConfigError, read_json
 from ..model.decode import generate
-from ..encode.embed import EmbedProgress, clock, embed_texts, input_ids
+from ..encode.embed import EmbedProgress, clock, embed_texts
+from ..encode.tokens import input_ids
 from ..data.hub import first_line, hub_case
 from .latents import SavedLatents, compressor_fingerprint, read_latents, write_latents
 from ..model.model import LatentSummarizer, build_model, check_use
-from ..runtime import CheckpointError, DataError, autocast_dtype, pick_device, say_once
+from ..runtime import CheckpointError, DataError, ModelError, autocast_dtype, pick_device, say_once
 from .share import export_model, fetch, is_hub_id, load_backbones, model_card, own_encoder, read_model
-from ..train.stages import checkpoint_folder
+from ..train.run import checkpoint_folder
 
 # %% ../../nbs/use/03_inference.ipynb #97bf2342
 _NONE = "`mini` is one that comes with the package; `latent_summ demo` trains such a one in minutes (runs/demo), `latent_summ train` yours."
@@ -71,6 +72,16 @@ def _settle(cfg:Config, decoder:Decoder, device):
     decoder.model.to(autocast_dtype(cfg, device, decoder=True))
     decoder.model.get_output_embeddings().register_forward_pre_hook(_in_one_piece)
 
+def _check_middle(
+    trained:Optional[str], # class of the middle that the model was trained with (None: the package's)
+    given:Optional[torch.nn.Module],
+):
+    "Raise `ModelError` where a middle of one's own is missing, or given to a model that has none."
+    if trained and given is None:
+        name = trained.rsplit(".", 1)[-1]
+        raise ModelError(f"This model was trained with a middle of its own, {trained}. Make one as for the training and hand it over: from_pretrained(..., middle={name}(...)).")
+    if given is not None and not trained: raise ModelError("This model was trained with the package's middle: leave middle= out.")
+
 def _in_one_piece(head, inputs): return inputs[0].contiguous(), *inputs[1:]
 
 class Summarizer(ModelHubMixin):
@@ -91,6 +102,7 @@ class Summarizer(ModelHubMixin):
         path, # `mini`, run folder, checkpoint folder, a finished `.pt`, a folder of `save_pretrained`, or a hub id
         revision:Optional[str]=None, # of a model on the hub: branch, tag or commit
         token=None, # for the hub (None: the one you are logged in with)
+        middle:Optional[torch.nn.Module]=None, # for a model that was trained with a middle of its own: one of the same class
         **overrides, # config fields of use: `device`, `do_sample`, `temperature`, `max_generation_length` ...
     ) -> "Summarizer":
         "Load a trained model with its backbones. Raises `CheckpointError`, `ModelError` or `ConfigError` with the next step."
@@ -99,11 +111,12 @@ class Summarizer(ModelHubMixin):
         saved = config_of(meta)
         cfg = saved.override(**overrides)
         check_use(saved, cfg)
+        _check_middle(meta["backbones"].get("middle"), middle)
         if (own := own_encoder(file)) and "modernbert_model" not in overrides: cfg = cfg.override(modernbert_model=str(own))
         device = pick_device(cfg)
         encoder, decoder = load_backbones(cfg, meta["backbones"], device)
         _settle(cfg, decoder, device)
-        return cls(cfg, build_model(tensors, cfg, encoder.model, decoder.model), encoder, decoder, meta, file)
+        return cls(cfg, build_model(tensors, cfg, encoder.model, decoder.model, middle), encoder, decoder, meta, file)
 
     def __repr__(self): return f"Summarizer({self.cfg.modernbert_model} -> {self.cfg.latent_seq_len} x {self.cfg.latent_dim} -> {self.cfg.gpt2_model}, {self.device})"
 

@@ -17,8 +17,9 @@ import pandas as pd
 
 from ..config import Config, LatentSummError, PRESETS, STAGES, read_json
 from ..train.events import read_events
-from .report import (Measured, facts_figure, ladder_of, latents_figure, loss_figure, measure_latents, of_kind, quantisation_figure, rate_figure,
-                                rate_points, rows_of, run_events, schedule_figure, scores_figure, scores_table)
+from .report import Measured, facts_figure, ladder_of, latents_figure, loss_figure, measure_latents
+from .report import of_kind, quantisation_figure, rate_figure, rate_points, rows_of, run_events
+from .report import schedule_figure, scores_figure, scores_table
 from ..runtime import DataError, atomic_write
 
 # %% ../../nbs/use/08_runs.ipynb #d82d77de

@@ -21,7 +21,8 @@ from latent_summ.use.facts import fact_recall
 from latent_summ.use.inference import Summarizer
 from latent_summ.runtime import write_json
 from latent_summ.data.sources import load_pairs
-from latent_summ.train.stages import checkpoint_folder, environment, run_pipeline
+from latent_summ.train.run import checkpoint_folder, environment
+from latent_summ.train.stages import run_pipeline
 
 RESULTS = Path(__file__).resolve().parent / "bottleneck.json"
 LONG = dict(pretrain_middle_epochs=3, pretrain_adapter_epochs=2, finetune_middle_epochs=3, finetune_adapter_epochs=2)

@@ -22,7 +22,7 @@ from latent_summ.encode.embed import embed_texts
 from latent_summ.use.evaluate import rounded
 from latent_summ.runtime import seed_everything, write_json
 from latent_summ.data.sources import load_pairs
-from latent_summ.train.stages import environment
+from latent_summ.train.run import environment
 
 RESULTS = Path(__file__).resolve().parent / "probe.json"
 TYPES = ("day", "place", "time", "amount")

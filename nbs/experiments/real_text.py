@@ -40,7 +40,8 @@ from latent_summ.use.evaluate import evaluate, evaluate_predictions, ladder_repo
 from latent_summ.use.inference import Summarizer
 from latent_summ.runtime import autocast, seed_everything, write_json
 from latent_summ.data.sources import load_pairs, load_texts
-from latent_summ.train.stages import environment, run_pipeline
+from latent_summ.train.run import environment
+from latent_summ.train.stages import run_pipeline
 
 RESULTS = Path(__file__).resolve().parent / "real_text.json"
 PHASES = ("decoder", "reading", "encoder", "summaries", "stages", "evaluate")

@@ -29,7 +29,7 @@ from latent_summ.make_mini import FULLEST, SUMMARY_CUE, batches, decoder_exercis
 from latent_summ.data.messenger import chats, versions
 from latent_summ.runtime import seed_everything, write_json
 from latent_summ.data.sources import load_pairs
-from latent_summ.train.stages import environment
+from latent_summ.train.run import environment
 
 RESULTS = Path(__file__).resolve().parent / "who_did_what.json"
 KINDS = { # of lessons: what they are

@@ -36,7 +36,7 @@ def mini():
 
 
 def test_prompt_like_text_is_just_text(mini, attacks):
-    from latent_summ.encode.embed import input_ids, target_ids
+    from latent_summ.encode.tokens import input_ids, target_ids
     cfg, encoder, decoder = mini
     head = 1 + len(encoder.latent_ids[:cfg.latent_seq_len]) * (cfg.encoder_pooling == "latent_tokens")
     special = set(encoder.tokenizer.all_special_ids), set(decoder.tokenizer.all_special_ids)

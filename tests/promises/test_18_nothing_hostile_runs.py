@@ -144,7 +144,7 @@ def test_a_checkpoint_is_not_written_through_a_link(tmp_path):
 
 
 def test_overwriting_a_run_leaves_other_peoples_models(tmp_path):
-    from latent_summ.train.stages import open_run
+    from latent_summ.train.run import open_run
     theirs = tmp_path / "models" / "theirs.pt"
     theirs.parent.mkdir()
     theirs.write_text("theirs")
