@@ -29,7 +29,7 @@ from ..config import Config
 from ..runtime import CacheError, Interrupted, ModelError, autocast, autocast_dtype, pick_device, say_once
 from ..runtime import stop_on_signal
 from ..plan import pairs_cap, pretrain_caps, pretrain_sources
-from ..data.sources import load_pairs, load_texts, shared_dialogues
+from ..data.sources import Rows, load_pairs, load_texts, shared_dialogues
 from .backbones import Decoder, Encoder
 from .cache import Cache, CacheWriter, SHARD_ROWS, fingerprint_hash, nearest_cache, part_fingerprint
 from .cache import part_folder, part_rows

@@ -32,7 +32,7 @@ _CHECK_ROWS = 500 # held-out rows that stage 0 is judged on, at its end
 
 @dataclass
 class LessonRows:
-    "Rows of stage 0; stands in for `StageRows`."
+    "Rows of stage 0."
     source: StageRows # token ids: texts and dialogues, then pairs
     at: np.ndarray # the row of the source for each row of the stage
     pairs_from: int # the first row of the source whose target is a summary

@@ -65,11 +65,13 @@ class Job:
     in_step: bool = False # all processes must call `loss` equally often, because they share what it runs
 
 def set_trainable(model:nn.Module, trains:tuple) -> list:
-    "Let only `trains` learn (and be in training mode); returns their `(name, parameter)` pairs."
+    "Let only `trains` learn (and be in training mode); returns their `(name, parameter)` pairs. Raises `LatentSummError` where these have no parameters."
     chosen = lambda name: any(name == t or name.startswith(t + ".") for t in trains)
     for name, p in model.named_parameters(): p.requires_grad_(chosen(name))
     for name, m in model.named_children(): m.train(name in trains)
-    return [(n, p) for n, p in model.named_parameters() if chosen(n)]
+    named = [(n, p) for n, p in model.named_parameters() if chosen(n)]
+    if named: return named
+    raise LatentSummError(f"Nothing to train: {', '.join(trains) or 'no part'} has no parameters here. Name parts that have some, or leave the stage out.")
 
 # %% ../../nbs/train/06_trainer.ipynb #dea131ab
 def world() -> tuple: # (rank, size)
