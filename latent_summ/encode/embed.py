@@ -35,7 +35,6 @@ from .cache import Cache, CacheWriter, SHARD_ROWS, fingerprint_hash, nearest_cac
 from .cache import part_folder, part_rows
 from .packed import Packed, can_pack
 from .tokens import input_ids, n_vectors, targets_and_cuts
-from ..train.rows import Rows
 
 # %% ../../nbs/encode/05_embed.ipynb #fccbd839
 def vector_shape(cfg:Config, encoder:Encoder) -> tuple:
