@@ -27,8 +27,8 @@ from latent_summ.encode.embed import build_cache
 from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import autocast
 from latent_summ.plan import stage_table
-from latent_summ.train.rows import with_latents
-from latent_summ.train.rows import CachedRows
+from latent_summ.train.objectives import stage_objective
+from latent_summ.train.rows import with_latents, CachedRows
 from latent_summ.train.trainer import Job, Trainer
 
 
@@ -97,7 +97,7 @@ def one_stage(n:int, name:str, folder:str) -> dict:
     if stage.reads == "pairs" and "latents" in stage.wants: columns["outputs"] = "summary_embedding"
     rows = CachedRows([(Cache.open(folder, {"encoder": "none"}, verify=False), list(range(n)))], columns)
     before = peak_mb()
-    def loss(batch, progress): return stage.loss(model, decoder, cfg, with_latents(batch, model.document_latents), progress)
+    def loss(batch, progress): return stage_objective(stage)(model, decoder, cfg, with_latents(batch, model.document_latents), progress)
     trainer = Trainer(Job(name, model, stage.trains, rows, loss, 1, BATCH), cfg, torch.device("cpu"))
     return dict(seconds=timed(trainer.run)[0], loaded_mb=before, peak_mb=peak_mb())
 

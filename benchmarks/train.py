@@ -42,11 +42,11 @@ from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import autocast, autocast_dtype
 from latent_summ.train.stages import _speed_up
 from latent_summ.train.lesson import lesson_rates
+from latent_summ.train.objectives import stage_objective
 from latent_summ.plan import stage_table
-from latent_summ.train.rows import with_latents
+from latent_summ.train.rows import with_latents, StageRows, Vectors
 from latent_summ.train.teach import Lesson, lesson_loss, with_queries
 from latent_summ.train.trainer import Job, Trainer, set_trainable
-from latent_summ.train.rows import StageRows, Vectors
 from latent_summ.train.optim import make_optimizers
 
 
@@ -82,7 +82,7 @@ def bench_stage1(opts) -> dict:
     model = LatentSummarizer(cfg).to(device)
     rows = StageRows(Vectors(torch.randint(-127, 128, (n, 1, 768), dtype=torch.int8, device=device), torch.rand(n, 1, 1, device=device) / 40))
     stage, loading = stage_table(cfg)[0], []
-    def loss(batch, progress): return stage.loss(model, None, cfg, with_latents(batch, model.document_latents), progress)
+    def loss(batch, progress): return stage_objective(stage)(model, None, cfg, with_latents(batch, model.document_latents), progress)
 
     def ours():
         trainer = Trainer(Job("pretrain_middle", model, ("middle",), rows, loss, 1, size), cfg, device)
@@ -216,7 +216,8 @@ def stage4(opts) -> dict:
     lengths = np.minimum(target_lengths("samsum")[1][:90], 256)
     rows = StageRows(Vectors(torch.randn(90, 1, 768)), targets=[g.integers(2, 3000, n - 1).tolist() + [1] for n in lengths])
     start = peak_gb(device)
-    trainer = Trainer(Job(stage.name, model, stage.trains, rows, lambda b, p: stage.loss(model, decoder, cfg, with_latents(b, model.document_latents), p), 1, 30), cfg, device)
+    def loss(batch, progress): return stage_objective(stage)(model, decoder, cfg, with_latents(batch, model.document_latents), progress)
+    trainer = Trainer(Job(stage.name, model, stage.trains, rows, loss, 1, 30), cfg, device)
     seconds = timed(trainer.run)[0]
     return dict(rows_per_s=90 / seconds, peak_gb=peak_gb(device), weights_gb=start)
 

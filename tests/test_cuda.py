@@ -19,10 +19,9 @@ from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import autocast, autocast_dtype
 from latent_summ.train.stages import _speed_up
 from latent_summ.plan import stage_table
-from latent_summ.train.objectives import text_loss
-from latent_summ.train.rows import with_latents
+from latent_summ.train.objectives import stage_objective, text_loss
+from latent_summ.train.rows import with_latents, StageRows, Vectors, to_device
 from latent_summ.train.trainer import Job, Trainer, set_trainable, step_files
-from latent_summ.train.rows import StageRows, Vectors, to_device
 
 NAME = os.environ.get("LATENT_SUMM_TEST_DEVICE", "cuda")
 HERE, CPU = torch.device(NAME), torch.device("cpu")
@@ -58,7 +57,7 @@ def job(cfg=MINI, device=HERE, stage="finetune_adapter", rows=12, epochs=2):
     stage, = [s for s in stage_table(cfg) if s.name == stage]
     targets = [torch.randint(5, 3000, (4 + i % 5,), generator=g).tolist() + [decoder.eos_id] for i in range(rows)] if "text" in stage.wants else None
     outputs = Vectors(torch.randn(rows, cfg.latent_seq_len, cfg.modernbert_hidden_dim, generator=g)) if "latents" in stage.wants else None
-    def loss(batch, progress): return stage.loss(model, decoder, cfg, with_latents(batch, model.document_latents), progress)
+    def loss(batch, progress): return stage_objective(stage)(model, decoder, cfg, with_latents(batch, model.document_latents), progress)
     return Job(stage.name, model, stage.trains, StageRows(inputs, outputs, targets), loss, epochs, 4)
 
 

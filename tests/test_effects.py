@@ -16,11 +16,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from latent_summ.encode import backbones, embed, scale
+from latent_summ.encode import backbones, embed, scale, tokens
 from latent_summ.model import model
-from latent_summ import runtime
+from latent_summ import runtime, plan
 from latent_summ.data import sources
-from latent_summ.train import stages, teach, trainer
+from latent_summ.train import lesson as lessons, objectives, rows as training_rows, run as runs, stages, teach, trainer
 from latent_summ.config import Config, ConfigError
 from latent_summ.model.decode import generate, generation_options
 from latent_summ.train.objectives import latent_loss
@@ -100,14 +100,14 @@ def jitter(part, **changes) -> bool:
     return not torch.equal(getattr(m, part)(LATENTS), getattr(m, part)(LATENTS))
 
 
-def stage(cfg, name): return next(s for s in stages.stage_table(cfg) if s.name == name)
+def stage(cfg, name): return next(s for s in plan.stage_table(cfg) if s.name == name)
 
 
 def rows_of(name, cfg=None, **there) -> int:
     "How many rows a stage takes from sources of 300,000 rows each."
     cfg = cfg or Config()
     given = {k: range(300_000 + i) for i, k in enumerate(("texts/wikitext/train", "texts/arxiv/train", "texts/english/train", "pairs/train"))} | there
-    return sum(len(index) for _, index in stages.chosen_rows(cfg, stage(cfg, name), given))
+    return sum(len(index) for _, index in training_rows.chosen_rows(cfg, stage(cfg, name), given))
 
 
 class Small(torch.nn.Module):
@@ -118,7 +118,7 @@ def toy(cfg, n=24, log=None, folder=None, loss=None):
     "A trainer on a linear layer."
     m = Small()
     def square(batch, progress): return m.part(batch["inputs"]).pow(2).mean(), {}
-    job = trainer.Job("toy", m, ("part",), trainer.StageRows(torch.ones(n, 1, 4)), loss or square, 1, cfg.batch_size)
+    job = trainer.Job("toy", m, ("part",), training_rows.StageRows(torch.ones(n, 1, 4)), loss or square, 1, cfg.batch_size)
     return trainer.Trainer(job, cfg, CPU, log, folder=folder)
 
 
@@ -210,7 +210,7 @@ def _(name): assert differs("prefix", adapter_use_rope=False)
 def _(name):
     def learning(n):
         cfg = MINI.override(pipeline_mode="legacy", num_encoder_unfrozen_layers=n)
-        m = model.adopt_encoder(seeded(cfg), encoder().model, model.tuned_layers(cfg))
+        m = model.adopt_encoder(seeded(cfg), encoder().model, plan.tuned_layers(cfg))
         return sum(n.startswith("encoder_top") for n, _ in trainer.set_trainable(m, stage(cfg, "legacy").trains))
     assert 0 == learning(0) < learning(1) < learning(2)
     encoder().model.requires_grad_(False)
@@ -229,14 +229,14 @@ def _(name): assert toy(PLAIN.override(gradient_accumulation_steps=3)).steps == 
 
 
 @effect("max_seq_len")
-def _(name): assert [len(embed.input_ids(MINI.override(max_seq_len=n), encoder(), ["word " * 300])[0][0]) for n in (40, 90)] == [40, 90]
+def _(name): assert [len(tokens.input_ids(MINI.override(max_seq_len=n), encoder(), ["word " * 300])[0][0]) for n in (40, 90)] == [40, 90]
 
 
 @effect("max_target_len")
-def _(name): assert [len(embed.target_ids(MINI.override(max_target_len=n), decoder(), ["word " * 300])[0]) for n in (7, 33)] == [7, 33]
+def _(name): assert [len(tokens.target_ids(MINI.override(max_target_len=n), decoder(), ["word " * 300])[0]) for n in (7, 33)] == [7, 33]
 
 
-def streamed(cfg): return trainer.CachedRows([(cached(), range(12))], dict(inputs="embedding", labels="target_ids")).loader([[0, 1], [5, 6], [7, 8]], cfg)
+def streamed(cfg): return training_rows.CachedRows([(cached(), range(12))], dict(inputs="embedding", labels="target_ids")).loader([[0, 1], [5, 6], [7, 8]], cfg)
 
 
 @effect("num_workers", "prefetch_factor")
@@ -249,7 +249,7 @@ def _(name):
 @effect("num_epochs")
 def _(name):
     alone = Config(pipeline_mode="legacy", num_epochs=3), Config(training_phase="phase1", num_epochs=4)
-    assert [stages.stage_epochs(c, stages.stage_table(c)[0]) for c in alone] == [3, 4]
+    assert [plan.stage_table(c)[0].epochs for c in alone] == [3, 4]
 
 
 @effect("warmup_steps")
@@ -493,9 +493,9 @@ def _(name):
 
 @effect("cache_use_embeddings_for_training")
 def _(name):
-    assert not stages.is_live(MINI) and stages.is_live(MINI.override(cache_use_embeddings_for_training=False))
+    assert not plan.needs_live_encoder(MINI) and plan.needs_live_encoder(MINI.override(cache_use_embeddings_for_training=False))
     folder = SCRATCH / "no-cache"
-    with mock.patch.object(stages, "encode_batch", side_effect=embed.encode_batch) as encoded:
+    with mock.patch.object(runs, "encode_batch", side_effect=embed.encode_batch) as encoded:
         one_run(run_dir=str(SCRATCH / "live"), preprocess_cache_dir=str(folder), cache_use_embeddings_for_training=False, run_finetuning=False, pretrain_adapter_epochs=0)
     assert encoded.called and not folder.exists()
 
@@ -505,7 +505,7 @@ def _(name): assert [bool(list(cached(cache_write_offsets_index=on).folder.glob(
 
 
 @effect("pipeline_mode")
-def _(name): assert [(type(seeded(c).middle).__name__, stages.stage_table(c)[0].name) for c in (Config(), Config(pipeline_mode="legacy"))] == [
+def _(name): assert [(type(seeded(c).middle).__name__, plan.stage_table(c)[0].name) for c in (Config(), Config(pipeline_mode="legacy"))] == [
     ("MiddleTransformer", "pretrain_middle"), ("LegacyMiddle", "legacy")]
 
 
@@ -519,7 +519,7 @@ def _(name):
 
 @effect("run_pretraining", "run_finetuning")
 def _(name):
-    assert {s.name.split("_")[0] for s in stages.stage_table(Config(**{name: False}))} == {"finetune" if name == "run_pretraining" else "pretrain"}
+    assert {s.half for s in plan.stage_table(Config(**{name: False}))} == {"finetune" if name == "run_pretraining" else "pretrain"}
     assert keys(with_files(**{name: False})).keys() == {k for k in keys(with_files()) if k.startswith("pairs" if name == "run_pretraining" else "texts")}
 
 
@@ -532,7 +532,8 @@ def _(name):
     def passed(on):
         cfg = MINI.override(adapter_pretrain_use_middle=on, readout_weight=0.0, embedding_normalizer="none")
         m, batch = seeded(cfg).eval(), dict(inputs=torch.randn(2, 8, 256), labels=torch.tensor([[5, 6], [7, 8]]))
-        with mock.patch.object(m.middle, "forward", side_effect=m.middle.forward) as forward: stage(cfg, "pretrain_adapter").loss(m, decoder(), cfg, batch, 1.0)
+        objective = objectives.stage_objective(stage(cfg, "pretrain_adapter"))
+        with mock.patch.object(m.middle, "forward", side_effect=m.middle.forward) as forward: objective(m, decoder(), cfg, batch, 1.0)
         return forward.called
     assert passed(True) and not passed(False)
 
@@ -543,13 +544,13 @@ STAGE_NAMES = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetu
 @effect(*(f"{s}_epochs" for s in STAGE_NAMES))
 def _(name):
     s, cfg = name.removesuffix("_epochs"), Config(**{name: 9})
-    assert stages.stage_epochs(cfg, stage(cfg, s)) == 9 and s not in [t.name for t in stages.stage_table(Config(**{name: 0}))]
+    assert stage(cfg, s).epochs == 9 and s not in [t.name for t in plan.stage_table(Config(**{name: 0}))]
 
 
 @effect(*(f"{s}_batch_size" for s in STAGE_NAMES))
 def _(name):
     cfg = Config(**{name: 7})
-    assert {s.name: cfg.stage_batch_size(s.name) for s in stages.stage_table(cfg)} == dict.fromkeys(STAGE_NAMES, 30) | {name.removesuffix("_batch_size"): 7}
+    assert {s.name: s.batch_size for s in plan.stage_table(cfg)} == dict.fromkeys(STAGE_NAMES, 30) | {name.removesuffix("_batch_size"): 7}
 
 
 @effect(*(f"{s}_max_samples" for s in STAGE_NAMES))
@@ -573,7 +574,7 @@ def _(name):
 
 
 @effect("training_phase")
-def _(name): assert [[s.name for s in stages.stage_table(Config(training_phase=p))] for p in ("phase1", "phase2", "phase3")] == [["phase1"], ["phase2"], ["phase3"]]
+def _(name): assert [[s.name for s in plan.stage_table(Config(training_phase=p))] for p in ("phase1", "phase2", "phase3")] == [["phase1"], ["phase2"], ["phase3"]]
 
 
 # beyond the reference
@@ -610,8 +611,8 @@ def loss_of(cfg, name, training=True, progress=1.0, **columns):
     g = torch.Generator().manual_seed(2)
     latents = [m.document_latents(torch.randn(2, 8, 160, generator=g)) for _ in range(2)]
     batch = dict(inputs=latents[0], outputs=latents[1].detach(), labels=LABELS)
-    wanted = {k: v for k, v in batch.items() if k in stages._columns(stage(cfg, name))} | columns
-    return stage(cfg, name).loss(m, decoder(), cfg, wanted, progress)
+    wanted = {k: v for k, v in batch.items() if k in training_rows._columns(stage(cfg, name))} | columns
+    return objectives.stage_objective(stage(cfg, name))(m, decoder(), cfg, wanted, progress)
 
 
 LABELS = torch.tensor([[5, 6, 1], [7, 1, -100]])
@@ -625,7 +626,7 @@ def _(name):
     loss, told = parts(middle_cross_entropy_weight=0.5, **alone)
     assert torch.isclose(loss, 0.5 * told["cross_entropy"]) and set(told) == {"cross_entropy"}
     with pytest.raises(runtime.ModelError, match="nothing to learn from"): parts(**alone)
-    assert stages._columns(stage(Config(middle_cross_entropy_weight=0.5), "finetune_middle"))["labels"] == "target_ids"
+    assert training_rows._columns(stage(Config(middle_cross_entropy_weight=0.5), "finetune_middle"))["labels"] == "target_ids"
 
 
 @effect("finetune_adapter_train_middle")
@@ -636,7 +637,7 @@ def _(name): assert [stage(Config(finetune_adapter_train_middle=on), "finetune_a
 def _(name):
     def loss(training, value): return loss_of(MINI.override(**{name: value}), "finetune_adapter", training)[0].item()
     assert loss(True, 0.0) != pytest.approx(loss(True, 1.0), abs=1e-4) and loss(False, 0.0) == pytest.approx(loss(False, 1.0), abs=1e-5)
-    assert ("outputs" in stages._columns(stage(Config(**{name: 1.0}), "finetune_adapter"))) == (name == "latent_mixing")
+    assert ("outputs" in training_rows._columns(stage(Config(**{name: 1.0}), "finetune_adapter"))) == (name == "latent_mixing")
 
 
 @effect("fact_token_weight")
@@ -659,13 +660,13 @@ def _(name):
     caches = embed.preprocess(cfg, encoder(), decoder())
     rows = stages._rows(mock.Mock(cfg=cfg, decoder=decoder(), sources=caches), stage(cfg, "finetune_adapter"), "train")
     assert decoder().tokenizer.decode(rows.batch([3])["context"][0], skip_special_tokens=True).startswith("A: number 3 of fit")
-    live = stages.token_rows(cfg, encoder(), decoder(), list(sources.load_pairs(cfg, "train")))
+    live = training_rows.token_rows(cfg, encoder(), decoder(), list(sources.load_pairs(cfg, "train")))
     assert live.context.batch([3])["input_ids"].tolist() == rows.context.batch([3])["input_ids"].tolist()
 
 
 @effect("decoder_lora_rank")
 def _(name):
-    assert [("decoder_lora" in s.trains) for s in stages.stage_table(Config(decoder_lora_rank=3))] == [False, False, False, True]
+    assert [("decoder_lora" in s.trains) for s in plan.stage_table(Config(decoder_lora_rank=3))] == [False, False, False, True]
     cfg, own = MINI.override(decoder_lora_rank=3, embedding_normalizer="none"), backbones.load_decoder(MINI, CPU)
     made = stages._new_model(cfg, encoder(), own, CPU)
     assert {tuple(m.down.weight.shape) for m in made.decoder_lora} == {(3, 160)} and len(made.decoder_lora) == 2 * own.model.config.num_hidden_layers
@@ -684,13 +685,13 @@ LESSON = dict(teach_encoder_steps=5, teach_encoder_batch_size=4, gradient_accumu
 
 def lesson(**changes) -> trainer.Job:
     "Stage 0's job on the files."
-    return stages.lesson_job(with_files(**LESSON | changes), backbones.load_encoder(MINI, CPU), decoder(), CPU)
+    return lessons.lesson_job(with_files(**LESSON | changes), backbones.load_encoder(MINI, CPU), decoder(), CPU)
 
 
 @effect("teach_encoder_steps", "teach_encoder_batch_size", "teach_encoder_learning_rate")
 def _(name):
     cfg = with_files(**LESSON | {name: 3})
-    t = trainer.Trainer(lesson(**{name: 3}), stages.lesson_rates(cfg), CPU)
+    t = trainer.Trainer(lesson(**{name: 3}), lessons.lesson_rates(cfg), CPU)
     assert (t.steps, t.job.batch_size) == dict(teach_encoder_steps=(3, 4), teach_encoder_batch_size=(5, 3), teach_encoder_learning_rate=(5, 4))[name]
     assert {g["lr"] for o in t.optimizers for g in o.param_groups} == {3.0 if name == "teach_encoder_learning_rate" else 1e-3}
 
@@ -745,7 +746,7 @@ def _(name):
     def parts(progress, **changes):
         cfg = MINI.override(**dict(readout_weight=0.0, readout_warmup=0.0, embedding_normalizer="none") | changes)
         batch = dict(inputs=torch.randn(2, 8, 256), labels=torch.tensor([[5, 6], [7, 8]]))
-        return set(stage(cfg, "pretrain_adapter").loss(seeded(cfg), decoder(), cfg, batch, progress)[1])
+        return set(objectives.stage_objective(stage(cfg, "pretrain_adapter"))(seeded(cfg), decoder(), cfg, batch, progress)[1])
     assert parts(1.0) == {"cross_entropy"} and parts(1.0, readout_weight=0.5) == {"cross_entropy", "readout"}
     assert parts(0.1, readout_warmup=0.5) == {"readout"} and parts(0.6, readout_warmup=0.5) == {"cross_entropy"}
 
@@ -764,17 +765,17 @@ def _(name):
 def _(name):
     cfg = with_files(run_pretraining=False)
     caches = embed.preprocess(cfg, encoder(), decoder())
-    kinds = [type(stages.stage_rows(cfg.override(rows_in_memory_gb=gb), stage(cfg, "finetune_adapter"), caches)) for gb in (4.0, 0.0)]
-    assert kinds == [trainer.StageRows, trainer.CachedRows]
+    kinds = [type(training_rows.stage_rows(cfg.override(rows_in_memory_gb=gb), stage(cfg, "finetune_adapter"), caches)) for gb in (4.0, 0.0)]
+    assert kinds == [training_rows.StageRows, training_rows.CachedRows]
 
 
 @effect("stop_rows")
-def _(name): assert [len(stages.stop_latents(seeded(Config()), Config(stop_rows=n))) for n in (0, 5)] == [0, 5]
+def _(name): assert [len(objectives.stop_latents(seeded(Config()), Config(stop_rows=n))) for n in (0, 5)] == [0, 5]
 
 
 @effect("seed")
 def _(name):
-    rows = trainer.StageRows(torch.zeros(50, 1, 1))
+    rows = training_rows.StageRows(torch.zeros(50, 1, 1))
     assert trainer.epoch_batches(rows, 5, (1, "x", 0)) != trainer.epoch_batches(rows, 5, (2, "x", 0))
     def drawn(seed): return stages._new_model(MINI.override(seed=seed, embedding_normalizer="none"), encoder(), decoder(), CPU).compression.out.weight
     assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(1), drawn(2))

@@ -285,7 +285,8 @@ def hub(tmp_path_factory):
 
 def python(code:str, hub, home, token:str=TOKEN, cwd=None) -> subprocess.CompletedProcess:
     env = os.environ | hub.env(home, token) | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_XET": "1"}
-    return subprocess.run([sys.executable, "-c", "from latent_summ.use.inference import Summarizer\n" + code], env=env, cwd=cwd or home, capture_output=True, text=True, timeout=300)
+    code = "from latent_summ.use.inference import Summarizer\n" + code
+    return subprocess.run([sys.executable, "-c", code], env=env, cwd=cwd or home, capture_output=True, text=True, timeout=300)
 
 
 def test_to_a_hub_and_back(hub, run, s, texts, tmp_path):

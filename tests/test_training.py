@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from latent_summ import runtime
-from latent_summ.train import trainer
+from latent_summ.train import objectives, rows as training_rows, trainer
 from latent_summ.train.checkpoint import load_checkpoint, save_checkpoint
 from latent_summ.config import Config
 from latent_summ.train.events import EventLog
@@ -224,7 +224,7 @@ def toy(cfg:Config, log=None, folder=None, loss=None, n=24) -> trainer.Trainer:
     torch.manual_seed(0)
     model = Toy()
     def square(batch, progress): return model.part(batch["inputs"]).pow(2).mean(), {}
-    rows = trainer.StageRows(torch.randn(n, 1, 4), ids=[f"row{i}" for i in range(n)])
+    rows = training_rows.StageRows(torch.randn(n, 1, 4), ids=[f"row{i}" for i in range(n)])
     return trainer.Trainer(trainer.Job("toy", model, ("part",), rows, loss or square, 2, cfg.batch_size), cfg, CPU, log, folder=folder)
 
 
@@ -254,7 +254,7 @@ def test_fp16_gradients_are_scaled_and_an_overflow_skips_the_step(tmp_path):
     assert t.scaler.is_enabled() and t.scaler.get_scale() > 1
     t.run()
     assert all(torch.allclose(plain[k], v, atol=1e-6) for k, v in t.job.model.state_dict().items())
-    t.at.epoch, t.job.rows = 1, trainer.StageRows(torch.full((8, 1, 4), 1e30))
+    t.at.epoch, t.job.rows = 1, training_rows.StageRows(torch.full((8, 1, 4), 1e30))
     before, scale = trainer.snapshot(t.job.model.state_dict()), t.scaler.get_scale()
     t.at.batch, t.steps = 0, 1000
     def overflow(batches, spare):
@@ -271,17 +271,16 @@ def test_fp16_gradients_are_scaled_and_an_overflow_skips_the_step(tmp_path):
 
 def test_fp16_leaves_the_decoder_in_fp32():
     from latent_summ.encode import backbones
-    from latent_summ.train import stages
     from latent_summ.model.model import LatentSummarizer
     cfg = Config.preset("mini").override(embedding_normalizer="none", readout_weight=0.0, readout_warmup=0.0, use_stop_latent=False)
     decoder, model, seen = backbones.load_decoder(cfg, CPU), LatentSummarizer(cfg), []
-    def spy(decoder, prefix, labels): seen.append(torch.is_autocast_enabled("cpu")); return stages.prefix_loss.real(decoder, prefix, labels)
-    spy.real = stages.prefix_loss
+    def spy(decoder, prefix, labels): seen.append(torch.is_autocast_enabled("cpu")); return objectives.prefix_loss.real(decoder, prefix, labels)
+    spy.real = objectives.prefix_loss
     def dtype(cfg, device, decoder=False): return torch.float32 if decoder else torch.float16
     batch = dict(inputs=torch.randn(2, 8, 256), labels=torch.tensor([[5, 6], [7, 1]]))
-    with mock.patch.object(stages, "prefix_loss", spy), mock.patch.object(runtime, "autocast_dtype", dtype), runtime.autocast(cfg, CPU):
+    with mock.patch.object(objectives, "prefix_loss", spy), mock.patch.object(runtime, "autocast_dtype", dtype), runtime.autocast(cfg, CPU):
         assert torch.is_autocast_enabled("cpu")
-        loss, _ = stages.text_loss(model, decoder, cfg, batch)
+        loss, _ = objectives.text_loss(model, decoder, cfg, batch)
         assert torch.is_autocast_enabled("cpu")
     loss.backward()
     assert seen == [False] and loss.dtype == torch.float32 and model.adapter.queries.grad.isfinite().all()
@@ -351,7 +350,7 @@ class Numbers:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_reading_batches_leaves_torchs_generator_alone(workers):
     "Streamed batches draw nothing from the generator that dropout uses."
-    rows, state = trainer.CachedRows([(Numbers(), range(10))], dict(inputs="embedding")), torch.get_rng_state()
+    rows, state = training_rows.CachedRows([(Numbers(), range(10))], dict(inputs="embedding")), torch.get_rng_state()
     read = [b["inputs"].flatten().tolist() for b in rows.loader([[3, 1], [2]], Config(num_workers=workers))]
     assert read == [[3, 1], [2]] and torch.equal(state, torch.get_rng_state())
 
@@ -361,12 +360,12 @@ def test_a_program_that_fails_does_not_wait_for_its_loaders():
     "An error that nobody catches keeps the loader alive to the end of the program."
     script = """
 import numpy as np
-from latent_summ.train import trainer
+from latent_summ.train import rows as training_rows
 from latent_summ.config import Config
 class Numbers:
     def take(self, rows, fields): return {"embedding": np.zeros((len(rows), 1), np.float32)}
-trainer._LAST_SECONDS = 1
-batches = trainer.CachedRows([(Numbers(), range(9))], dict(inputs="embedding")).loader([[i] for i in range(9)], Config(num_workers=1))
+training_rows._LAST_SECONDS = 1
+batches = training_rows.CachedRows([(Numbers(), range(9))], dict(inputs="embedding")).loader([[i] for i in range(9)], Config(num_workers=1))
 next(batches), 1 / 0"""
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
     assert ended.returncode == 1 and "ZeroDivisionError" in ended.stderr

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['STOP_NOISE', 'OBJECTIVES', 'latent_mse', 'pooled', 'contrastive', 'latent_loss', 'stop_latents', 'is_learning',
-           'word_loss', 'latents_loss', 'text_loss', 'objective_of']
+           'word_loss', 'latents_loss', 'text_loss', 'objective_of', 'stage_objective']
 
 # %% ../../nbs/train/02_objectives.ipynb #2d2e1943
+import functools
 import math
 from collections.abc import Callable
 from typing import Optional
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ..config import Config, ConfigError
+from ..plan import Stage
 from ..runtime import ModelError, autocast
 from ..encode.backbones import Decoder
 from ..model.compress import normalize_latents
@@ -169,3 +171,10 @@ def objective_of(
     known = OBJECTIVES | (own or {})
     if name not in known: raise ConfigError(f"There is no objective {name!r}. Known: {', '.join(known)}. Give your own with run_pipeline(..., objectives={{{name!r}: function}}).")
     return known[name]
+
+def stage_objective(
+    stage:Stage,
+    own:Optional[dict]=None, # objectives of one's own: name -> function
+) -> Callable: # (model, decoder, cfg, batch, progress) -> (mean loss, {part: mean})
+    "A stage's objective with its options. Raises `ConfigError` for an unknown one."
+    return functools.partial(objective_of(stage.objective, own), **stage.options)

@@ -31,7 +31,7 @@ from ..model.model import LatentSummarizer, adopt_decoder, adopt_encoder, check_
 from .checkpoint import Saver, config_of, content_hash, load_checkpoint, load_finished
 from .events import EventLog
 from .lesson import taught
-from .objectives import objective_of
+from .objectives import objective_of, stage_objective
 from .rows import CachedRows, Ragged, StageRows, Waiting, chosen_rows, stage_rows, token_rows
 from .rows import with_latents
 from .run import Run, checkpoint_folder, held_folder, latents_maker, newest_step, open_run
@@ -62,8 +62,7 @@ def stage_loss(
     progress:float, # share of the stage's steps that is done, 0 to 1
 ) -> tuple: # (mean loss, {part: mean})
     "A stage's loss on one batch: its objective, with its options."
-    objective = objective_of(stage.objective, run.objectives)
-    return objective(run.model, run.decoder, run.cfg, batch, progress, **stage.options)
+    return stage_objective(stage, run.objectives)(run.model, run.decoder, run.cfg, batch, progress)
 
 def _job(run:Run, stage:Stage) -> Job:
     "The trainer's view of a stage."

@@ -1,7 +1,7 @@
 """A training of milliseconds with everything that can be lost: dropout, two batches for each step, rows of unequal length, AdamW, validation."""
 import torch
 
-from latent_summ.train import trainer
+from latent_summ.train import rows as rows_module, trainer
 from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.config import Config
 from latent_summ.runtime import CheckpointError
@@ -25,7 +25,7 @@ def job(loss=None, epochs:int=3, n:int=18, net=None) -> trainer.Job:  # net: mak
         out, want = net(batch["inputs"]), batch["labels"]
         mask = want != -100
         return ((out.mean((1, 2))[:, None] - want.clamp(min=0) / 5).pow(2) * mask).sum() / mask.sum(), {}
-    rows = trainer.StageRows(torch.randn(n, 1, 4, generator=g), targets=targets, ids=[f"row{i}" for i in range(n)])
+    rows = rows_module.StageRows(torch.randn(n, 1, 4, generator=g), targets=targets, ids=[f"row{i}" for i in range(n)])
     return trainer.Job("toy", net, ("part", "drop"), rows, loss and loss(plain) or plain, epochs, CFG.batch_size, rows.take(list(range(6))))
 
 
