@@ -27,6 +27,30 @@ DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([^\s:]+):?\s*(.*?)\s*$\n?", re.M)
 HIDDEN = {"hide", "export", "exporti", "default_exp"}
 
 
+def describe_pictures(cell, alt: str) -> None:
+    "Give the pictures of a cell their alternative text, for those who do not see them."
+    for out in cell.outputs:
+        for kind in PICTURES.keys() & out.get("data", {}).keys():
+            out.setdefault("metadata", {})[kind] = {"alt": alt}
+            if kind == "image/svg+xml":
+                out.data[kind] = re.sub(r"<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', out.data[kind], count=1)
+
+
+def folded(cell, summary: str) -> nbformat.NotebookNode:
+    "The code of a cell behind a line that opens it."
+    code = f"<details><summary>{html.escape(summary)}</summary>\n\n```python\n{cell.source}\n```\n\n</details>"
+    return nbformat.v4.new_markdown_cell(code, id=f"{cell.id}-code")
+
+
+def plain_markdown(text: str) -> str:
+    "Markdown as nbdev writes it for Quarto, without what only Quarto reads: attributes of links, and links inside signatures."
+    text = re.sub(r'\)\{target="_blank"[^}]*\}', ")", text)
+    lines = text.splitlines(keepends=True)
+    for i, line in enumerate(lines):
+        if re.match(r">\s{4,}|    ", line): lines[i] = re.sub(r"\[`([^`]+)`\]\(https?://[^)]*\)", r"\1", line)
+    return "".join(lines)
+
+
 def tidy(nb) -> None:
     "Follow the directives that a reader would see the effect of (hide, echo, output, include) and drop the lines themselves."
     cells = []
@@ -38,7 +62,13 @@ def tidy(nb) -> None:
             cell.source = DIRECTIVE.sub("", cell.source).strip("\n")
             if "output" in off: cell.outputs = []
             if "echo" in off: cell.source, cell.metadata["transient"] = "", {"remove_source": True}
+            if "fig-alt" in directives: describe_pictures(cell, directives["fig-alt"].strip("\"'"))
+            for out in cell.outputs:
+                if "text/markdown" in out.get("data", {}): out.data["text/markdown"] = plain_markdown("".join(out.data["text/markdown"]))
             if not cell.source and not cell.outputs: continue
+            if directives.get("code-fold", "false") == "true" and cell.source:
+                cells.append(folded(cell, directives.get("code-summary", "Code").strip("\"'")))
+                cell.source, cell.metadata["transient"] = "", {"remove_source": True}
         elif not cell.source.strip(): continue
         cells.append(cell)
     nb.cells = cells
@@ -57,12 +87,6 @@ def repoint(text: str, nbs: Path) -> str:
     return re.sub(r"""((?:src|href)=["'])([^"':]+)(["'])""", link, text)
 
 
-def caption(picture: str) -> str:
-    "The title that a drawn picture carries, for those who do not see it."
-    title = re.search(r"<dc:title>(.*?)</dc:title>", picture)
-    return title[1] if title else ""
-
-
 def readme(root: Path = ROOT) -> tuple[str, dict[str, bytes]]:
     "The text of README.md, and its pictures by path; a picture is named by its cell, so that other cells can come and go."
     nb = nbformat.read(root / "nbs" / "index.ipynb", as_version=4)
@@ -78,13 +102,15 @@ def readme(root: Path = ROOT) -> tuple[str, dict[str, bytes]]:
                 name, data = f"index_files/{cell.id}-{i}.{ext}", out.data[kind]
                 pictures[name] = data.encode() if ext == "svg" else base64.b64decode(data)
                 names[f"@@{name}@@"] = name
-                out.data = {"text/markdown": f"![{caption(out.data[kind])}](@@{name}@@)"}
+                alt = out.get("metadata", {}).get(kind, {}).get("alt", "")
+                out.data = {"text/markdown": f"![{alt}](@@{name}@@)"}
                 break
     text, _ = MarkdownExporter().from_notebook_node(nb)
     for mark, name in names.items(): text = text.replace(mark, name)
     text = re.sub(r"<style[^>]*>.*?</style>\n?", "", text, flags=re.S)  # a table's own style sheet shows as text on most sites
     text = re.sub(r"^```python\n\s*```\n", "", text, flags=re.M)  # a cell whose code is not shown
     text = re.sub(r"[ \t]+$", "", text, flags=re.M)
+    text = re.sub(r"^```\n\n+```python\n", "\n", text, flags=re.M)  # imports have a cell of their own: one block for the reader
     note = "<!-- Written from nbs/index.ipynb by `make readme`. -->\n\n"
     return note + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", pictures
 
@@ -211,9 +237,10 @@ def write_html() -> None:
     docs, proc = cfg.doc_path, proc_nbs(force=True, n_workers=2)
     pages = {p.source: p for p in (read_page(f, proc) for f in sorted(proc.rglob("*")) if f.suffix in (".ipynb", ".md"))}
     sections = [(name, [pages[s] for s in sources if s in pages]) for name, sources in outline()]
+    lost = pages.pop("404.md", None)
     rest = [p for p in pages.values() if not any(p in found for _, found in sections)]
     if rest: sections.append(("More", rest))
-    write_pages(docs, sections, f"{cfg.doc_host}{cfg.doc_baseurl}/")
+    write_pages(docs, sections, f"{cfg.doc_host}{cfg.doc_baseurl}/", lost)
     for path in proc.rglob("*"):  # pictures and result files that the pages name
         if path.is_file() and path.suffix not in {".ipynb", ".yml", ".py", ".md"}:
             (docs / path.relative_to(proc)).parent.mkdir(parents=True, exist_ok=True)
@@ -223,14 +250,17 @@ def write_html() -> None:
     if found := broken_links(docs): sys.exit("\n".join(["These links lead nowhere:", *found]))
 
 
-def write_pages(docs: Path, sections: list[tuple[str, list[Page]]], address: str) -> None:
-    "All pages in the template, with the same navigation."
+def write_pages(docs: Path, sections: list[tuple[str, list[Page]]], address: str, lost: Page | None = None) -> None:
+    "All pages in the template, with the same navigation; `lost` is shown for addresses that do not exist, and stands in no list."
     shutil.rmtree(docs, ignore_errors=True)
-    order = [p for _, found in sections for p in found]
+    docs.mkdir(parents=True)
+    for picture in ("favicon.png", "social.png"): shutil.copy2(ROOT / "nbs" / picture, docs / picture)
+    order = [p for _, found in sections for p in found] + ([lost] if lost else [])
     known = {p.source: p.to for p in order}
     template = string.Template((ROOT / ".ci/page.html").read_text(encoding="utf-8"))
     light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("default", "github-dark"))
-    style = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight, .highlight pre {{ background: var(--box); }}"
+    shared = (ROOT / "nbs/styles.css").read_text(encoding="utf-8")
+    style = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight, .highlight pre {{ background: var(--box); }}\n{shared}"
     top = [(text, known[s]) for text, s in menu() if s in known]
     names = {p.to: p.title for p in order}
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
@@ -244,7 +274,9 @@ def write_pages(docs: Path, sections: list[tuple[str, list[Page]]], address: str
         body, heads = bodies[page.to]
         toc = "<ul>" + "".join(f'<li class="{level}"><a href="#{name}">{text}</a></li>' for level, name, text in heads if level in ("h2", "h3")) + "</ul>"
         ends = [a(order[i - 1].to, f"← {names[order[i - 1].to]}") if i else "<span></span>", a(order[i + 1].to, f"{names[order[i + 1].to]} →") if i + 1 < len(order) else ""]
-        text = template.substitute(title=html.escape(page.title), code_style=style, top="".join(a(to, text) for text, to in top), side=side,
+        up = posixpath.relpath(".", posixpath.dirname(page.to) or ".")
+        title = page.title if page.to == "index.html" else f"{page.title} – latent_summ"
+        text = template.substitute(title=html.escape(title), site=address, page=page.to, top_folder=up, code_style=style, top="".join(a(to, text) for text, to in top), side=side,
                                    body=relink(body, page, known, address, anchors), toc=toc, before_after="".join(ends))
         (docs / page.to).parent.mkdir(parents=True, exist_ok=True)
         (docs / page.to).write_text(text, encoding="utf-8")

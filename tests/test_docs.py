@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from latent_summ.ui.cli import COMMANDS, takes_settings
-from latent_summ.config import Config
+from latent_summ.config import Config, SECTIONS
 from latent_summ.ui.flags import choices_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,7 +95,7 @@ def test_links_lead_somewhere(path):
 
 def test_a_broken_link_is_found():
     page = NBS / "faq.ipynb"
-    good = "[a](00_config.ipynb), [b](#what-it-is), ![c](../README.md), `[code](nowhere.ipynb)`, [d](https://example.org/nowhere)"
+    good = "[a](00_config.ipynb), [b](#out-of-memory), ![c](../README.md), `[code](nowhere.ipynb)`, [d](https://example.org/nowhere)"
     assert broken(page, good) == []
     assert len(broken(page, "[a](nowhere.ipynb) [b](#nowhere) [c](index.ipynb#nowhere) ![d](nowhere.png)")) == 4
 
@@ -200,8 +200,41 @@ def test_imports_of_the_script_work():
 
 def test_the_script_is_what_the_first_tutorial_runs():
     code = [c["source"] for c in nbformat.read(NBS / "tutorials/01_first_run.ipynb", as_version=4).cells if c.cell_type == "code"]
-    lines = script().split('print(row["dialogue"]')[1].splitlines()[1:]
+    lines = [line for line in script().split('print(row["dialogue"]')[1].splitlines()[1:] if line[0] != "#"]
     assert len(lines) == 3 and all(any(line in source for source in code) for line in lines)
+
+
+def test_the_script_is_shown_with_its_output():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len([line for line in script().splitlines() if line and line[0] != "#"]) <= 10
+    output = text.split("```python")[1].split("```")[1].split("##")[0]
+    assert output.count("\n    ") >= 5 and " -> " in output, "run nbs/index.ipynb, then make readme"
+
+
+def tables(text: str) -> list[list[str]]:
+    "The rows of each table, without head and rule."
+    return [block.splitlines()[2:] for block in re.findall(r"(?:^\|.*\n)+", text, re.M)]
+
+
+def test_readme_sells_and_teaches_in_a_minute():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert 900 <= len(text.split()) <= 1000, f"{len(text.split())} words; 900 to 1,000 are wanted"
+    heads = re.findall(r"^## (.+)", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), re.M)
+    assert heads == ["Start", "Ten lines", "Results", "Learn it", "Speed", "Commands", "What it can't do", "Cite"]
+    results, tutorials, speed, commands = tables(text)
+    assert (len(results), len(tutorials), len(speed), len(commands)) == (5, 6, 4, 6)
+    assert sum("missed" in row for row in speed) == 1
+    assert len(re.findall(r"^- ", text.split("## What it can't do")[1], re.M)) == 4
+
+
+def test_the_example_of_the_first_tutorial_is_right():
+    "The chat on its command line, given to the model in the package, comes out as its reference summary."
+    from latent_summ.use.inference import Summarizer
+    from latent_summ.data.messenger import chat
+    line = re.search(r"latent_summ summarize --model mini \$'(.+)'", markdown(NBS / "tutorials/01_first_run.ipynb"))[1]
+    row = chat(5, split="test")
+    assert line.replace("\\n", "\n") == row["dialogue"]
+    assert Summarizer.from_pretrained("mini").summarize(row["dialogue"]) == row["summary"]
 
 
 def test_citation():
@@ -216,17 +249,128 @@ def test_citation():
 
 def reference_table() -> str:
     cells = json.loads((NBS / "reference_config.ipynb").read_text(encoding="utf-8"))["cells"]
-    return next("".join(o["data"]["text/html"]) for c in cells for o in c.get("outputs", []) if "text/html" in o.get("data", {}))
+    return next("".join(o["data"]["text/markdown"]) for c in cells for o in c.get("outputs", []) if "text/markdown" in o.get("data", {}))
 
 
 def test_configuration_reference_is_that_of_the_dataclass():
     table = reference_table()
-    rows = dict(re.findall(r'<tr><td><code id="(\w+)">(.*?)</tr>', table))
+    rows = dict(re.findall(r'<tr><td[^>]*><code id="(\w+)">(.*?)</tr>', table))
     fields = {f.name: f for f in dataclasses.fields(Config)}
     stale = sorted(rows.keys() ^ fields.keys()) + [n for n, f in fields.items() if n in rows and not (
         html.escape(f.metadata["help"]) in rows[n] and f"<code>{html.escape(repr(f.default))}</code>" in rows[n])]
     assert not stale, f"run nbs/reference_config.ipynb again: {stale}"
-    assert 'id="find-parameter"' in table
+    assert table.count("\n## ") + 1 == table.count("<table") == len(SECTIONS), "one heading and one table for each section"
+    assert not re.search(r"<td>", table), "each cell has a label, for a phone"
+
+
+# --- questions and answers -------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("words, heading", [
+    ("nan loss", "The loss is NaN or not finite"), ("license", "Which license applies?"), ("multi gpu", "Does it run on several GPUs (multi-GPU)?"),
+    ("out of memory", "Out of memory"), ("resume", "How do I resume an interrupted run?")])
+def test_questions_are_found(words, heading):
+    "Each question has a heading of the second level, which the search of the website indexes, and holds the words one looks for."
+    text = markdown(NBS / "faq.ipynb")
+    assert "\n### " not in text
+    section = next(part for part in re.split(r"^## ", text, flags=re.M) if part.startswith(heading))
+    assert all(word in section.lower().replace("-", " ") for word in words.split())
+
+
+# --- what pages look like --------------------------------------------------------------------------------------------
+
+def reader_pages() -> list[Path]:
+    "Pages that are no module: home, tutorials, experiments, references."
+    return [p for p in notebooks() if p.parent != NBS and p.parent.name in ("tutorials", "experiments") or p.parent == NBS and not p.stem[0].isdigit()]
+
+
+def undescribed(cells: list[dict]) -> list[str]:
+    "Cells that show a picture without an alternative text."
+    found = []
+    for cell in cells:
+        shown = {kind for out in cell.get("outputs", []) for kind in out.get("data", {})}
+        source = "".join(cell["source"])
+        if shown & pages().PICTURES.keys() and not re.search(r'^#\| fig-alt: "[^"]{20,}"$', source, re.M): found.append(cell["id"])
+    return found
+
+
+@pytest.mark.parametrize("path", reader_pages(), ids=name)
+def test_pictures_are_described(path):
+    assert not undescribed(json.loads(path.read_text(encoding="utf-8"))["cells"])
+
+
+def test_a_picture_without_description_is_found():
+    cell = dict(id="a", source=["plt.show()"], outputs=[dict(data={"image/png": ""})])
+    assert undescribed([cell]) == ["a"]
+    assert undescribed([cell | dict(source=['#| fig-alt: "A curve that falls, and rises again."\n', "plt.show()"])]) == []
+
+
+PRIVATE = re.compile(r"(?:/work|/root|/home|/tmp)/[\w./-]+|\w*Warning:")
+
+
+@pytest.mark.parametrize("path", reader_pages(), ids=name)
+def test_no_machine_shows_in_outputs(path):
+    "No folder of a machine and no warning is printed."
+    outputs = [o for c in json.loads(path.read_text(encoding="utf-8"))["cells"] for o in c.get("outputs", [])]
+    texts = ["".join(o.get("text", [])) + "".join("".join(v) for k, v in o.get("data", {}).items() if k.startswith("text/")) for o in outputs]
+    found = [m for text in texts for m in PRIVATE.findall(text)]
+    assert not found, found
+
+
+# Names that mean something else in most sentences: nbdev would link them to a function of this package. Write `latent_summ.use.evaluate.evaluate`, or the word in italics.
+AMBIGUOUS = ("summary", "Trainer", "generate", "evaluate", "summarize", "reconstruct", "interpolate", "ok", "plan", "cache", "layers", "fit", "texts", "doctor", "chat")
+
+
+@pytest.mark.parametrize("path", reader_pages(), ids=name)
+def test_no_word_is_linked_by_mistake(path):
+    found = [w for w in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose(markdown(path))) if w.removesuffix("()") in AMBIGUOUS]
+    assert not found, f"{found} in backticks: nbdev links these to functions"
+
+
+def luminance(colour: str) -> float:
+    "Relative luminance of #rrggbb (WCAG 2)."
+    parts = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("back, text", [("navbar-back", "navbar-text"), ("code-back-dark", "code-text-dark")])
+def test_colours_can_be_read(back, text):
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6});", (NBS / "styles.css").read_text(encoding="utf-8")))
+    assert contrast(colours[back], colours[text]) >= 4.5 > contrast("#ffffff", "#2780e3")
+
+
+def test_plain_markdown():
+    "What only Quarto reads is left out, and signatures hold no links."
+    text = '[source](https://a/b#L1){target="_blank" style="float:right"}\n\n>      f (a, # [`b`](https://a/c))\n\n[`b`](https://a/c)\n'
+    assert pages().plain_markdown(text) == "[source](https://a/b#L1)\n\n>      f (a, # b)\n\n[`b`](https://a/c)\n"
+
+
+def test_folded_code_and_described_pictures():
+    cell = nbformat.v4.new_code_cell('#| code-fold: true\n#| code-summary: "Answer"\n#| fig-alt: "A curve"\n1 + 1', id="one")
+    cell.outputs = [nbformat.v4.new_output("display_data", data={"image/png": "aGk="})]
+    nb = nbformat.v4.new_notebook(cells=[cell])
+    pages().tidy(nb)
+    assert [c.cell_type for c in nb.cells] == ["markdown", "code"] and "<summary>Answer</summary>" in nb.cells[0].source
+    assert nb.cells[1].source == "" and nb.cells[1].outputs[0].metadata["image/png"]["alt"] == "A curve"
+
+
+def test_small_files_of_the_website():
+    "Card and icon are small pictures; llms.txt names pages that exist; an unknown address gets a page."
+    for file, most in (("social.png", 60_000), ("favicon.png", 5_000)):
+        data = (NBS / file).read_bytes()
+        assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) <= most
+    site = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    assert site["website"]["favicon"] == "favicon.png" and site["website"]["twitter-card"]["image"] == site["website"]["open-graph"]["image"] == "social.png"
+    address = "https://latent-summ.github.io/latent_summ/"
+    have = {re.sub(r"^\d+_", "", p.stem) for p in notebooks()} | {"changelog"}
+    named = re.findall(re.escape(address) + r"([\w/]+)\.html", (NBS / "llms.txt").read_text(encoding="utf-8"))
+    assert len(named) >= 10 and {n.rpartition("/")[2] for n in named} <= have
+    assert (NBS / "404.md").read_text(encoding="utf-8").startswith("# ")
 
 
 # --- workflows -------------------------------------------------------------------------------------------------------
