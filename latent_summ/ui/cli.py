@@ -6,8 +6,8 @@
 __all__ = ['DEMO_RUN', 'COMMANDS', 'Plain', 'Common', 'Demo', 'Doctor', 'Cache', 'Train', 'Evaluate', 'Summarize', 'Reconstruct',
            'Interpolate', 'Talk', 'Settings', 'Runs', 'Report', 'Plan', 'Bench', 'Completion', 'Origin', 'layers',
            'newest_run', 'model_path', 'run_folder', 'listeners', 'demo', 'train', 'doctor', 'cache', 'usual_values',
-           'evaluate', 'runs', 'input_texts', 'summarize', 'reconstruct', 'interpolate', 'chat', 'settings',
-           'setting_line', 'report', 'plan', 'bench', 'completion', 'about', 'takes_settings', 'overview',
+           'check_writable', 'evaluate', 'runs', 'input_texts', 'summarize', 'reconstruct', 'interpolate', 'chat',
+           'settings', 'setting_line', 'report', 'plan', 'bench', 'completion', 'about', 'takes_settings', 'overview',
            'command_first', 'check_bools', 'run_command', 'status_of', 'main']
 
 # %% ../../nbs/ui/07_cli.ipynb #8a7a6b5e
@@ -87,7 +87,13 @@ class Evaluate(_UsesModel):
     "Score a trained model, or anybody's summaries, on held-out rows: ROUGE, facts, baselines."
     split: Literal["test", "validation", "train"] = option("test", "Which rows; a source without a test split uses validation", values=("test", "validation", "train"))
     max_rows: Optional[int] = option(None, "At most this many rows", "INT")
-    predictions: Optional[Path] = option(None, "Score this jsonl file (id and summary in each row) instead of a model; --dataset-name says what it was written for", "FILE")
+    predictions: Optional[Path] = option(None, "Score this file instead of a model: jsonl, json, csv, tsv, txt (one a line, in order) or - for standard input; "
+                                         "--dataset-name says what it was written for", "FILE")
+    prediction_column: Optional[str] = option(None, "Its column with the prediction (default: the only one that can be it)", "NAME")
+    id_column: Optional[str] = option(None, "Its column with the id (default: id, fname and the like)", "NAME")
+    output: Optional[Path] = option(None, "Folder for the report (default: the run's folder, or beside the predictions)", "FOLDER")
+    rouge_tokenizer: Literal["auto", "latin", "unicode"] = option("auto", "What ROUGE takes for words. auto: unicode where a reference is not in Latin script, else latin",
+                                                                  values=("auto", "latin", "unicode"))
     ladder: bool = option(False, "Also show at which step what is lost: the same decoder given the text, the summary's latents, the model's latents, wrong ones, none")
     ladder_separator: str = option(r"\n\nSummary: ", "What the decoder reads between a text and its summary on the ladder's first rung", "TEXT")
     merge_references: bool = option(False, "Rows with the same dialogue become one row with several references")
@@ -176,6 +182,8 @@ class Completion(Plain):
 # %% ../../nbs/ui/07_cli.ipynb #f8329db9
 _SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr", "/System", "/Library", r"C:\Windows", r"C:\Program Files")
 
+_FOLDERS = ("run_dir", "checkpoint_dir", "preprocess_cache_dir")
+
 @dataclass
 class Origin:
     "A config, and for each field that is not the default where its value comes from."
@@ -186,12 +194,13 @@ class Origin:
     def with_values(self, values:dict, name:str) -> "Origin":
         "Another layer on top: `values` from the source `name`. Each value is checked by itself; `checked` looks at all of them together."
         cfg = copy.copy(self.cfg)
-        for k, v in values.items(): setattr(cfg, k, v)
+        folders = {k: os.path.expanduser(v) for k, v in values.items() if k in _FOLDERS and isinstance(v, str)}
+        for k, v in (values | folders).items(): setattr(cfg, k, v)
         return dataclasses.replace(self, cfg=cfg, where=self.where | dict.fromkeys(values, name))
 
     def checked(self) -> "Origin":
         "This, if the settings can stand together. Raises `ConfigError` with the sources of those that cannot."
-        for name in ("run_dir", "checkpoint_dir", "preprocess_cache_dir"):
+        for name in _FOLDERS:
             where, path = self.where.get(name, "flag"), Path(getattr(self.cfg, name)).expanduser().resolve()
             if where != "flag" and any(path.is_relative_to(s) for s in _SYSTEM):
                 raise ConfigError(f"{name}={str(path)!r} comes from {where} and would write into a folder of the system. "
@@ -241,7 +250,7 @@ def newest_run(folder="runs") -> Optional[Path]:
 def model_path(first:_First) -> Path:
     "The model that `--model` or `--run-dir` means; else, with a note, the newest one here, or `mini`."
     given = first.model or first.run_dir
-    if given: return Path(given)
+    if given: return Path(given).expanduser()
     newest = newest_run()
     if newest: say_once(f"using {newest}, the newest run here (--model names another).")
     else: say_once("using mini, the small model that comes with the package: it knows made-up chats only (`latent_summ train` makes yours, --model names another).")
@@ -292,7 +301,7 @@ def train(own:Train, origin:Origin, model:Optional[Path]=None):
     with listeners(origin.cfg) as heard: folder = run_pipeline(origin.cfg, resume=own.resume, overwrite=own.overwrite, listeners=heard)
     if os.environ.get("RANK", "0") != "0": return  # under torchrun the first process speaks for all
     print(f"Finished: {folder}")
-    if origin.cfg.training_phase == "normal": print(f'Next:\n  latent_summ evaluate --run-dir {folder}\n  latent_summ summarize --run-dir {folder} "..."')
+    if origin.cfg.training_phase == "normal": print(f'Next:\n  latent_summ evaluate --run-dir {shlex.quote(str(folder))}\n  latent_summ summarize --run-dir {shlex.quote(str(folder))} "..."')
 
 def doctor(own:Doctor, origin:Origin, model:Optional[Path]=None):
     "Say what is here and what is missing; exit with 1 when something must be changed first."
@@ -379,6 +388,7 @@ def _print_scores(report:dict, name:str):
     print(f"{report['length_ratio']:.2f} words for each word of the references; {_share(report['exact_match'])} % exact matches; {report['empty']:,} empty.")
     if "ladder" in report: show_ladder(report["ladder"])
     if "reconstruction" in report: print(f"Summaries written back from their own latents: {_numbers(report['reconstruction'], 1)} ({report['reconstruction']['settings']})")
+    print(f"ROUGE-Lsum (line by line): {report['rougeLsum']:.1f}.")
     for number, scores in enumerate(report.get("by_reference") or [], 1): print(f"Against reference {number} alone: {_numbers(scores, 1)}")
     if "unseen" in report:
         scores = ", ".join(f"{k} {v:.1f}" for k, v in report["unseen"].items() if k.startswith("rouge"))
@@ -406,20 +416,40 @@ def _asked_for(own:Evaluate, cfg:Config) -> dict:
         out["bertscore"] = load_bertscore(*named(own.bertscore), layer=own.bertscore_layer, device=pick_device(cfg))
     return out
 
+def check_writable(folder:Path):
+    "Make the folder and try to write into it, before anything long begins. Raises `DataError`."
+    import tempfile
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder): pass
+    except OSError as e: raise DataError(f"Cannot write into {folder}: {e.strerror}. Nothing was computed; name another folder with --output.") from e
+
+def _whole_file(own:Evaluate, cfg:Config, trained_on:Optional[str]=None) -> Config:
+    "`cfg`, with a single file that names no split scored whole, unless the model was trained on it or a split was asked for; that is told."
+    from latent_summ.data.sources import local_files, looks_local
+    name = cfg.dataset_name
+    def place(path): return Path(path).expanduser().resolve()
+    if own.split != "test" or not looks_local(name) or (trained_on and place(trained_on) == place(name)): return cfg
+    if list(local_files(name, cfg)) != ["all"]: return cfg
+    say_once(f"{name} names no split: all of its rows are scored (--split validation takes those that training holds out).")
+    return cfg.override(test_split="all")
+
 def evaluate(own:Evaluate, origin:Origin, model:Optional[Path]):
     "Score a model, or a file of summaries, and write the report beside it."
     from latent_summ.use import evaluate as scores
     from latent_summ.use.report import REPORT_FILES, write_report
     if own.max_rows is not None and own.max_rows < 1: raise ConfigError(f"--max-rows must be >= 1 or none, got {own.max_rows}.")
     if own.predictions: _evaluate_file(own, origin.cfg); return
+    folder = own.output.expanduser() if own.output else run_folder(model)
+    check_writable(folder)
     summarizer, suffix = _load(origin, model), "" if own.split == "test" else f"-{own.split}"
-    report, rows, predictions = scores.evaluate(summarizer, own.split, own.max_rows, own.merge_references, **_asked_for(own, origin.cfg))
+    summarizer.cfg = _whole_file(own, summarizer.cfg, origin.saved.dataset_name if origin.saved else None)
+    report, rows, predictions = scores.evaluate(summarizer, own.split, own.max_rows, own.merge_references, tokenizer=own.rouge_tokenizer, **_asked_for(own, origin.cfg))
     if own.ladder:
         report["ladder"] = scores.ladder_report(scores.loss_ladder(summarizer, rows, own.ladder_separator.replace("\\n", "\n")))
         report["reconstruction"] = scores.reconstruction(summarizer, [r["summary"] for r in rows])
-    folder = run_folder(model)
     report = write_report(folder, report, rows, predictions, suffix)
-    scores.write_side_by_side(page := folder/f"side-by-side{suffix}.html", rows, predictions)
+    scores.write_side_by_side(page := folder/f"side-by-side{suffix}.html", rows, predictions, tokenizer=own.rouge_tokenizer)
     _print_scores(report, model.name or str(model))
     print(f"In {folder}: " + ", ".join(p.name for p in [*(folder/f"{stem}{suffix}{end}" for stem, end in REPORT_FILES), page] if p.exists()))
 
@@ -429,16 +459,20 @@ def _evaluate_file(own:Evaluate, cfg:Config):
     from latent_summ.runtime import write_json
     from latent_summ.data.sources import load_pairs
     if own.ladder: raise ConfigError("--ladder looks into a model; --predictions has none. Leave one of them out.")
-    source = load_pairs(cfg, own.split, own.max_rows)
+    place, named = (Path("."), "predictions") if str(own.predictions) == "-" else (own.predictions.expanduser().parent, own.predictions.name)
+    folder = own.output.expanduser() if own.output else place
+    check_writable(folder)
+    source = load_pairs(_whole_file(own, cfg), own.split, own.max_rows)
     references = scores.merge_references(source) if own.merge_references else source
-    report, rows, predictions = scores.score_predictions(own.predictions, references, **_asked_for(own, cfg))
+    report, rows, predictions = scores.score_predictions(own.predictions, references, tokenizer=own.rouge_tokenizer, column=own.prediction_column,
+                                                          id_column=own.id_column, **_asked_for(own, cfg))
     report |= {k: source.report[k] for k in ("source", "split", "source_split")}
-    beside = [own.predictions.with_suffix(end) for end in (".report.json", ".rows.jsonl", ".html")]
+    beside = [(folder/named).with_suffix(end) for end in (".report.json", ".rows.jsonl", ".html")]
     write_json(beside[0], scores.rounded(report))
-    scores.write_predictions(beside[1], rows, predictions)
-    scores.write_side_by_side(beside[2], rows, predictions)
-    _print_scores(report, own.predictions.name)
-    print(f"In {own.predictions.parent}: " + ", ".join(p.name for p in beside))
+    scores.write_predictions(beside[1], rows, predictions, own.rouge_tokenizer)
+    scores.write_side_by_side(beside[2], rows, predictions, tokenizer=own.rouge_tokenizer)
+    _print_scores(report, named)
+    print(f"In {folder}: " + ", ".join(p.name for p in beside))
 
 # %% ../../nbs/ui/07_cli.ipynb #9f322010
 def runs(own:Runs):
@@ -723,5 +757,7 @@ def status_of(words:list) -> int:
 def main(words:Optional[list]=None):
     "The `latent_summ` command; `words` instead of `sys.argv` in tests."
     # oneDNN keeps a compiled kernel for each of the last 1,024 matrix shapes; batches of text have so many shapes that this alone takes gigabytes
+    for stream in (sys.stdout, sys.stderr):  # whatever the locale says
+        if hasattr(stream, "reconfigure"): stream.reconfigure(encoding="utf-8")
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     sys.exit(status_of(sys.argv[1:] if words is None else list(words)))

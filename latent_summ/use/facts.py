@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEXT_FACTS', 'same_length', 'references_of', 'has_fact', 'fact_recall', 'fact_table', 'read_roles', 'role_recall',
-           'speakers_of', 'text_facts', 'load_entities', 'entity_facts', 'text_fact_table']
+           'speakers_of', 'text_facts', 'match_times', 'load_entities', 'entity_facts', 'text_fact_table']
 
 # %% ../../nbs/use/00_facts.ipynb #fdf9d1ed
 import functools, re
@@ -152,6 +152,39 @@ def text_facts(
                  time=[re.sub(r"[\s.]", "", m[0].lower()) for m in _TIME.finditer(text)], negation=["not"] if _NEGATION.search(text) else [])
     return {(kind, value) for kind, values in found.items() for value in values}
 
+# %% ../../nbs/use/00_facts.ipynb #5c0a7e11
+_CLOCK = re.compile(r"(\d{1,2})(?:[:.](\d\d))?([ap])?m?|(\d{1,2})o['’]?clock")
+_HOUR = re.compile(r"(?i)(?P<at>(?:\bat|\buntil|\btill|@)\s*)?(?<![\w.,:$€£+-])(?P<n>\d{1,2}|" + "|".join(_NUMBER_WORDS) + r")(?![\w:%$€£]|[.,]\d|\s?[ap]\.?m\b|\s?o['’]?clock)"
+                   r"(?P<alone>(?=\s*(?:[^\w\s$€£%]|$|\n|\s(?:and|or|in|on|at|for|to|with|then|so|but|because|as|if|this|today|tonight|tomorrow)\b)))?")
+
+def _hours(text:str) -> set: # numbers as in `text_facts`
+    "Numbers of 1 to 24 in a text that may be an hour: behind *at*, or with nothing behind them that they count."
+    found = {_NUMBER_WORDS.get(m["n"].lower()) or m["n"].lstrip("0") for m in _HOUR.finditer(text) if m["at"] or m["alone"] is not None}
+    return {n for n in found if n.isdecimal() and 1 <= int(n) <= 24}
+
+def _clock(value:str): # (hour, minutes, half of the day or None), or None
+    if not (m := _CLOCK.fullmatch(value)): return None
+    return int(m[1] or m[4]), int(m[2] or 0), m[3]
+
+def _same_clock(one:str, other:str) -> bool:
+    "Whether two times agree in hour and minutes, and in am or pm where both say it."
+    a, b = _clock(one), _clock(other)
+    return bool(a and b and a[:2] == b[:2] and (a[2] == b[2] or None in (a[2], b[2])))
+
+def match_times(
+    facts:set, # of `text_facts`
+    other:set, # of the text it is compared with
+    hours:set, # numbers of this text that may be an hour
+) -> set: # `facts`, with an hour or a time under the name that `other` gives to the same one
+    "Let `8` be `8 pm`, and `8:30` be `8:30 pm`, where the other text has that time."
+    times, out = sorted(v for kind, v in other if kind == "time"), set()
+    for kind, value in facts:
+        may_be = kind == "time" or kind == "number" and value.lstrip("0") in hours
+        same = may_be and (kind, value) not in other and next((t for t in times if _same_clock(value, t)), None)
+        out.add(("time", same) if same else (kind, value))
+    return out
+
+
 # %% ../../nbs/use/00_facts.ipynb #f408aa6d
 def load_entities(
     name:str="en_core_web_sm", # an installed pipeline, or its folder
@@ -176,11 +209,13 @@ def entity_facts(
     return {t: {(f"entity {e.label_}", value(e)) for e in doc.ents} for t, doc in zip(texts, nlp.pipe(texts))}
 
 # %% ../../nbs/use/00_facts.ipynb #5bb69f64
-def _row_facts(row:dict, prediction:str, entities:dict) -> tuple: # (facts of the prediction, [facts of each reference])
+def _row_facts(row:dict, prediction:str, entities:dict) -> list: # for each reference (facts of the prediction, facts of the reference), times matched
     speakers, texts = speakers_of(row["dialogue"]), [row["dialogue"], prediction, *references_of(row)]
     names = set().union(*(_capitals(t, speakers)[0] for t in texts))
     facts = [text_facts(t, speakers, names) | entities.get(t, set()) for t in texts[1:]]
-    return facts[0], facts[1:]
+    hours = [_hours(t) for t in texts[1:]]
+    pairs = [(match_times(facts[0], right, hours[0]), right, own) for right, own in zip(facts[1:], hours[1:])]
+    return [(said, match_times(right, said, own)) for said, right, own in pairs]
 
 def text_fact_table(
     predictions:list, # texts
@@ -194,8 +229,7 @@ def text_fact_table(
     kinds = sorted({kind for facts in entities.values() for kind, _ in facts})
     counts = {kind: np.zeros(3, int) for kind in (*TEXT_FACTS, "all", *kinds)}
     for prediction, row in zip(predictions, rows):
-        said, references = _row_facts(row, prediction, entities)
-        for right in references:
+        for said, right in _row_facts(row, prediction, entities):
             for kind, _ in right: counts[kind] += (1, 0, 0)
             for fact in said: counts[fact[0]] += (0, 1, fact in right)
     counts["all"] = sum(counts[kind] for kind in TEXT_FACTS)
