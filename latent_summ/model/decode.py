@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from ..encode.backbones import Decoder
 from ..config import Config
+from ..encode.families import head_of
 from ..runtime import ModelError
 
 # %% ../../nbs/model/04_decode.ipynb #b21b40e7
@@ -39,62 +40,72 @@ def pad_labels(
 # %% ../../nbs/model/04_decode.ipynb #941aa18c
 _CHUNK_NUMBERS = 2**26  # logits alive at once: 256 MB in fp32
 
-class _HeadLoss(torch.autograd.Function):
-    "Summed cross-entropy of a frozen output layer, chunk by chunk; the gradient is taken in the same pass, so no logits are kept or computed twice."
+class _ChunkedHead(torch.autograd.Function):
+    "A loss summed over the words of a frozen output layer, chunk by chunk; the gradient is taken in the same pass, so no logits are kept or computed twice."
     @staticmethod
-    def forward(ctx, hidden, weight, labels, importance, cap, size):
-        total, gradient = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for i in range(0, len(labels), size):
-            logits, at = (hidden[i:i + size] @ weight.T).float(), labels[i:i + size, None] # (positions, words), (positions, 1)
-            if cap: logits = cap * (squashed := torch.tanh(logits / cap))
-            spread = logits.logsumexp(-1, keepdim=True)
-            nats = spread - logits.gather(1, at)
-            total += (nats if importance is None else nats * importance[i:i + size, None]).sum()
-            if gradient is None: continue
-            logits = logits.sub_(spread).exp_().scatter_add_(1, at, -torch.ones_like(at, dtype=logits.dtype)) # softmax minus one at the label
-            if cap: logits *= 1 - squashed.square()
-            if importance is not None: logits *= importance[i:i + size, None]
-            gradient[i:i + size] = logits.to(weight.dtype) @ weight
-        ctx.save_for_backward(gradient)
-        return total
-
-    @staticmethod
-    def backward(ctx, upstream): return ctx.saved_tensors[0] * upstream, None, None, None, None, None
-
-def head_loss(model, hidden, labels, importance=None):
-    "Sum of token cross-entropies of (positions, hidden) against (positions,), each times its `importance`, in chunks small enough for memory."
-    weight, cap, kind = model.get_output_embeddings().weight, getattr(model.config, "final_logit_softcapping", None), hidden.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    with torch.autocast(kind, enabled=False): return _HeadLoss.apply(hidden.to(dtype), weight.to(dtype), labels, importance, cap, max(_CHUNK_NUMBERS // len(weight), 1))
-
-class _HeadDivergence(torch.autograd.Function):
-    "Summed KL divergence of a frozen output layer's words from those that it gives for a teacher's states, chunk by chunk as above."
-    @staticmethod
-    def forward(ctx, hidden, teacher, weight, cap, size):
+    def forward(ctx, hidden, head, term, size):
         total, gradient = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for i in range(0, len(hidden), size):
-            both = (torch.stack([hidden[i:i + size], teacher[i:i + size]]) @ weight.T).float() # (2, positions, words)
-            if cap: both = cap * (squashed := torch.tanh(both / cap))
-            ours, theirs = both.log_softmax(-1)
-            wanted = theirs.exp()
-            total += (wanted * (theirs - ours)).sum()
-            if gradient is None: continue
-            logits = ours.exp() - wanted
-            if cap: logits *= 1 - squashed[0].square()
-            gradient[i:i + size] = logits.to(weight.dtype) @ weight
+            rows = slice(i, i + size)
+            logits, squashed = head.logits(hidden[rows]) # (positions, words)
+            loss, slope = term(logits, rows, gradient is not None)
+            total += loss
+            if gradient is not None: gradient[rows] = head.back(slope, squashed)
         ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx, upstream): return ctx.saved_tensors[0] * upstream, None, None, None, None
+    def backward(ctx, upstream): return ctx.saved_tensors[0] * upstream, None, None, None
 
-def head_divergence(model, hidden, teacher):
-    "Sum over positions of KL(teacher's words || words), both from hidden states (positions, hidden)."
-    weight, cap, kind = model.get_output_embeddings().weight, getattr(model.config, "final_logit_softcapping", None), hidden.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+def _through_head(
+    model, # a causal language model; it is asked for its head: bias, scale, soft cap
+    hidden:torch.Tensor, # (positions, hidden)
+    term_of, # head -> function of (logits, rows, whether the slope is wanted): (loss, slope)
+    share:int=1, # copies of a chunk's logits that the term makes
+) -> torch.Tensor: # scalar
+    "The sum of a loss over all positions, in chunks small enough for memory."
+    head, kind = head_of(model), hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
     with torch.autocast(kind, enabled=False):
-        return _HeadDivergence.apply(hidden.to(dtype), teacher.to(dtype), weight.to(dtype), cap, max(_CHUNK_NUMBERS // (2 * len(weight)), 1))
+        head = head.to(dtype)
+        return _ChunkedHead.apply(hidden.to(dtype), head, term_of(head), max(_CHUNK_NUMBERS // (share * len(head.weight)), 1))
 
+# %% ../../nbs/model/04_decode.ipynb #941aa18e
+def head_loss(
+    model, # a causal language model
+    hidden:torch.Tensor, # (positions, hidden)
+    labels:torch.Tensor, # (positions,)
+    importance:torch.Tensor=None, # (positions,); None: all count the same
+) -> torch.Tensor: # scalar
+    "Sum of token cross-entropies, each times its `importance`."
+    def term(logits, rows, wanted):
+        target = labels[rows, None] # (positions, 1)
+        spread = logits.logsumexp(-1, keepdim=True)
+        nats = spread - logits.gather(1, target)
+        weight = None if importance is None else importance[rows, None]
+        loss = (nats if weight is None else nats * weight).sum()
+        if not wanted: return loss, None
+        slope = logits.sub_(spread).exp_() # softmax ...
+        slope.scatter_add_(1, target, -torch.ones_like(target, dtype=slope.dtype)) # ... minus one at the label
+        return loss, slope if weight is None else slope.mul_(weight)
+    return _through_head(model, hidden, lambda head: term)
+
+def head_divergence(
+    model, # a causal language model
+    hidden:torch.Tensor, # (positions, hidden)
+    teacher:torch.Tensor, # (positions, hidden)
+) -> torch.Tensor: # scalar
+    "Sum over positions of KL(teacher's words || words)."
+    def term_of(head):
+        def term(logits, rows, wanted):
+            ours = logits.log_softmax(-1)
+            theirs = head.logits(teacher[rows].to(head.weight.dtype))[0].log_softmax(-1)
+            right = theirs.exp()
+            return (right * (theirs - ours)).sum(), ours.exp() - right if wanted else None
+        return term
+    return _through_head(model, hidden, term_of, share=2)
+
+# %% ../../nbs/model/04_decode.ipynb #941aa191
 def prefix_loss(
     decoder:Decoder,
     prefix_embeds:torch.Tensor, # (batch, prefix_len, hidden); gradients flow into it
@@ -236,6 +247,6 @@ def generate(
     "Texts that the decoder writes after each prefix."
     if not len(prefix_embeds): return []
     prompt, wanted = prompt_embeds(decoder, prefix_embeds), generation_options(cfg) | dict(pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id)
-    if len(prompt) >= _FEW and not options: ids = _in_legs(decoder, prompt, wanted)
+    if len(prompt) >= _FEW and not options and not getattr(decoder.model, "_is_stateful", False): ids = _in_legs(decoder, prompt, wanted)
     else: ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device), **wanted, **options)
     return [t.strip() for t in decoder.tokenizer.batch_decode(ids, skip_special_tokens=True)]

@@ -16,6 +16,7 @@ from torch import nn
 from ..config import Config, ConfigError, fields_of
 from ..runtime import ModelError
 from ..plan import tuned_layers
+from ..encode.families import layer_stack
 from .adapter import PrefixAdapter
 from .compress import make_compression, make_normalizer, normalize_latents
 from .middle import make_middle
@@ -66,16 +67,14 @@ class LatentSummarizer(nn.Module):
 
 # %% ../../nbs/model/06_model.ipynb #ec166281
 def top_layers(
-    encoder:nn.Module, # the encoder's transformers model, with `layers` and `final_norm` as ModernBERT has them
+    encoder:nn.Module, # the encoder's transformers model, of any family with a stack of layers
     n:int, # how many
-) -> list: # the layers, and the final norm behind them; empty for none
-    "The top of the encoder. Raises `ModelError` for one with fewer layers, or built otherwise."
+) -> list: # the layers, and the final norm behind them where there is one; empty for none
+    "The top of the encoder. Raises `ModelError` for one with fewer layers, or without a stack of them."
     if not n: return []
-    layers = getattr(encoder, "layers", None)
-    if layers is None or not hasattr(encoder, "final_norm"):
-        raise ModelError(f"The top layers of a {type(encoder).__name__} cannot be trained (it has no `layers`): set num_encoder_unfrozen_layers to 0.")
+    layers, norm = layer_stack(encoder)
     if n > len(layers): raise ModelError(f"num_encoder_unfrozen_layers={n}, but the encoder has {len(layers)} layers.")
-    return [*layers[len(layers) - n:], encoder.final_norm]
+    return [*layers[len(layers) - n:], *([] if norm is None else [norm])]
 
 def adopt_encoder(model:LatentSummarizer, encoder:nn.Module, n:int) -> LatentSummarizer:
     "Make the encoder's `top_layers` part of `model`, as its child `encoder_top`."

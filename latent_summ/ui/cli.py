@@ -50,8 +50,9 @@ class Demo(Common):
 
 @dataclass
 class Doctor(Common):
-    "Check that everything is here: packages, device, models, data, disk, memory."
+    "Check that everything is here: packages, device, models, data, disk, memory; then try a few rows."
     preset: str = _preset("reference")
+    quick: bool = option(False, "Do not load the backbones to try the first batch of every stage")
 
 @dataclass
 class Cache(Common):
@@ -306,7 +307,7 @@ def train(own:Train, origin:Origin, model:Optional[Path]=None):
 def doctor(own:Doctor, origin:Origin, model:Optional[Path]=None):
     "Say what is here and what is missing; exit with 1 when something must be changed first."
     from latent_summ.ui.doctor import checks, show
-    found = checks(origin.cfg)
+    found = checks(origin.cfg, own.quick)
     show(found)
     if any(c.status == "fail" for c in found): sys.exit(1)
 

@@ -6,7 +6,7 @@
 __all__ = ['Check', 'ok', 'tokens', 'redacted', 'check_packages', 'check_device', 'check_attention', 'start_asking', 'ask_model',
            'ask_dataset', 'kept', 'check_remote', 'check_hub', 'check_folder', 'backbones', 'Need', 'needs',
            'open_need', 'check_sources', 'check_local_source', 'bytes_per_row', 'rows_of', 'check_disk', 'memory',
-           'check_memory', 'checks', 'lines', 'verdict', 'show']
+           'check_memory', 'tiny_run', 'check_first_batches', 'checks', 'lines', 'verdict', 'show']
 
 # %% ../../nbs/ui/05_doctor.ipynb #e4e4870a
 import contextlib, importlib.metadata, importlib.util, io, json, os, platform, re, shutil, sys, threading, time
@@ -130,7 +130,8 @@ _DATA = (".parquet", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".arrow", ".gz",
 def ask_model(name:str, seconds:float=_PATIENCE):
     "Raise what the hub says when a model cannot be read."
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=seconds)
+    from latent_summ.data.hub import split_gguf
+    get_hf_file_metadata(hf_hub_url(*(split_gguf(name) or (name, "config.json"))), timeout=seconds)
 
 def ask_dataset(name:str, seconds:float=_PATIENCE) -> dict: # split -> rows, as far as its card says
     "The sizes of a dataset's splits; raises what the hub says when it cannot be read."
@@ -150,12 +151,16 @@ def _rows_in_card(card) -> dict:
 def kept(name:str, kind:str) -> bool:
     "Whether a hub repository has been downloaded, as far as that can be seen from its folder."
     from huggingface_hub import constants
+    from latent_summ.data.hub import split_gguf
+    name, file = split_gguf(name) or (name, None)
     folders = [Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}" / "snapshots"]
     if kind == "dataset":
         home = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
         folders += [home / name.replace("/", "___"), home / "latent_summ" / name.replace("/", "--")]
-    files = ("*/*.safetensors", "*/config.json") if kind == "model" else ("*",)
-    return any(all(any(f.glob(pattern)) for pattern in files) for f in folders if f.is_dir())
+    if file: return any((f / file).is_file() for f in folders[0].glob("*"))
+    weights = ("*/*.safetensors", "*/pytorch_model*.bin")
+    def whole(folder): return any(any(folder.glob(w)) for w in weights) and any(folder.glob("*/config.json")) if kind == "model" else any(folder.glob("*"))
+    return any(whole(f) for f in folders if f.is_dir())
 
 # %% ../../nbs/ui/05_doctor.ipynb #7fc102c1
 def check_remote(
@@ -191,23 +196,32 @@ def check_hub(answers:dict) -> list:
 # %% ../../nbs/ui/05_doctor.ipynb #b8fcdfcf
 _MINI = Path(__file__).parent.parent/"mini" if "__file__" in globals() else Path("../../latent_summ/mini").resolve()
 
-def check_folder(name:str, folder:Path, cfg:Config, width_field:str) -> Check:
-    "A backbone on this disk."
-    missing = [what for what in ("config.json", "*.safetensors", "tokenizer.json") if not any(folder.glob(what))]
-    if missing: return Check(name, "fail", f"{folder} holds no {', no '.join(missing)}", "Name a folder that a model was saved to with `save_pretrained`, its tokenizer too.")
-    try: about = json.loads((folder/"config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e: return Check(name, "fail", f"{folder}/config.json cannot be read: {type(e).__name__}", "Copy the model again.")
-    width, asked = about.get("hidden_size") or about.get("text_config", {}).get("hidden_size"), getattr(cfg, width_field)
-    if width != asked: return Check(name, "fail", f"{folder.name} is {width} wide, but {width_field}={asked}", f"--{width_field.replace('_', '-')} {width}")
-    size = sum(p.stat().st_size for p in folder.glob("*.safetensors"))
-    return ok(name, f"{about.get('model_type', 'a model')}, {width} wide, {size / 1e6:,.0f} MB")
+def check_folder(
+    name:str, # encoder or decoder
+    place:Path, # a folder, or a GGUF file
+    cfg:Config,
+    width_field:str, # of the config
+) -> Check:
+    "A backbone on this disk, by the checks that loading makes."
+    from latent_summ.encode.backbones import check_files
+    try: family, size = check_files(place, name, cfg)
+    except LatentSummError as e: return Check(name, "fail", str(e), "Or use --preset mini, all of which ships with the package.")
+    width = "a file that is unpacked when it is loaded" if place.is_file() else f"{getattr(cfg, width_field)} wide"
+    return ok(name, f"{family}, {width}, {size / 1e6:,.0f} MB")
 
-def backbones(cfg:Config) -> dict: # name -> (model, width field, folder or None for the hub, flags that do without it)
+def _on_this_disk(model:str) -> Optional[Path]:
+    "The folder or GGUF file that a name means; None for a name on the hub."
+    from latent_summ.encode.backbones import model_folder
+    from latent_summ.data.hub import is_gguf
+    path = Path(model)
+    return model_folder(path) if path.is_dir() else path if is_gguf(model) and path.is_file() else None
+
+def backbones(cfg:Config) -> dict: # name -> (model, width field, place on this disk or None for the hub, flags that do without it)
     "The two backbones."
     out = {}
     for name, field, width in (("encoder", "modernbert_model", "modernbert_hidden_dim"), ("decoder", "gpt2_model", "gpt2_hidden_dim")):
         model = getattr(cfg, field)
-        folder = _MINI/name if model == "mini" else Path(model) if Path(model).is_dir() else None
+        folder = _MINI/name if model == "mini" else _on_this_disk(model)
         out[name] = model, width, folder, "--preset mini, all of which ships with the package"
     return out
 
@@ -336,9 +350,45 @@ def check_memory(cfg:Config) -> list:
     if usable < 2e9: return [Check("memory", "warn", text + "; torch and the small pair alone take 1 to 2 GB", "Close other programs, or use a larger machine.")]
     return [ok("memory", text)]
 
+# %% ../../nbs/ui/05_doctor.ipynb #f1257a71
+_FEW_ROWS = 4
+
+def tiny_run(
+    cfg:Config,
+    folder, # everything is written in here
+) -> Config:
+    "The same run on a few built-in chats: same backbones, stages, widths, lengths and number formats."
+    stages = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetune_adapter")
+    epochs = {f"{s}_epochs": min(getattr(cfg, f"{s}_epochs"), 1) for s in stages}
+    rows = {f"{s}_max_samples": _FEW_ROWS if epochs[f"{s}_epochs"] else None for s in stages}
+    batches = {f"{s}_batch_size": None for s in stages} | dict(batch_size=2, gradient_accumulation_steps=1, teach_encoder_batch_size=2, teach_encoder_steps=min(cfg.teach_encoder_steps, 2))
+    places = dict(run_dir=str(Path(folder)/"run"), preprocess_cache_dir=str(Path(folder)/"cache"), checkpoint_dir="checkpoints")
+    sources = dict(dataset_name="messenger", wikitext_dataset="messenger-texts", arxiv_dataset="", english_pretrain_dataset="", messenger_rows=32)
+    rest = dict(max_train_samples=_FEW_ROWS, max_eval_samples=2, num_workers=0, num_epochs=1, run_preprocessing=True, run_pretraining=True, use_torch_compile=False,
+                use_tui=False, trackers="", shard_decoder=False)
+    return cfg.override(**epochs, **rows, **batches, **places, **sources, **rest)
+
+def check_first_batches(cfg:Config) -> list:
+    "Load the real backbones, embed a few chats and train a step of every stage."
+    import tempfile
+    from latent_summ.data.hub import first_line
+    from latent_summ.train.stages import run_pipeline, stage_table
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        try:
+            tiny = tiny_run(cfg, folder)
+            with contextlib.redirect_stdout(io.StringIO()): run_pipeline(tiny)
+        except LatentSummError as e: return [Check("first batches", "fail", str(e), "This is what the run itself would say.")]
+        except Exception as e:  # whatever stops a few rows would stop the run
+            return [Check("first batches", "fail", f"a run of {_FEW_ROWS} chats ends in {first_line(e)}", "Other backbones or another --device may do; --preset mini does.")]
+    return [ok("first batches", f"{len(stage_table(tiny))} stages ran on {_FEW_ROWS} chats in {time.monotonic() - start:.0f} s, with these backbones")]
+
 # %% ../../nbs/ui/05_doctor.ipynb #d7aeb0e9
-def checks(cfg:Config) -> list: # of `Check`, in the order to read them
-    "Look at everything that `cfg` needs."
+def checks(
+    cfg:Config,
+    quick:bool=False, # leave out the first batches, which load the backbones
+) -> list: # of `Check`, in the order to read them
+    "Look at everything that `cfg` needs, and try it, unless something is known to be missing."
     from huggingface_hub import is_offline_mode
     secrets, found, models = tokens(), needs(cfg), backbones(cfg)
     questions = {name: lambda m=model: ask_model(m) or {} for name, (model, _, folder, _) in models.items() if folder is None}
@@ -353,6 +403,8 @@ def checks(cfg:Config) -> list: # of `Check`, in the order to read them
         instead = f"--{n.field.replace('_', '-')} messenger{'-texts' * (n.kind == 'texts')} (built in), or a local file"
         out.append(check_local_source(cfg, n) if n.local else check_remote(n.field, n.source, "dataset", answers[n.field], instead))
     out += check_disk(cfg, found, answers) + check_memory(cfg)
+    at_hand = all(folder or kept(model, "model") for model, _, folder, _ in models.values())
+    if not quick and at_hand and not any(c.status == "fail" for c in out if c.name in models): out += check_first_batches(cfg)
     return [Check(c.name, c.status, redacted(c.text, secrets), redacted(c.next_step, secrets)) for c in out]
 
 # %% ../../nbs/ui/05_doctor.ipynb #0debcfb5
