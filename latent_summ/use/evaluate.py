@@ -28,7 +28,7 @@ from .facts import fact_recall, fact_table, has_fact, read_roles, references_of,
 from ..data.messenger import KINDS
 from ..runtime import DataError, atomic_write, autocast, say_once
 from ..data.sources import BUILT_IN, load_pairs, local_files, shared_dialogues
-from ..train.rows import Rows
+from ..data.sources import Rows
 
 # %% ../../nbs/use/06_evaluate.ipynb #8be45cb6
 METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
