@@ -95,8 +95,9 @@ def test_files_that_appear_late_and_out_of_order(tmp_path, draw, attacks):
 
 def test_two_trainings_in_one_run_folder(tmp_path):
     from latent_summ.train import stages
+    from latent_summ.train.run import held_folder
     from latent_summ.config import Config, LatentSummError
     cfg = Config.preset("mini").override(run_dir=str(tmp_path))
     def second():
         with pytest.raises(LatentSummError, match="is being written by process"): stages.run_pipeline(cfg, resume=True)
-    with stages._held(tmp_path): assert in_child(second) == 0
+    with held_folder(tmp_path): assert in_child(second) == 0
