@@ -29,7 +29,9 @@ def quantize_int8(
     "Symmetric int8 with one scale per vector; raises `CacheError` for NaN and infinity."
     x = np.asarray(x, dtype=np.float32)
     top = np.abs(x).max(axis=-1, keepdims=True)
-    if not np.isfinite(top).all(): raise CacheError("An embedding holds NaN or infinity. The encoder overflowed: try --no-use-fp16 (and --no-use-bf16).")
+    if not np.isfinite(top).all():
+        raise CacheError("An embedding holds NaN or infinity. The encoder overflowed: "
+                         "try --no-use-fp16 (and --no-use-bf16).")
     scale = np.where(top > 0, top / 127, 1).astype(np.float32)
     return np.clip(np.rint(x / scale), -127, 127).astype(np.int8), scale
 
@@ -44,14 +46,19 @@ def dequantize_int8(
 def _kind(value, int8:bool) -> dict:
     "How a value is kept."
     if isinstance(value, str): return {"kind": "text"}
-    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim == 2: return {"kind": "int8" if int8 else "float32", "shape": list(value.shape)}
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.ndim == 2:
+        return {"kind": "int8" if int8 else "float32", "shape": list(value.shape)}
     if isinstance(value, (list, tuple)): return {"kind": "ints"}
     got = f"{type(value).__name__} {getattr(value, 'shape', '')}".strip()
     raise CacheError(f"A cached value must be text, a list of integers or a float array (vectors, dim); got {got}.")
 
-def fields_of_row(row:dict, int8:bool) -> dict:
-    "The fields of a row: `{name: {kind, shape}}`."
-    if not isinstance(row.get("id"), str): raise CacheError(f"A cached row needs an id of type str, got {row.get('id')!r}.")
+def fields_of_row(
+    row:dict, # `id`, float arrays (vectors, dim), lists of integers, text
+    int8:bool, # quantise vectors (else float32)
+) -> dict: # {name: {kind, shape}}
+    "The fields of a row; raises `CacheError` for a value that cannot be kept."
+    if not isinstance(row.get("id"), str):
+        raise CacheError(f"A cached row needs an id of type str, got {row.get('id')!r}.")
     return {"id": {"kind": "text"}} | {k: _kind(v, int8) for k, v in row.items()}
 
 def _stored(row:dict, fields:dict) -> dict:
@@ -63,7 +70,10 @@ def _stored(row:dict, fields:dict) -> dict:
     return out
 
 # %% ../../nbs/encode/05_cache.ipynb #e27dfbe5
-def _bytes64(a:np.ndarray) -> str: return base64.b64encode(a.astype(a.dtype.newbyteorder("<"), copy=False).tobytes()).decode("ascii")
+def _bytes64(a:np.ndarray) -> str:
+    "An array's bytes, little-endian, in base64."
+    little_endian = a.astype(a.dtype.newbyteorder("<"), copy=False)
+    return base64.b64encode(little_endian.tobytes()).decode("ascii")
 
 def json_line(
     row:dict, # with float arrays (vectors, dim)
@@ -74,6 +84,9 @@ def json_line(
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 # %% ../../nbs/encode/05_cache.ipynb #a45547c5
+_TEXT = rb'("(?:[^"\\]|\\.)*")'
+_INTS = rb"\[([0-9,-]*)\]"
+
 def _between(line:bytes, name:str, opens:bytes, closes:bytes) -> bytes:
     "The value of a key in a line of JSON, which begins with `opens` and ends before `closes`."
     start = line.index(b'"' + name.encode() + b'"' + opens) + len(name) + 2 + len(opens)
@@ -81,36 +94,49 @@ def _between(line:bytes, name:str, opens:bytes, closes:bytes) -> bytes:
 
 def _values(shard, name:str, pattern:bytes) -> list:
     "The raw bytes of one field in every row of a jsonl shard."
-    found = re.findall(b'"' + re.escape(name.encode()) + b'":' + pattern, shard.path.read_bytes())
-    if len(found) != shard.rows: raise CacheError(f"{shard.path} holds {len(found)} values of {name} in {shard.rows} rows; `latent_summ cache` makes it again.")
-    return found
+    values = re.findall(b'"' + re.escape(name.encode()) + b'":' + pattern, shard.path.read_bytes())
+    if len(values) != shard.rows:
+        raise CacheError(f"{shard.path} holds {len(values)} values of {name} in {shard.rows} rows; "
+                         "`latent_summ cache` makes it again.")
+    return values
 
 def _text(line:bytes, name:str) -> str:
     "A text field of a line."
-    found = re.search(b'"' + re.escape(name.encode()) + b'":' + _TEXT, line)
-    if not found: raise ValueError(f"no text {name} in {line[:40]}")
-    return json.loads(found[1])
+    match = re.search(b'"' + re.escape(name.encode()) + b'":' + _TEXT, line)
+    if not match: raise ValueError(f"no text {name} in {line[:40]}")
+    return json.loads(match[1])
 
 def _ints(v:bytes) -> list:
     "Numbers between commas."
-    if v.translate(None, b"0123456789,-"): raise ValueError(f"{v[:40]} are no whole numbers")
+    if v.translate(None, b"0123456789,-"): raise ValueError(f"{v[:40]} are not whole numbers")
     return json.loads(b"[" + v + b"]")
 
-_TEXT, _INTS = rb'("(?:[^"\\]|\\.)*")', rb"\[([0-9,-]*)\]"
-
+# %% ../../nbs/encode/05_cache.ipynb #ba6a6106
 class Shard:
     "Some rows of a cache in one file; a subclass knows the format."
-    def __init__(self, path, fields:dict, rows:int, index:bool=True): self.path, self.fields, self.rows, self.index = Path(path), fields, rows, index
+    def __init__(self,
+        path, # the file
+        fields:dict, # {name: {kind, shape}}, from the manifest
+        rows:int, # in this file
+        index:bool=True, # keep the index of line starts on disk (jsonl)
+    ):
+        self.path = Path(path)
+        self.fields = fields
+        self.rows = rows
+        self.index = index
 
-    def read(self, how:Callable, *args):
-        "`how(*args)`, one of the readers below. What a file holds must be what the manifest says; where it is not (a broken writer, an unkind one) it is a `CacheError`."
-        try: return how(*args)
-        except (ValueError, OSError) as e: raise CacheError(f"{self.path} does not hold what its manifest says ({e}). `latent_summ cache --rebuild` makes it again.") from e
+    def read(self, reader:Callable, *args):
+        "`reader(*args)`, where `reader` is a method of a subclass; raises `CacheError` for content that does not fit."
+        try: return reader(*args)
+        except (ValueError, OSError) as e:
+            raise CacheError(f"{self.path} does not hold what its manifest says ({e}). "
+                             "`latent_summ cache --rebuild` makes it again.") from e
 
     @cached_property
     def mapped(self):
-        "The file's bytes as a `pyarrow.Buffer`, mapped and not read; the file itself is closed again, so that a thousand shards need no thousand open files."
+        "The file's bytes as a `pyarrow.Buffer`, mapped but not read."
         import pyarrow as pa
+        # the file is closed again, so a thousand shards do not need a thousand open files
         with pa.memory_map(str(self.path)) as f: return f.read_buffer()
 
 # %% ../../nbs/encode/05_cache.ipynb #266409f6
@@ -124,40 +150,53 @@ class JsonlShard(Shard):
 
     @cached_property
     def offsets(self) -> np.ndarray: # raises ValueError when there are more or fewer lines than rows
-        return load_offsets(self.path.with_name(self.path.name.replace("rows-", "offsets-")).with_suffix(".bin"), self, self.index)
+        path = self.path.with_name(self.path.name.replace("rows-", "offsets-")).with_suffix(".bin")
+        return load_offsets(path, self, self.index)
 
     def line(self, i:int) -> bytes: return memoryview(self.mapped)[self.offsets[i]:self.offsets[i + 1]].tobytes()
 
-    def pick(self, name:str, rows:list): # (values (n, vectors, dim), scale (n, vectors, 1) or None), or a list of lists or texts
+    def pick(self, name:str, rows:list): # (values (n, vectors, dim), scale (n, vectors, 1) or None), or lists or texts
         "One field of some rows as it is stored; the other fields are not parsed."
-        f, lines = self.fields[name], [self.line(i) for i in rows]
-        if f["kind"] == "text": return [_text(line, name) for line in lines]
-        if f["kind"] == "ints": return [_ints(_between(line, name, b":[", b"]")) for line in lines]
-        array = lambda name, dtype: np.frombuffer(b"".join(base64.b64decode(_between(line, name, b':"', b'"')) for line in lines), dtype)
-        shape = (len(rows), *f["shape"])
-        if f["kind"] == "float32": return array(name, "<f4").reshape(shape), None
-        return array(name, np.int8).reshape(shape), array(f"{name}_scale", "<f4").reshape(*shape[:2], 1)
+        kind = self.fields[name]["kind"]
+        lines = [self.line(i) for i in rows]
+        if kind == "text": return [_text(line, name) for line in lines]
+        if kind == "ints": return [_ints(_between(line, name, b":[", b"]")) for line in lines]
+        return self._vectors(name, len(rows), lambda field: [_between(line, field, b':"', b'"') for line in lines])
 
     def arrays(self, name:str) -> tuple: # values (rows, vectors, dim), scale (rows, vectors, 1) or None
-        "A vector field of all rows, as stored."
-        f, join = self.fields[name], lambda field: b"".join(map(base64.b64decode, _values(self, field, b'"([^"]*)"')))
-        shape = (self.rows, *f["shape"])
-        if f["kind"] == "float32": return np.frombuffer(join(name), "<f4").reshape(shape), None
-        return np.frombuffer(join(name), np.int8).reshape(shape), np.frombuffer(join(f"{name}_scale"), "<f4").reshape(*shape[:2], 1)
-
-    def lists(self, name:str) -> list: return [_ints(v) for v in _values(self, name, _INTS)]
-
-    def lengths(self, name:str) -> np.ndarray: return np.array([v.count(b",") + 1 if v else 0 for v in _values(self, name, _INTS)], np.int64)
+        return self._vectors(name, self.rows, lambda field: _values(self, field, b'"([^"]*)"'))
 
     def texts(self, name:str) -> list: return [json.loads(v) for v in _values(self, name, _TEXT)]
+    def lists(self, name:str) -> list: return [_ints(v) for v in _values(self, name, _INTS)]
+    def lengths(self, name:str) -> np.ndarray:
+        return np.array([v.count(b",") + 1 if v else 0 for v in _values(self, name, _INTS)], np.int64)
+
+# %% ../../nbs/encode/05_cache.ipynb #67fa65c5
+@patch
+def _vectors(self:JsonlShard,
+    name:str, # a vector field
+    rows:int, # how many
+    column:Callable, # column(field): the base64 text of each row
+) -> tuple: # values (rows, vectors, dim), scale (rows, vectors, 1) or None
+    "Vectors as they are stored, and their scales."
+    def numbers(field, dtype): return np.frombuffer(b"".join(map(base64.b64decode, column(field))), dtype)
+    f = self.fields[name]
+    shape = (rows, *f["shape"])
+    if f["kind"] == "float32": return numbers(name, "<f4").reshape(shape), None
+    return numbers(name, np.int8).reshape(shape), numbers(f"{name}_scale", "<f4").reshape(*shape[:2], 1)
 
 # %% ../../nbs/encode/05_cache.ipynb #e9574484
 def _arrow_schema(fields:dict):
+    "The columns of an Arrow shard; an int8 field has a second one for its scales."
     import pyarrow as pa
-    kinds, columns = {"text": pa.string(), "ints": pa.list_(pa.int32())}, {}
+    columns = {}
     for name, f in fields.items():
-        if "shape" in f: columns[name] = pa.list_(pa.list_(pa.int8() if f["kind"] == "int8" else pa.float32(), f["shape"][1]), f["shape"][0])
-        else: columns[name] = kinds[f["kind"]]
+        if f["kind"] == "text": columns[name] = pa.string()
+        elif f["kind"] == "ints": columns[name] = pa.list_(pa.int32())
+        else:
+            vectors, dim = f["shape"]
+            number = pa.int8() if f["kind"] == "int8" else pa.float32()
+            columns[name] = pa.list_(pa.list_(number, dim), vectors)
         if f["kind"] == "int8": columns[f"{name}_scale"] = pa.list_(pa.float32(), f["shape"][0])
     return pa.schema(columns)
 
@@ -165,70 +204,94 @@ def _arrow_column(values:list, kind):
     "Arrays become nested lists of fixed size around one flat buffer; everything else is left to Arrow."
     import pyarrow as pa
     if not isinstance(values[0], np.ndarray): return pa.array(values, kind)
-    sizes, inner = [], kind
-    while pa.types.is_fixed_size_list(inner): sizes.append(inner.list_size); inner = inner.value_type
-    column = pa.array(np.stack(values).ravel(), inner)
+    sizes = []
+    while pa.types.is_fixed_size_list(kind):
+        sizes.append(kind.list_size)
+        kind = kind.value_type
+    column = pa.array(np.stack(values).ravel(), kind)
     for size in reversed(sizes): column = pa.FixedSizeListArray.from_arrays(column, size)
     return column
 
 # %% ../../nbs/encode/05_cache.ipynb #308429cb
+def _read_table(shard:Shard):
+    "A shard's columns as a `pyarrow.Table`; raises `ValueError` for others than the manifest says."
+    import pyarrow as pa
+    try:
+        table = pa.ipc.open_stream(shard.mapped).read_all()
+        table.validate(full=True) # lists whose offsets leave the file would be read from other memory
+    except pa.ArrowException as e: raise ValueError(e) from e
+    schema = _arrow_schema(shard.fields)
+    if table.schema != schema:
+        raise ValueError(f"columns {table.schema.names} of {table.schema.types}, "
+                         f"not {schema.names} of {schema.types}")
+    if len(table) != shard.rows or any(c.num_chunks != 1 or c.null_count for c in table.columns):
+        raise ValueError(f"{len(table)} rows, or some without a value")
+    return table
+
+def _write_table(f, rows:list, fields:dict):
+    "Write rows as one batch of Arrow's stream format."
+    import pyarrow as pa
+    schema = _arrow_schema(fields)
+    stored = [_stored(row, fields) for row in rows]
+    columns = []
+    for c in schema: columns.append(_arrow_column([row[c.name] for row in stored], c.type))
+    with pa.ipc.new_stream(f, schema) as out: out.write_batch(pa.record_batch(columns, schema=schema))
+
+# %% ../../nbs/encode/05_cache.ipynb #260dd52b
 class ArrowShard(Shard):
     "Rows in columns, in Arrow's stream format."
     @staticmethod
-    def write(f, rows:list, fields:dict):
-        import pyarrow as pa
-        rows, schema = [_stored(r, fields) for r in rows], _arrow_schema(fields)
-        columns = [_arrow_column([r[c.name] for r in rows], c.type) for c in schema]
-        with pa.ipc.new_stream(f, schema) as out: out.write_batch(pa.record_batch(columns, schema=schema))
+    def write(f, rows:list, fields:dict): _write_table(f, rows, fields)
 
     @cached_property
-    def table(self):
-        import pyarrow as pa
-        try:
-            table = pa.ipc.open_stream(self.mapped).read_all()
-            table.validate(full=True) # lists whose offsets leave the file would be read from other memory
-        except pa.ArrowException as e: raise ValueError(e) from e
-        if table.schema != (schema := _arrow_schema(self.fields)): raise ValueError(f"columns {table.schema.names} of {table.schema.types}, not {schema.names} of {schema.types}")
-        if len(table) != self.rows or any(c.num_chunks != 1 or c.null_count for c in table.columns): raise ValueError(f"{len(table)} rows, or some without a value")
-        return table
+    def table(self): return _read_table(self)
 
     @cached_property
-    def columns(self) -> dict: # name -> (values, scale or None), (numbers, offsets), or an Arrow column of texts
+    def columns(self) -> dict: # name -> (values, scale or None), (numbers, starts), or an Arrow column of texts
         "Every field as arrays that are views of the file."
         return {name: self._column(name, f) for name, f in self.fields.items()}
 
-    def _numbers(self, name:str, depth:int) -> np.ndarray: # the flat numbers below `depth` levels of lists, not copied
-        column = self.table[name].chunk(0)
-        for _ in range(depth): column = column.flatten()
-        return column.to_numpy(zero_copy_only=True)
-
-    def _column(self, name:str, f:dict):
-        if f["kind"] == "text": return self.table[name].chunk(0)
-        if f["kind"] == "ints": return self._numbers(name, 1), self.table[name].chunk(0).offsets.to_numpy().tolist()
-        shape = (self.rows, *f["shape"])
-        return self._numbers(name, 2).reshape(shape), self._numbers(f"{name}_scale", 1).reshape(*shape[:2], 1) if f["kind"] == "int8" else None
-
-    def pick(self, name:str, rows:list):
+    def pick(self, name:str, rows:list): # as from `JsonlShard.pick`
         "One field of some rows as it is stored."
-        kind, column = self.fields[name]["kind"], self.columns[name]
-        if kind == "text": return [column[i].as_py() for i in rows]
-        numbers, at = column
-        if kind == "ints": return [numbers[at[i]:at[i + 1]].tolist() for i in rows]
-        return numbers.take(rows, axis=0), None if at is None else at.take(rows, axis=0)
+        kind = self.fields[name]["kind"]
+        if kind == "text": return [self.columns[name][i].as_py() for i in rows]
+        if kind == "ints":
+            numbers, starts = self.columns[name]
+            return [numbers[starts[i]:starts[i + 1]].tolist() for i in rows]
+        values, scale = self.columns[name]
+        return values.take(rows, axis=0), None if scale is None else scale.take(rows, axis=0)
 
     def arrays(self, name:str) -> tuple: return self.columns[name]
-    def lists(self, name:str) -> list:
-        numbers, at = self.columns[name]
-        numbers = numbers.tolist()
-        return [numbers[a:b] for a, b in zip(at, at[1:])]
-
-    def lengths(self, name:str) -> np.ndarray: return np.diff(np.array(self.columns[name][1], np.int64))
     def texts(self, name:str) -> list: return self.table[name].to_pylist()
+    def lengths(self, name:str) -> np.ndarray: return np.diff(np.array(self.columns[name][1], np.int64))
+    def lists(self, name:str) -> list:
+        numbers, starts = self.columns[name]
+        numbers = numbers.tolist()
+        return [numbers[a:b] for a, b in zip(starts, starts[1:])]
+
+# %% ../../nbs/encode/05_cache.ipynb #cbd38c58
+@patch
+def _numbers(self:ArrowShard, name:str, depth:int) -> np.ndarray: # the flat numbers below `depth` levels of lists
+    "A column's numbers, not copied."
+    column = self.table[name].chunk(0)
+    for _ in range(depth): column = column.flatten()
+    return column.to_numpy(zero_copy_only=True)
+
+@patch
+def _column(self:ArrowShard, name:str, f:dict):
+    "A field as `columns` holds it."
+    if f["kind"] == "text": return self.table[name].chunk(0)
+    if f["kind"] == "ints": return self._numbers(name, 1), self.table[name].chunk(0).offsets.to_numpy().tolist()
+    shape = (self.rows, *f["shape"])
+    values = self._numbers(name, 2).reshape(shape)
+    return values, self._numbers(f"{name}_scale", 1).reshape(*shape[:2], 1) if f["kind"] == "int8" else None
 
 SHARDS = {"jsonl": JsonlShard, "arrow": ArrowShard}
 
 # %% ../../nbs/encode/05_cache.ipynb #0985329a
-def line_offsets(data:np.ndarray) -> np.ndarray: # uint64 (rows + 1,)
+def line_offsets(
+    data:np.ndarray, # a file's bytes, uint8
+) -> np.ndarray: # uint64 (rows + 1,)
     "Where each line of `data` starts, and where the last one ends."
     return np.concatenate([[0], np.flatnonzero(data == 10) + 1]).astype("<u8")
 
@@ -238,16 +301,17 @@ def _good_offsets(offsets:np.ndarray, data:np.ndarray, rows:int) -> bool:
 
 def load_offsets(
     path, # offsets-00000.bin
-    shard:JsonlShard,
+    shard:JsonlShard, # the shard that it is an index of
     write:bool=True, # put a rebuilt index on disk
 ) -> np.ndarray: # uint64 (rows + 1,)
-    "The line offsets of a shard; a missing, stale or wrong index is built again, and it is said."
+    "The line offsets of a shard; an index that is missing, stale or wrong is rebuilt, with a note."
     path = Path(path)
     raw = path.read_bytes() if path.exists() else b""
     offsets = np.frombuffer(raw[:len(raw) // 8 * 8], "<u8")
     if _good_offsets(offsets, shard.data, shard.rows): return offsets
     offsets = line_offsets(shard.data)
-    if not _good_offsets(offsets, shard.data, shard.rows): raise ValueError(f"{len(offsets) - 1} lines for {shard.rows} rows")
+    if not _good_offsets(offsets, shard.data, shard.rows):
+        raise ValueError(f"{len(offsets) - 1} lines for {shard.rows} rows")
     if not write: return offsets
     say_once(f"{path} was {'wrong' if raw else 'missing'}; rebuilt from the data.")
     try:
@@ -262,23 +326,29 @@ def fingerprint_hash(
     "A short name for a fingerprint."
     return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:8]
 
-def _leaves(d, at="") -> dict:
-    if not isinstance(d, dict): return {at: d}
-    return {k: v for name, value in d.items() for k, v in _leaves(value, f"{at}.{name}" if at else str(name)).items()}
+def _leaves(d, path="") -> dict: # "encoder.revision" -> value
+    if not isinstance(d, dict): return {path: d}
+    leaves = {}
+    for name, value in d.items(): leaves |= _leaves(value, f"{path}.{name}" if path else str(name))
+    return leaves
 
 def differences(
     stored:dict, # the cache's fingerprint
     wanted:dict, # ours
 ) -> list: # sentences, one for each field that differs
     "Which fields of two fingerprints differ, and how."
-    a, b = _leaves(json.loads(json.dumps(stored))), _leaves(json.loads(json.dumps(wanted)))
-    return [f"{k} is {a.get(k)!r} there and {b.get(k)!r} here" for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)]
+    theirs = _leaves(json.loads(json.dumps(stored)))
+    ours = _leaves(json.loads(json.dumps(wanted)))
+    names = [k for k in sorted(theirs.keys() | ours.keys()) if theirs.get(k) != ours.get(k)]
+    return [f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here" for k in names]
 
 # %% ../../nbs/encode/05_cache.ipynb #804ee607
 def _flock(fd:int) -> bool:
     "Take the lock if it is free."
     try: import fcntl
-    except ImportError: say_once("This system has no file locks; make sure that only one process writes a cache."); return True
+    except ImportError:
+        say_once("This system has no file locks; make sure that only one process writes a cache.")
+        return True
     try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError: return False
     return True
@@ -286,7 +356,7 @@ def _flock(fd:int) -> bool:
 @contextlib.contextmanager
 def folder_lock(
     folder, # an existing folder
-    instead:str="use another --preprocess-cache-dir", # of waiting
+    instead:str="use another --preprocess-cache-dir", # what the error suggests besides waiting
 ):
     "Hold the folder's lock; raises `CacheError` naming its holder."
     path = Path(folder) / ".lock"
@@ -295,7 +365,8 @@ def folder_lock(
         owner = os.read(fd, 1000).decode(errors="replace").strip()
         if not _flock(fd):
             os.close(fd)
-            raise CacheError(f"{folder} is being written by {owner or 'another process'}. Wait until it has finished, or {instead}.")
+            raise CacheError(f"{folder} is being written by {owner or 'another process'}. "
+                             f"Wait until it has finished, or {instead}.")
         if path.exists() and os.fstat(fd).st_ino == path.stat().st_ino: break
         os.close(fd) # its last holder removed the file while we opened it
     if owner: say_once(f"{folder}: recovered the lock of {owner}, which no longer runs.")
@@ -308,38 +379,54 @@ SHARD_ROWS = 2048
 FORMAT_VERSION = 1
 
 class CacheWriter:
-    "Write a cache: `with CacheWriter(folder, fingerprint) as w: w.add(rows); w.finish()`. Goes on where an earlier writer was stopped."
+    "Write a cache: `with CacheWriter(folder, fingerprint) as w: w.add(rows); w.finish()`. Continues an unfinished one."
     def __init__(self,
         folder, # the cache's own folder; made when missing
         fingerprint:dict, # everything the content depends on, as plain JSON
-        overwrite:bool=False, # throw away what is there
+        overwrite:bool=False, # discard what the folder holds
         format:str="jsonl", # `jsonl` or `arrow`
         int8:bool=True, # quantise vectors (else float32)
         offsets:bool=True, # write the index of line starts (jsonl)
         shard_rows:int=SHARD_ROWS, # rows in a shard
     ):
-        self.folder, self.fingerprint, self.overwrite = Path(folder), json.loads(json.dumps(fingerprint)), overwrite
-        self.format, self.int8, self.offsets, self.shard_rows = format, int8, offsets and format == "jsonl", shard_rows
-        self.shards, self.fields, self.buffer, self.counts = [], None, [], Counter()
+        self.folder = Path(folder)
+        self.fingerprint = json.loads(json.dumps(fingerprint))
+        self.overwrite = overwrite
+        self.format = format
+        self.int8 = int8
+        self.offsets = offsets and format == "jsonl"
+        self.shard_rows = shard_rows
+        self.shards = [] # entries for the manifest
+        self.fields = None # of the first row
+        self.buffer = [] # rows of the next shard
+        self.counts = Counter() # of the next shard
 
-    @property
-    def done(self) -> int:
-        "Rows in finished shards."
-        return sum(s["rows"] for s in self.shards)
+# %% ../../nbs/encode/05_cache.ipynb #aeac661a
+@patch(as_prop=True)
+def done(self:CacheWriter) -> int:
+    "Rows in finished shards."
+    return sum(s["rows"] for s in self.shards)
 
-    def _path(self, k:int, what:str="rows") -> Path: return self.folder / (f"rows-{k:05d}.{self.format}" if what == "rows" else f"offsets-{k:05d}.bin")
+@patch
+def _path(self:CacheWriter, k:int, kind:str="rows") -> Path:
+    name = f"rows-{k:05d}.{self.format}" if kind == "rows" else f"offsets-{k:05d}.bin"
+    return self.folder / name
 
-    def _state(self) -> dict:
-        return dict(version=FORMAT_VERSION, format=self.format, rows=self.done, fingerprint=self.fingerprint, fields=self.fields, shards=self.shards)
+@patch
+def _state(self:CacheWriter) -> dict:
+    return dict(version=FORMAT_VERSION, format=self.format, rows=self.done,
+                fingerprint=self.fingerprint, fields=self.fields, shards=self.shards)
 
 # %% ../../nbs/encode/05_cache.ipynb #04a1006c
 @patch
 def __enter__(self:CacheWriter):
+    instead = "Choose another with --preprocess-cache-dir."
     try: self.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise CacheError(f"Cannot make the cache folder {self.folder}: {e.strerror}. Choose another with --preprocess-cache-dir.") from e
+    except OSError as e: raise CacheError(f"Cannot make the cache folder {self.folder}: {e.strerror}. {instead}") from e
     self._held = contextlib.ExitStack()
     try: self._held.enter_context(folder_lock(self.folder))
-    except OSError as e: raise CacheError(f"Cannot write in the cache folder {self.folder}: {e.strerror}. Choose another with --preprocess-cache-dir.") from e
+    except OSError as e:
+        raise CacheError(f"Cannot write in the cache folder {self.folder}: {e.strerror}. {instead}") from e
     try: self._take_up()
     except BaseException: self._held.close(); raise
     return self
@@ -351,41 +438,67 @@ def __exit__(self:CacheWriter, *_): self._held.close()
 @patch
 def _take_up(self:CacheWriter):
     "Find the finished shards of an earlier writer, drop the rest and say so."
-    found, complete = None, False
-    if not self.overwrite:
-        for name in ("manifest.json", "partial.json"):
-            state, wrong = _read_state(self.folder / name)
-            if wrong: say_once(f"{wrong}; its rows are made again.")
-            if state and not found: found, complete = state, name == "manifest.json"
-    if found:
-        if differ := differences(found["fingerprint"], self.fingerprint):
-            raise CacheError(f"{self.folder} holds another cache: {'; '.join(differ)}. Use another folder, or --no-skip-preprocessing-if-cached to replace it.")
-        self.fields, self.shards = found["fields"], _intact(self.folder, found["shards"])
-        if complete and len(self.shards) == len(found["shards"]): raise CacheError(f"{self.folder} is complete; open it, or pass overwrite=True to replace it.")
-        if len(self.shards) < len(found["shards"]): say_once(f"{self.folder}: {found['rows'] - self.done:,} rows in damaged shards are dropped and made again.")
-        if complete: self._save("partial.json"); (self.folder / "manifest.json").unlink()
-    self._sweep(bool(found))
+    state, complete = self._earlier_state()
+    if state:
+        if differ := differences(state["fingerprint"], self.fingerprint):
+            raise CacheError(f"{self.folder} holds another cache: {'; '.join(differ)}. Use another folder, "
+                             "or --no-skip-preprocessing-if-cached to replace it.")
+        self.fields = state["fields"]
+        self.shards = _intact(self.folder, state["shards"])
+        damaged = len(self.shards) < len(state["shards"])
+        if complete and not damaged:
+            raise CacheError(f"{self.folder} is complete; open it, or pass overwrite=True to replace it.")
+        if damaged:
+            say_once(f"{self.folder}: {state['rows'] - self.done:,} rows in damaged shards are dropped and made again.")
+        if complete:
+            self._save("partial.json")
+            (self.folder / "manifest.json").unlink()
+    self._sweep(bool(state))
+
+@patch
+def _earlier_state(self:CacheWriter) -> tuple: # (manifest or partial list, whether it is the manifest)
+    "What an earlier writer left, or `(None, False)`."
+    if self.overwrite: return None, False
+    states = {}
+    for name in ("manifest.json", "partial.json"):
+        states[name], wrong = _read_state(self.folder / name)
+        if wrong: say_once(f"{wrong}; its rows are made again.")
+    if states["manifest.json"]: return states["manifest.json"], True
+    return states["partial.json"], False
 
 # %% ../../nbs/encode/05_cache.ipynb #0de4e43f
-def _seal(state:dict) -> str:
-    "A hash over a manifest, so that a flipped bit in it is found too."
-    return hashlib.sha256(json.dumps({k: v for k, v in state.items() if k != "seal"}, sort_keys=True).encode()).hexdigest()
-
 _SHARD = re.compile(r"rows-\d{5}\.(jsonl|arrow)")
 
+def _seal(state:dict) -> str:
+    "A hash over a manifest."
+    unsealed = {k: v for k, v in state.items() if k != "seal"}
+    return hashlib.sha256(json.dumps(unsealed, sort_keys=True).encode()).hexdigest()
+
+def _is_count(n) -> bool: return type(n) is int and 0 <= n < 2**53
+
+def _is_field(f:dict) -> bool:
+    "Whether a field is text, integers, or vectors with a shape (vectors, dim)."
+    if f in ({"kind": "text"}, {"kind": "ints"}): return True
+    if f["kind"] not in ("int8", "float32"): return False
+    return len(f["shape"]) == 2 and all(type(n) is int and n > 0 for n in f["shape"])
+
+def _is_shard(s:dict, state:dict) -> bool:
+    "Whether a shard lies in the manifest's own folder and is large enough for its vectors."
+    if not (_SHARD.fullmatch(s["name"]) and s["name"].endswith(state["format"])): return False
+    if not isinstance(s["sha256"], str) or not s["rows"]: return False
+    if not all(map(_is_count, [s["rows"], s["bytes"], *s["counts"].values()])): return False
+    shapes = [f["shape"] for f in (state["fields"] or {}).values() if "shape" in f]
+    return all(s["rows"] * vectors * dim <= s["bytes"] for vectors, dim in shapes)
+
+# %% ../../nbs/encode/05_cache.ipynb #97cbd75f
 def _is_whole(state:dict) -> bool:
     "Whether a manifest has all that is read from it, and its shards lie in its own folder."
-    def is_count(n): return type(n) is int and 0 <= n < 2**53
-    def is_shard(s):
-        named = _SHARD.fullmatch(s["name"]) and s["name"].endswith(state["format"]) and isinstance(s["sha256"], str)
-        return named and s["rows"] and is_count(s["rows"]) and is_count(s["bytes"]) and all(map(is_count, s["counts"].values()))
-    def is_shape(s): return len(s) == 2 and all(type(n) is int and n > 0 for n in s)
-    def is_field(f): return f in ({"kind": "text"}, {"kind": "ints"}) or f["kind"] in ("int8", "float32") and is_shape(f["shape"])
-    def fits(s): return all(s["rows"] * f["shape"][0] * f["shape"][1] <= s["bytes"] for f in (state["fields"] or {}).values() if "shape" in f)
     try:
-        described = isinstance(state["fingerprint"], dict) and isinstance(state["fields"], dict | None) and all(map(is_field, (state["fields"] or {}).values()))
-        described = described and state["format"] in SHARDS and all(is_shard(s) and fits(s) for s in state["shards"])
-        return described and state["rows"] == sum(s["rows"] for s in state["shards"]) and bool(state["fields"] or not state["shards"])
+        if not isinstance(state["fingerprint"], dict) or not isinstance(state["fields"], dict | None): return False
+        if not all(map(_is_field, (state["fields"] or {}).values())) or state["format"] not in SHARDS: return False
+        if not all(_is_shard(s, state) for s in state["shards"]): return False
+        rows = sum(s["rows"] for s in state["shards"])
+        return state["rows"] == rows and bool(state["fields"] or not state["shards"])
     except (KeyError, TypeError, AttributeError): return False
 
 def _read_state(path:Path) -> tuple: # (state, None), (None, what is wrong) or (None, None) when there is no such file
@@ -393,9 +506,11 @@ def _read_state(path:Path) -> tuple: # (state, None), (None, what is wrong) or (
     try: state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError: return None, None
     except (OSError, ValueError, RecursionError) as e: return None, f"{path} cannot be read ({e})"
-    if not isinstance(state, dict) or state.get("seal") != _seal(state): return None, f"{path} is damaged (its seal differs)"
-    if state.get("version") != FORMAT_VERSION: return None, f"{path} has format version {state.get('version')}, this package reads {FORMAT_VERSION}"
-    if not _is_whole(state): return None, f"{path} is no manifest of a cache"
+    if not isinstance(state, dict) or state.get("seal") != _seal(state):
+        return None, f"{path} is damaged (its seal differs)"
+    if state.get("version") != FORMAT_VERSION:
+        return None, f"{path} has format version {state.get('version')}, this package reads {FORMAT_VERSION}"
+    if not _is_whole(state): return None, f"{path} is not the manifest of a cache"
     return state, None
 
 # %% ../../nbs/encode/05_cache.ipynb #4d66b2b2
@@ -406,7 +521,7 @@ def _shard_problem(folder:Path, entry:dict, verify:bool=True) -> Optional[str]:
     try:
         if (size := path.stat().st_size) != entry["bytes"]: return f"has {size:,} bytes instead of {entry['bytes']:,}"
         if verify and sha256_file(path) != entry["sha256"]: return "has changed (its SHA-256 differs)"
-    except FileNotFoundError: return "is missing" # thrown away while we looked
+    except FileNotFoundError: return "is missing" # deleted while we looked
 
 def _intact(folder:Path, entries:list) -> list:
     "The leading shards that are as they were written."
@@ -416,24 +531,28 @@ def _intact(folder:Path, entries:list) -> list:
 @patch
 def _sweep(self:CacheWriter, resumed:bool):
     "Remove files that belong to no finished shard."
-    keep = {s["name"] for s in self.shards} | {self._path(k, "offsets").name for k in range(len(self.shards))} | {".lock", "partial.json"}
-    if not resumed: keep -= {"partial.json"}
-    ours = [p for pattern in ("rows-*", "offsets-*.bin", ".*.tmp", "*.json") for p in self.folder.glob(pattern) if p.name not in keep]
-    if any(p.name.startswith(".rows-") for p in ours): say_once(f"{self.folder}: an unfinished shard was left behind; its rows are made again.")
-    for p in sorted(ours, key=lambda p: p.name != "manifest.json"): p.unlink()
+    keep = {".lock", "partial.json"} if resumed else {".lock"}
+    keep |= {s["name"] for s in self.shards} | {self._path(k, "offsets").name for k in range(len(self.shards))}
+    ours = [p for pattern in ("rows-*", "offsets-*.bin", ".*.tmp", "*.json") for p in self.folder.glob(pattern)]
+    extra = [p for p in ours if p.name not in keep]
+    if any(p.name.startswith(".rows-") for p in extra):
+        say_once(f"{self.folder}: an unfinished shard was left behind; its rows are made again.")
+    for p in sorted(extra, key=lambda p: p.name != "manifest.json"): p.unlink()
 
 # %% ../../nbs/encode/05_cache.ipynb #ece9f8d9
 @patch
 def add(self:CacheWriter,
     rows:list, # dicts with `id`, float arrays (vectors, dim), lists of integers, text
-    counts:Optional[dict]=None, # things to count, e.g. `{"truncated": 3}`; their sums stand in the manifest
+    counts:Optional[dict]=None, # e.g. `{"truncated": 3}`; the manifest holds the sums
 ):
-    "Add rows; each full shard goes to disk at once. Raises `CacheError` for rows of another shape, and when the disk is full."
+    "Add rows; each full shard is written at once. Raises `CacheError` for rows of another shape and for a full disk."
     self.counts.update(counts or {})
     for row in rows:
         fields = fields_of_row(row, self.int8)
         if self.fields is None: self.fields = fields
-        if fields != self.fields: raise CacheError(f"Row {row['id']!r} does not fit the cache: {'; '.join(differences(self.fields, fields))}.")
+        if fields != self.fields:
+            differ = "; ".join(differences(self.fields, fields))
+            raise CacheError(f"Row {row['id']!r} does not fit the cache: {differ}.")
         self.buffer.append(row)
         if len(self.buffer) == self.shard_rows: self._flush()
 
@@ -441,23 +560,28 @@ def add(self:CacheWriter,
 @patch
 def _flush(self:CacheWriter):
     "Write the buffer as the next shard, its index, and the list of shards."
-    k, shard = len(self.shards), SHARDS[self.format]
+    k = len(self.shards)
     path = self._path(k)
     with self._disk():
-        with atomic_write(path) as f: shard.write(f, self.buffer, self.fields)
+        with atomic_write(path) as f: SHARDS[self.format].write(f, self.buffer, self.fields)
         self._write_offsets(k)
-        entry = dict(name=path.name, rows=len(self.buffer), bytes=path.stat().st_size, sha256=sha256_file(path), counts=dict(self.counts))
-    self.shards.append(entry); self.buffer, self.counts = [], Counter()
+        entry = dict(name=path.name, rows=len(self.buffer), bytes=path.stat().st_size,
+                     sha256=sha256_file(path), counts=dict(self.counts))
+    self.shards.append(entry)
+    self.buffer = []
+    self.counts = Counter()
     self._save("partial.json")
 
 @patch
 def _write_offsets(self:CacheWriter, k:int):
-    "Put the index of shard `k` on disk, if there shall be one."
+    "Put the index of shard `k` on disk, if the cache has one."
     if not self.offsets: return
-    with atomic_write(self._path(k, "offsets")) as f: f.write(line_offsets(np.fromfile(self._path(k), np.uint8)).tobytes())
+    offsets = line_offsets(np.fromfile(self._path(k), np.uint8))
+    with atomic_write(self._path(k, "offsets")) as f: f.write(offsets.tobytes())
 
 @patch
 def _save(self:CacheWriter, name:str, **extra):
+    "Write the manifest or the partial list, sealed."
     state = self._state() | extra
     with self._disk(): write_json(self.folder / name, state | {"seal": _seal(state)})
 
@@ -468,11 +592,12 @@ def _disk(self:CacheWriter):
     try: yield
     except CacheError: raise
     except (LatentSummError, OSError) as e:
-        raise CacheError(f"{e} {self.done:,} finished rows in {self.folder} are kept: run the same command again to go on.") from e
+        raise CacheError(f"{e} {self.done:,} finished rows in {self.folder} are kept: "
+                         "run the same command again to go on.") from e
 
 @patch
 def finish(self:CacheWriter,
-    extra:Optional[dict]=None, # more for the manifest, e.g. the report of the source
+    extra:Optional[dict]=None, # further entries for the manifest, e.g. the report of the source
 ): # a `Cache`
     "Write the last shard and the manifest; returns the cache, open."
     if self.buffer: self._flush()
@@ -485,10 +610,16 @@ def finish(self:CacheWriter,
 # %% ../../nbs/encode/05_cache.ipynb #a883182a
 class Cache:
     "A finished cache. `Cache.open` checks it; columns come as arrays, rows as dicts."
-    def __init__(self, folder, manifest:dict):
-        self.folder, self.manifest, self.fields = Path(folder), manifest, manifest["fields"]
+    def __init__(self,
+        folder, # the cache's folder
+        manifest:dict, # already checked
+    ):
+        self.folder = Path(folder)
+        self.manifest = manifest
+        self.fields = manifest["fields"]
         kind = SHARDS[manifest["format"]]
-        self.shards = [kind(self.folder / s["name"], self.fields, s["rows"], manifest.get("offsets", False)) for s in manifest["shards"]]
+        index = manifest.get("offsets", False)
+        self.shards = [kind(self.folder / s["name"], self.fields, s["rows"], index) for s in manifest["shards"]]
         self.starts = np.cumsum([0] + [s.rows for s in self.shards])
 
     def __reduce__(self): return type(self), (self.folder, self.manifest) # a loader process opens the files itself
@@ -498,8 +629,8 @@ class Cache:
 # %% ../../nbs/encode/05_cache.ipynb #e5bf2a1d
 @patch(cls_method=True)
 def open(cls:Cache,
-    folder,
-    fingerprint:Optional[dict]=None, # what the cache must have been made from (None: do not ask)
+    folder, # the cache's folder
+    fingerprint:Optional[dict]=None, # what the cache must have been made from (None: anything)
     verify:bool=True, # check every shard's SHA-256 (else only sizes)
 ) -> Cache:
     "Open a complete, matching, undamaged cache; raises `CacheError` saying which of these it is not."
@@ -508,25 +639,29 @@ def open(cls:Cache,
     if wrong: raise CacheError(f"{wrong}. It is not used; `latent_summ cache` makes the cache again.")
     if manifest is None: raise CacheError(_no_manifest(folder))
     if fingerprint is not None and (differ := differences(manifest["fingerprint"], fingerprint)):
-        raise CacheError(f"{folder} was made for other settings: {'; '.join(differ)}. Set these back, or make a new one with `latent_summ cache`.")
+        raise CacheError(f"{folder} was made for other settings: {'; '.join(differ)}. "
+                         "Set these back, or make a new one with `latent_summ cache`.")
     for entry in manifest["shards"]:
         if problem := _shard_problem(folder, entry, verify):
-            raise CacheError(f"{folder / entry['name']} {problem}. It is not used; `latent_summ cache` makes the damaged rows again.")
+            raise CacheError(f"{folder / entry['name']} {problem}. It is not used; "
+                             "`latent_summ cache` makes the damaged rows again.")
     return cls(folder, manifest)
 
 def _no_manifest(folder:Path) -> str:
+    "Why a folder without a manifest cannot be opened."
     partial, _ = _read_state(folder / "partial.json")
-    if partial: return f"{folder} is unfinished ({partial['rows']:,} rows so far). The command that began it goes on from there."
-    return f"There is no cache in {folder}. `latent_summ cache` makes one."
+    if not partial: return f"There is no cache in {folder}. `latent_summ cache` makes one."
+    return f"{folder} is unfinished ({partial['rows']:,} rows so far). The command that began it goes on from there."
 
+# %% ../../nbs/encode/05_cache.ipynb #9f9326d7
 def nearest_cache(
     folders, # that may hold finished caches
     fingerprint:dict, # what is wanted
 ) -> Optional[tuple]: # (folder, sentences that say what differs)
     "The finished cache whose fingerprint differs least, or None when there is no cache at all."
     states = ((Path(folder), _read_state(Path(folder) / "manifest.json")[0]) for folder in folders)
-    found = [(folder, differences(state["fingerprint"], fingerprint)) for folder, state in states if state]
-    return min(found, key=lambda f: len(f[1]), default=None)
+    caches = [(folder, differences(state["fingerprint"], fingerprint)) for folder, state in states if state]
+    return min(caches, key=lambda c: len(c[1]), default=None)
 
 # %% ../../nbs/encode/05_cache.ipynb #0b4d14fb
 @patch
@@ -537,14 +672,19 @@ def __getitem__(self:Cache, i:int) -> dict:
 @patch
 def take(self:Cache,
     index, # row numbers, in any order, with repeats if you like
-    fields:tuple=("embedding",),
+    fields:tuple=("embedding",), # names of the fields to read
 ) -> dict: # field -> float32 (rows, vectors, dim), list of lists, or list of texts
-    "Some fields of some rows, read from the mapped files. Raises `IndexError` for a row that is not there."
-    index, n = np.asarray(index, dtype=np.int64).reshape(-1), len(self)
-    if len(index) and not -n <= index.min() <= index.max() < n: raise IndexError(f"rows {index.min()} to {index.max()} of a cache with {n} rows")
+    "Some fields of some rows, read from the mapped files. Raises `IndexError` for a row that does not exist."
+    index = np.asarray(index, dtype=np.int64).reshape(-1)
+    n = len(self)
+    if len(index) and not -n <= index.min() <= index.max() < n:
+        raise IndexError(f"rows {index.min()} to {index.max()} of a cache with {n} rows")
     index = index % n
     shard = np.searchsorted(self.starts, index, side="right") - 1
-    groups = [(k, at := np.flatnonzero(shard == k), index[at] - self.starts[k]) for k in set(shard.tolist())]
+    groups = []
+    for k in set(shard.tolist()):
+        places = np.flatnonzero(shard == k)
+        groups.append((k, places, index[places] - self.starts[k]))
     return {name: self._take(name, groups, len(index)) for name in fields}
 
 # %% ../../nbs/encode/05_cache.ipynb #37562d20
@@ -552,32 +692,47 @@ def take(self:Cache,
 def _take(self:Cache, name:str, groups:list, n:int):
     "One field of `n` rows; a group is a shard's number, places in the result, and rows in the shard."
     f = self._field(name, "int8", "float32", "ints", "text")
-    if "shape" not in f: return _placed(groups, [self.shards[k].read(self.shards[k].pick, name, rows.tolist()) for k, _, rows in groups], n)
+    if "shape" not in f: return _placed(groups, [self._pick(k, name, rows.tolist()) for k, _, rows in groups], n)
     values = np.empty((n, *f["shape"]), np.int8 if f["kind"] == "int8" else np.float32)
     scale = np.empty((n, f["shape"][0], 1), np.float32) if f["kind"] == "int8" else None
-    for k, at, rows in groups:
-        values[at], own = self.shards[k].read(self.shards[k].pick, name, rows)
-        if scale is not None: scale[at] = own
+    for k, places, rows in groups:
+        values[places], shard_scale = self._pick(k, name, rows)
+        if scale is not None: scale[places] = shard_scale
     return values if scale is None else dequantize_int8(values, scale)
 
+@patch
+def _pick(self:Cache, k:int, name:str, rows): return self.shards[k].read(self.shards[k].pick, name, rows)
+
 def _placed(groups:list, picked:list, n:int) -> list:
-    "Values of all groups, each in its place."
     if len(groups) == 1: return picked[0]
     out = [None] * n
-    for (_, at, _), values in zip(groups, picked):
-        for i, v in zip(at.tolist(), values): out[i] = v
+    for (_, places, _), values in zip(groups, picked):
+        for i, v in zip(places.tolist(), values): out[i] = v
     return out
+
+@patch
+def _field(self:Cache, name:str, *kinds) -> dict:
+    "A field's kind and shape; raises `CacheError` unless it is of one of these kinds."
+    f = self.fields.get(name)
+    if f is None or f["kind"] not in kinds:
+        raise CacheError(f"{self.folder} keeps no {' or '.join(kinds)} field {name!r}; "
+                         f"it keeps {', '.join(self.fields)}. The cache_store_* parameters choose.")
+    return f
 
 # %% ../../nbs/encode/05_cache.ipynb #b4130e0a
 @patch
-def stored(self:Cache, field:str="embedding") -> tuple: # int8 (rows, vectors, dim) and float32 (rows, vectors, 1); or float32 (rows, vectors, dim) and None
+def stored(self:Cache,
+    field:str="embedding", # a vector field
+) -> tuple: # int8 (rows, vectors, dim), float32 (rows, vectors, 1); or float32 (rows, vectors, dim), None
     "A vector field of all rows as it is kept: as int8 it takes a quarter of the memory of `embeddings`."
     if self._field(field, "int8", "float32")["kind"] == "float32": return self.embeddings(field), None
     values, scales = zip(*(s.read(s.arrays, field) for s in self.shards))
     return np.concatenate(values), np.concatenate(scales)
 
 @patch
-def embeddings(self:Cache, field:str="embedding") -> np.ndarray: # float32 (rows, vectors, dim)
+def embeddings(self:Cache,
+    field:str="embedding", # a vector field
+) -> np.ndarray: # float32 (rows, vectors, dim)
     "A vector field of all rows, in order."
     out = np.empty((len(self), *self._field(field, "int8", "float32")["shape"]), np.float32)
     for shard, a, b in zip(self.shards, self.starts, self.starts[1:]):
@@ -587,19 +742,25 @@ def embeddings(self:Cache, field:str="embedding") -> np.ndarray: # float32 (rows
 
 # %% ../../nbs/encode/05_cache.ipynb #91695697
 @patch
-def targets(self:Cache, field:str="target_ids") -> list: # of lists of token ids
+def targets(self:Cache,
+    field:str="target_ids", # a field of integer lists
+) -> list: # of lists of token ids
     "The target ids of all rows, in order."
     self._field(field, "ints")
     return [row for s in self.shards for row in s.read(s.lists, field)]
 
 @patch
-def lengths(self:Cache, field:str="target_ids") -> np.ndarray: # int64 (rows,)
+def lengths(self:Cache,
+    field:str="target_ids", # a field of integer lists
+) -> np.ndarray: # int64 (rows,)
     "How long the lists of a field are; one shard at a time is in memory."
     self._field(field, "ints")
     return np.concatenate([s.read(s.lengths, field) for s in self.shards])
 
 @patch
-def texts(self:Cache, field:str) -> list:
+def texts(self:Cache,
+    field:str, # a text field
+) -> list:
     "A text field of all rows, in order."
     self._field(field, "text")
     return [row for s in self.shards for row in s.read(s.texts, field)]
@@ -609,36 +770,43 @@ def ids(self:Cache) -> list:
     "The ids of all rows, in order."
     return self.texts("id")
 
-@patch
-def _field(self:Cache, name:str, *kinds) -> dict:
-    f = self.fields.get(name)
-    if f is None or f["kind"] not in kinds:
-        raise CacheError(f"{self.folder} keeps no {' or '.join(kinds)} field {name!r}; it keeps {', '.join(self.fields)}. The cache_store_* parameters choose.")
-    return f
-
 # %% ../../nbs/encode/05_cache.ipynb #e50c1b2d
 def parse_part(
     text:str, # e.g. `2/8`
 ) -> tuple: # (i, n), 1 <= i <= n
     "Read `i/n`; raises `CacheError` for anything else."
     m = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text.strip())
-    if not m or int(m[1]) > int(m[2]): raise CacheError(f"A slice is written i/n with 1 <= i <= n, such as 1/8 for the first of eight; got {text!r}.")
+    if not m or int(m[1]) > int(m[2]):
+        raise CacheError(f"A slice is written i/n with 1 <= i <= n, such as 1/8 for the first of eight; got {text!r}.")
     return int(m[1]), int(m[2])
 
 def part_rows(
     rows:int, # of the whole cache
     part:tuple, # (i, n)
-    shard_rows:int=SHARD_ROWS,
+    shard_rows:int=SHARD_ROWS, # rows in a shard
 ) -> tuple: # (first, last), last not included; equal when the slice is empty
     "The rows of slice `i` of `n`: whole shards, spread evenly."
-    (i, n), shards = part, -(-rows // shard_rows)
+    i, n = part
+    shards = -(-rows // shard_rows)
     return tuple(min(k * shards // n * shard_rows, rows) for k in (i - 1, i))
 
-def part_fingerprint(fingerprint:dict, rows:int, part:tuple, shard_rows:int=SHARD_ROWS) -> dict:
-    "The fingerprint of a slice: the whole one's, and which slice it is."
-    return fingerprint | {"part": dict(part=f"{part[0]}/{part[1]}", rows=list(part_rows(rows, part, shard_rows)), of=rows)}
+# %% ../../nbs/encode/05_cache.ipynb #252fdc63
+def part_fingerprint(
+    fingerprint:dict, # of the whole cache
+    rows:int, # of the whole cache
+    part:tuple, # (i, n)
+    shard_rows:int=SHARD_ROWS, # rows in a shard
+) -> dict:
+    "The fingerprint of a slice: the whole cache's, and which slice it is."
+    bounds = list(part_rows(rows, part, shard_rows))
+    return fingerprint | {"part": dict(part=f"{part[0]}/{part[1]}", rows=bounds, of=rows)}
 
-def part_folder(folder, part:tuple) -> Path: return Path(f"{folder}.part-{part[0]}-of-{part[1]}")
+def part_folder(
+    folder, # of the whole cache
+    part:tuple, # (i, n)
+) -> Path:
+    "The folder of a slice, beside the folder of the whole cache."
+    return Path(f"{folder}.part-{part[0]}-of-{part[1]}")
 
 # %% ../../nbs/encode/05_cache.ipynb #1ed7e5ff
 @patch
@@ -647,9 +815,11 @@ def adopt(self:CacheWriter,
 ):
     "Take over the shards of another cache, after checking their bytes. Raises `CacheError`."
     self.fields = self.fields or cache.fields
-    if differ := differences(self.fields, cache.fields): raise CacheError(f"{cache.folder} holds other fields: {'; '.join(differ)}.")
+    if differ := differences(self.fields, cache.fields):
+        raise CacheError(f"{cache.folder} holds other fields: {'; '.join(differ)}.")
     for entry in cache.manifest["shards"]:
-        if problem := _shard_problem(cache.folder, entry): raise CacheError(f"{cache.folder / entry['name']} {problem}. Copy or make this part again.")
+        if problem := _shard_problem(cache.folder, entry):
+            raise CacheError(f"{cache.folder / entry['name']} {problem}. Copy or make this part again.")
         k = len(self.shards)
         with self._disk():
             _link_or_copy(cache.folder / entry["name"], self._path(k))
@@ -669,40 +839,63 @@ def find_parts(
     folders, # cache folders, or single slices
 ) -> dict: # name of the cache -> folders of its slices
     "All slices in some folders."
-    found = {}
+    parts = {}
     for folder in map(Path, folders):
-        here = [folder] if _PART.fullmatch(folder.name) else sorted(folder.glob("*.part-*-of-*"))
-        for p in here: found.setdefault(_PART.fullmatch(p.name)[1], []).append(p)
-    return found
+        slices = [folder] if _PART.fullmatch(folder.name) else sorted(folder.glob("*.part-*-of-*"))
+        for p in slices: parts.setdefault(_PART.fullmatch(p.name)[1], []).append(p)
+    return parts
 
+def _slice(cache:Cache) -> dict: return cache.manifest["fingerprint"]["part"] # {part, rows, of}, by `part_fingerprint`
+
+def _check_one_cache(parts:list):
+    "Raise `CacheError` unless the slices' fingerprints differ in nothing but the slice."
+    whole = lambda c: c.manifest["fingerprint"] | {"part": _slice(c)["of"]}
+    for c in parts[1:]:
+        if differ := differences(whole(parts[0]), whole(c)):
+            raise CacheError(f"{parts[0].folder} and {c.folder} are not of one cache: {'; '.join(differ)}.")
+
+# %% ../../nbs/encode/05_cache.ipynb #b0eb32fb
 def _in_order(name:str, parts:list) -> list:
     "Slices by their first row; raises `CacheError` unless they are all of one cache, each once."
-    whole = lambda c: c.manifest["fingerprint"] | {"part": c.manifest["fingerprint"]["part"]["of"]}
-    for c in parts[1:]:
-        if differ := differences(whole(parts[0]), whole(c)): raise CacheError(f"{parts[0].folder} and {c.folder} are not of one cache: {'; '.join(differ)}.")
-    ranges = {c: c.manifest["fingerprint"]["part"] for c in parts}
-    parts, at, total = sorted(parts, key=lambda c: ranges[c]["rows"]), 0, ranges[parts[0]]["of"]
+    _check_one_cache(parts)
+    parts = sorted(parts, key=lambda c: _slice(c)["rows"])
+    total = _slice(parts[0])["of"]
+    end = 0 # of the rows so far
     for c in parts:
-        first, last = ranges[c]["rows"]
-        if first < at: raise CacheError(f"{c.folder} holds rows {first:,} to {last:,} of {name}, which another part holds too. Move one of the two away.")
-        if first > at: break
-        at = last
-    if at < total:
-        have = ", ".join(ranges[c]["part"] for c in parts)
-        raise CacheError(f"{name} lacks its rows from {at:,} on ({total:,} in all; there are the parts {have}). Make what is missing with `latent_summ cache --shard i/n`.")
+        first, last = _slice(c)["rows"]
+        if first < end:
+            raise CacheError(f"{c.folder} holds rows {first:,} to {last:,} of {name}, which another part holds too. "
+                             "Move one of the two away.")
+        if first > end: break
+        end = last
+    if end < total:
+        names = ", ".join(_slice(c)["part"] for c in parts)
+        raise CacheError(f"{name} lacks its rows from {end:,} on ({total:,} in all; there are the parts {names}). "
+                         "Make what is missing with `latent_summ cache --shard i/n`.")
     return parts
 
 # %% ../../nbs/encode/05_cache.ipynb #b32be91e
+# what each manifest has of its own; the rest describes the source
+_OWN = {"version", "format", "rows", "fingerprint", "fields", "shards", "counts", "offsets", "seal"}
+
 def merge_parts(
     into, # the cache folder to join them in (`preprocess_cache_dir`)
     folders=(), # where the slices lie (none: in `into`)
 ) -> list: # of `Cache`
     "Join all slices; raises `CacheError` when some are missing, damaged or not of one cache. The slices stay."
-    found = find_parts(folders or [into])
-    if not found: raise CacheError(f"There are no parts in {', '.join(map(str, folders or [into]))}. `latent_summ cache --shard i/n` makes them.")
-    return [_merge(Path(into) / name, [Cache.open(p, verify=False) for p in parts]) for name, parts in found.items()]
+    folders = folders or [into]
+    slices = find_parts(folders)
+    if not slices:
+        raise CacheError(f"There are no parts in {', '.join(map(str, folders))}. "
+                         "`latent_summ cache --shard i/n` makes them.")
+    merged = []
+    for name, paths in slices.items():
+        parts = [Cache.open(p, verify=False) for p in paths]
+        merged.append(_merge(Path(into) / name, parts))
+    return merged
 
 def _merge(folder:Path, parts:list) -> Cache:
+    "One cache out of its slices; one that is finished is only opened."
     parts = _in_order(folder.name, parts)
     first = parts[0].manifest
     fingerprint = {k: v for k, v in first["fingerprint"].items() if k != "part"}
@@ -710,5 +903,3 @@ def _merge(folder:Path, parts:list) -> Cache:
     with CacheWriter(folder, fingerprint, overwrite=True, format=first["format"], offsets=first["offsets"]) as writer:
         for part in parts: writer.adopt(part)
         return writer.finish({k: v for k, v in first.items() if k not in _OWN})
-
-_OWN = {"version", "format", "rows", "fingerprint", "fields", "shards", "counts", "offsets", "seal"} # what each manifest has of its own; the rest tells of the source

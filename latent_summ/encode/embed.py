@@ -37,15 +37,18 @@ from .packed import Packed, can_pack
 from .tokens import input_ids, n_vectors, targets_and_cuts
 
 # %% ../../nbs/encode/06_embed.ipynb #fccbd839
-def vector_shape(cfg:Config, encoder:Encoder) -> tuple:
-    "What a text becomes: (vectors, hidden), or (latent_seq_len, latent_dim) where the encoder has a head that makes latents."
+def vector_shape(
+    cfg:Config, # for the pooling and the latents
+    encoder:Encoder, # for its width and its head
+) -> tuple: # (vectors, hidden), or (latent_seq_len, latent_dim) where the encoder has a head that makes latents
+    "The shape of what a text becomes."
     return (cfg.latent_seq_len, cfg.latent_dim) if encoder.head else (n_vectors(cfg), encoder.hidden_size)
 
 def segment_weights(
     attention_mask, # (batch, tokens): 1 for a real token
     n:int, # segments
 ): # (batch, n, tokens), each row sums to 1
-    "Weights that average each of `n` equal shares of the real tokens; a text with fewer tokens than segments repeats some."
+    "Weights that average `n` equal shares of the real tokens; a text with fewer tokens than segments repeats some."
     mask = attention_mask.bool()
     length = mask.sum(1, keepdim=True) # (batch, 1)
     position = mask.cumsum(1) - 1 # (batch, tokens), counted over real tokens, so padding may be on either side
@@ -59,7 +62,7 @@ def segment_weights(
 def pool(
     hidden_states, # (batch, tokens, hidden)
     attention_mask, # (batch, tokens)
-    input_ids, # (batch, tokens); looked at for latent_tokens only
+    input_ids, # (batch, tokens); used for latent_tokens only
     pooling:str, # mean, segments, latent_tokens or queries
     n:int, # vectors wanted (1 for mean)
     latent_ids:list=(), # ids of the latent tokens, in order
@@ -69,24 +72,35 @@ def pool(
     states = hidden_states.float()
     if pooling == "queries": return queries(states, attention_mask)
     if pooling == "latent_tokens":
-        at = input_ids[:, None] == torch.tensor(latent_ids[:n], device=input_ids.device)[None, :, None] # (batch, n, tokens)
-        if len(latent_ids) < n or not at.any(-1).all(): raise ModelError(f"encoder_pooling=latent_tokens needs {n} latent tokens in every input.")
-        return states.gather(1, at.int().argmax(-1)[..., None].expand(-1, -1, states.shape[-1]))
+        tokens = torch.tensor(latent_ids[:n], device=input_ids.device)[None, :, None] # (1, n, 1)
+        matches = input_ids[:, None] == tokens # (batch, n, tokens)
+        if len(latent_ids) < n or not matches.any(-1).all():
+            raise ModelError(f"encoder_pooling=latent_tokens needs {n} latent tokens in every input.")
+        return states.gather(1, matches.int().argmax(-1)[..., None].expand(-1, -1, states.shape[-1]))
     weights = segment_weights(attention_mask, 1 if pooling == "mean" else n)
     return weights @ states
 
 # %% ../../nbs/encode/06_embed.ipynb #a1432b1b
-def check_pooling(cfg:Config, encoder:Encoder):
+def check_pooling(
+    cfg:Config, # for `encoder_pooling` and `latent_seq_len`
+    encoder:Encoder, # for its latent tokens and queries
+):
     "Raise `ModelError` when the encoder cannot be pooled as the config asks, naming the field to change."
-    if cfg.encoder_pooling == "latent_tokens": _check_taught(cfg, "latent tokens", len(encoder.latent_ids), "--modernbert-model mini")
-    if cfg.encoder_pooling == "queries": _check_taught(cfg, "queries", len(encoder.queries or ()), "have it taught with --teach-encoder-steps 5000")
+    if cfg.encoder_pooling == "latent_tokens":
+        _check_taught(cfg, "latent tokens", len(encoder.latent_ids), "--modernbert-model mini")
+    if cfg.encoder_pooling == "queries":
+        _check_taught(cfg, "queries", len(encoder.queries or ()), "have it taught with --teach-encoder-steps 5000")
 
-def _check_taught(cfg:Config, what:str, have:int, instead:str):
-    if not have:
-        raise ModelError(f"encoder_pooling={cfg.encoder_pooling} needs an encoder that was taught {what}; {cfg.modernbert_model!r} has none. "
+def _check_taught(cfg:Config, kind:str, taught:int, instead:str):
+    "Raise `ModelError` unless the encoder was taught as many latent tokens or queries as the config asks for."
+    if not taught:
+        raise ModelError(f"encoder_pooling={cfg.encoder_pooling} needs an encoder that was taught {kind}; "
+                         f"{cfg.modernbert_model!r} has none. "
                          f"Use --encoder-pooling mean (or segments), or {instead}.")
-    if have < cfg.latent_seq_len or (what == "queries" and have != cfg.latent_seq_len): # queries look at one another: some of them are others
-        raise ModelError(f"latent_seq_len={cfg.latent_seq_len}, but {cfg.modernbert_model!r} was taught {have} {what}. Use --latent-seq-len {have}.")
+    # queries attend to one another, so fewer of them would give other vectors
+    if taught < cfg.latent_seq_len or (kind == "queries" and taught != cfg.latent_seq_len):
+        raise ModelError(f"latent_seq_len={cfg.latent_seq_len}, but {cfg.modernbert_model!r} "
+                         f"was taught {taught} {kind}. Use --latent-seq-len {taught}.")
 
 # %% ../../nbs/encode/06_embed.ipynb #2929b24b
 def token_batches(
@@ -96,7 +110,9 @@ def token_batches(
 ) -> list: # of index arrays
     "Split texts into batches of similar length, longest first."
     lengths = np.asarray(lengths)
-    order, batches, i = np.argsort(-lengths, kind="stable"), [], 0
+    order = np.argsort(-lengths, kind="stable")
+    batches = []
+    i = 0
     while i < len(order):
         rows = min(max_rows, max(1, max_tokens // int(lengths[order[i]])))
         batches.append(order[i:i + rows])
@@ -104,50 +120,66 @@ def token_batches(
     return batches
 
 # %% ../../nbs/encode/06_embed.ipynb #5079087a
-def _pooled(cfg:Config, encoder:Encoder, states, attention_mask, input_ids): # (batch, vectors, hidden), float32; latents, where the encoder has a head for them
-    vectors = pool(states, attention_mask, input_ids, cfg.encoder_pooling, n_vectors(cfg), encoder.latent_ids, encoder.queries)
+def _pooled(cfg:Config, encoder:Encoder, states, attention_mask, input_ids): # (batch, vectors, hidden), float32
+    "A batch's states, pooled; latents, where the encoder has a head for them."
+    vectors = pool(states, attention_mask, input_ids, cfg.encoder_pooling, n_vectors(cfg),
+                   encoder.latent_ids, encoder.queries)
     return encoder.head(vectors) if encoder.head else vectors
 
 def encode_batch(
-    cfg:Config,
-    encoder:Encoder,
+    cfg:Config, # for the precision and the pooling
+    encoder:Encoder, # its model is on the device of `input_ids`
     input_ids, # (batch, tokens), on the encoder's device
     attention_mask, # (batch, tokens)
 ): # (batch, vectors, hidden), float32
-    "Run the encoder in the config's precision and pool its states. Gradients flow where they are asked for: the encoder can be trained through it."
-    with autocast(cfg, input_ids.device): states = encoder.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state # (batch, tokens, hidden)
-    return _pooled(cfg, encoder, states, attention_mask, input_ids)
+    "Run the encoder in the config's precision and pool its states. Gradients flow, so the encoder can be trained."
+    with autocast(cfg, input_ids.device):
+        states = encoder.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    return _pooled(cfg, encoder, states, attention_mask, input_ids) # states: (batch, tokens, hidden)
 
 # %% ../../nbs/encode/06_embed.ipynb #959d2848
-def _out_of_memory(e:BaseException) -> bool:
-    "Whether an error means that memory ran out, on a GPU or on the CPU."
-    return isinstance(e, (torch.OutOfMemoryError, MemoryError)) or (isinstance(e, RuntimeError) and "can't allocate memory" in str(e))
-
 CPU_TOKENS = 2048 # a CPU gains next to nothing from more, and loses where a batch no longer stays in its cache
 
 class Embedder:
     "Runs the frozen encoder over token ids: `Embedder(cfg, encoder)(ids)` is float32 (texts, vectors, hidden)."
-    def __init__(self, cfg:Config, encoder:Encoder, device=None):
+    def __init__(self,
+        cfg:Config, # for the batch size, the precision and the pooling
+        encoder:Encoder, # frozen
+        device=None, # a `torch.device` (None: by `cfg.device`)
+    ):
         check_pooling(cfg, encoder)
-        self.cfg, self.encoder, self.device = cfg, encoder, device or pick_device(cfg)
+        self.cfg = cfg
+        self.encoder = encoder
+        self.device = device or pick_device(cfg)
+        on_cpu = self.device.type == "cpu"
         budget = cfg.preprocess_batch_size * cfg.max_seq_len // 2
-        self.max_tokens = max(cfg.max_seq_len, min(budget, CPU_TOKENS) if self.device.type == "cpu" else budget)
+        self.max_tokens = max(cfg.max_seq_len, min(budget, CPU_TOKENS) if on_cpu else budget)
         self.pad_id = encoder.tokenizer.pad_token_id or 0
-        packs = self.device.type == "cpu" and can_pack(encoder.model) and cfg.attn_implementation != "eager"
+        packs = on_cpu and can_pack(encoder.model) and cfg.attn_implementation != "eager"
         self.packed = Packed(encoder.model, autocast_dtype(cfg, self.device)) if packs else None
 
     @torch.inference_mode()
     def batch(self, ids:list) -> np.ndarray: # float32 (batch, vectors, hidden)
         "Encode and pool one batch, the longest text first."
         if self.packed is None: return self._padded(ids)
-        return np.concatenate([_pooled(self.cfg, self.encoder, states, torch.ones_like(i), i).numpy() for i, states in self.packed(ids)])
+        vectors = [_pooled(self.cfg, self.encoder, states, torch.ones_like(i), i) for i, states in self.packed(ids)]
+        return np.concatenate([v.numpy() for v in vectors])
 
-    def _padded(self, ids:list) -> np.ndarray: # float32 (batch, vectors, hidden)
-        "By transformers' forward, padded on the right to the longest."
-        widest = max(map(len, ids))
-        input_ids = torch.tensor([i + [self.pad_id] * (widest - len(i)) for i in ids], device=self.device) # (batch, tokens)
-        attention_mask = torch.tensor([[1] * len(i) + [0] * (widest - len(i)) for i in ids], device=self.device)
-        return encode_batch(self.cfg, self.encoder, input_ids, attention_mask).cpu().numpy()
+# %% ../../nbs/encode/06_embed.ipynb #23bb8eb5
+@patch
+def _padded(self:Embedder, ids:list) -> np.ndarray: # float32 (batch, vectors, hidden)
+    "A batch by transformers' forward, padded on the right to the longest text."
+    widest = max(map(len, ids))
+    padding = [widest - len(i) for i in ids]
+    # both (batch, tokens)
+    input_ids = torch.tensor([i + [self.pad_id] * n for i, n in zip(ids, padding)], device=self.device)
+    attention_mask = torch.tensor([[1] * len(i) + [0] * n for i, n in zip(ids, padding)], device=self.device)
+    return encode_batch(self.cfg, self.encoder, input_ids, attention_mask).cpu().numpy()
+
+def _out_of_memory(e:BaseException) -> bool:
+    "Whether an error means that memory ran out, on a GPU or on the CPU."
+    if isinstance(e, (torch.OutOfMemoryError, MemoryError)): return True
+    return isinstance(e, RuntimeError) and "can't allocate memory" in str(e)
 
 # %% ../../nbs/encode/06_embed.ipynb #201d0eee
 @patch
@@ -165,21 +197,26 @@ def __call__(self:Embedder,
         except (RuntimeError, MemoryError) as e:
             if not _out_of_memory(e): raise
             self._shrink(len(rows), int(lengths[rows].max()), e)
-            left = np.concatenate([rows, *todo])
-            todo = deque(left[b] for b in token_batches(lengths[left], self.cfg.preprocess_batch_size, self.max_tokens))
+            remaining = np.concatenate([rows, *todo])
+            smaller = token_batches(lengths[remaining], self.cfg.preprocess_batch_size, self.max_tokens)
+            todo = deque(remaining[b] for b in smaller)
         else: advance and advance(len(rows), int(lengths[rows].sum()))
     return out
 
 @patch
 def _shrink(self:Embedder, rows:int, longest:int, error:BaseException):
     "Halve the token budget after running out of memory; a single row that does not fit is an error."
-    if rows == 1: raise ModelError(f"One text of {longest} tokens does not fit into the memory of {self.device}. Lower --max-seq-len.") from error
+    message = f"One text of {longest} tokens does not fit into the memory of {self.device}. Lower --max-seq-len."
+    if rows == 1: raise ModelError(message) from error
     self.max_tokens = max(1, rows * longest // 2)
     if self.device.type == "cuda": torch.cuda.empty_cache()
-    say_once(f"Out of memory with {rows} texts of up to {longest} tokens: going on with batches of at most {self.max_tokens:,} tokens.")
+    say_once(f"Out of memory with {rows} texts of up to {longest} tokens: "
+             f"going on with batches of at most {self.max_tokens:,} tokens.")
 
 # %% ../../nbs/encode/06_embed.ipynb #233013cc
-def clock(seconds:float) -> str:
+def clock(
+    seconds:float, # rounded to whole ones
+) -> str:
     "A duration as `0:41` or `2:03:07`."
     minutes, s = divmod(round(seconds), 60)
     return f"{minutes}:{s:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{s:02}"
@@ -192,31 +229,45 @@ def _face() -> str:
 
 # %% ../../nbs/encode/06_embed.ipynb #0202547b
 class EmbedProgress:
-    "Counts embedded texts and tokens: `with EmbedProgress('embed', rows=100) as p: p.expect(100, 5000); p.advance(32, 1600)`."
+    "Counts embedded texts and tokens: `with EmbedProgress('embed', rows=9) as p: p.expect(9, 500); p.advance(3, 160)`."
     def __init__(self,
         label:str, # what is embedded
         rows:int, # how many rows in all
         each:int=1, # texts in a row: 2 for pairs
         quiet:bool=False, # show nothing
         every:float=10.0, # seconds between lines in a log
-        face:Optional[str]=None, # terminal, notebook or log (None: find out)
+        face:Optional[str]=None, # terminal, notebook or log (None: detect it)
     ):
-        self.label, self.rows, self.each, self.every, self.face = label, rows, each, every, "quiet" if quiet else face or _face()
+        self.label = label
+        self.rows = rows
+        self.each = each
+        self.every = every
+        self.face = "quiet" if quiet else face or _face()
         self.texts = self.tokens = self.known_texts = self.known_tokens = 0
-        self.start, self.told, self.bar = time.monotonic(), 0.0, None
+        self.start = time.monotonic()
+        self.last_shown = 0.0 # seconds after the start
+        self.bar = None
 
     def expect(self, texts:int, tokens:int):
         "Announce texts that will be embedded next."
-        self.known_texts += texts; self.known_tokens += tokens
-
-    def advance(self, texts:int, tokens:int):
-        "Count texts as embedded, and show it when it is time to."
-        self.texts += texts; self.tokens += tokens
-        wait = self.every if self.face == "log" else 0.2
-        now = time.monotonic() - self.start
-        if self.face != "quiet" and now >= 2 and now - self.told >= wait: self.told = now; self._show()
+        self.known_texts += texts
+        self.known_tokens += tokens
 
 # %% ../../nbs/encode/06_embed.ipynb #51943551
+@patch
+def advance(self:EmbedProgress,
+    texts:int, # embedded since the last call
+    tokens:int, # of these texts
+):
+    "Count texts as embedded; shows the progress if enough time has passed since it was last shown."
+    self.texts += texts
+    self.tokens += tokens
+    wait = self.every if self.face == "log" else 0.2
+    now = time.monotonic() - self.start
+    if self.face != "quiet" and now >= 2 and now - self.last_shown >= wait:
+        self.last_shown = now
+        self._show()
+
 @patch(as_prop=True)
 def share(self:EmbedProgress) -> float:
     "The share of all tokens that is embedded, 0 to 1; estimated while not all are known."
@@ -227,9 +278,10 @@ def share(self:EmbedProgress) -> float:
 def line(self:EmbedProgress) -> str:
     "The state in words."
     seconds = max(time.monotonic() - self.start, 1e-9)
-    left = f", {clock(seconds * (1 - self.share) / self.share)} left" if self.share else ""
+    rest = f", {clock(seconds * (1 - self.share) / self.share)} left" if self.share else ""
     rate = lambda n: f"{n / seconds:,.0f}" if n >= 10 * seconds else f"{n / seconds:.1f}"
-    return f"{self.label}: {self.texts // self.each:,}/{self.rows:,} rows, {rate(self.texts / self.each)} rows/s, {rate(self.tokens)} tokens/s{left}"
+    speed = f"{rate(self.texts / self.each)} rows/s, {rate(self.tokens)} tokens/s"
+    return f"{self.label}: {self.texts // self.each:,}/{self.rows:,} rows, {speed}{rest}"
 
 # %% ../../nbs/encode/06_embed.ipynb #35f7c0d8
 @patch
@@ -263,14 +315,15 @@ def __exit__(self:EmbedProgress, *_):
 
 # %% ../../nbs/encode/06_embed.ipynb #ec7768fa
 def embed_texts(
-    cfg:Config,
-    encoder:Encoder,
-    texts:list,
+    cfg:Config, # for the batch size, the precision and the pooling
+    encoder:Encoder, # frozen
+    texts:list, # of str
     device=None, # a `torch.device` (None: by `cfg.device`)
     label:Optional[str]=None, # show progress under this name
 ) -> np.ndarray: # float32 (texts, vectors, hidden)
     "Embeddings of `texts`, in their order. Texts are sorted by length within windows of 4,096."
-    embedder, window = Embedder(cfg, encoder, device), 2 * SHARD_ROWS
+    embedder = Embedder(cfg, encoder, device)
+    window = 2 * SHARD_ROWS
     out = [np.empty((0, *vector_shape(cfg, encoder)), np.float32)]
     with EmbedProgress(label or "embed", len(texts), quiet=label is None) as progress:
         for i in range(0, len(texts), window):
@@ -282,130 +335,187 @@ def embed_texts(
 # %% ../../nbs/encode/06_embed.ipynb #981f82fa
 def _optional(cfg:Config, row:dict, ids:list, target:list) -> dict:
     "The fields of a cached row that the cache_store_* parameters choose."
-    keep = {"target_ids": target, "target_attention_mask": [1] * len(target), "input_ids": ids, "attention_mask": [1] * len(ids)}
+    keep = {"target_ids": target, "target_attention_mask": [1] * len(target),
+            "input_ids": ids, "attention_mask": [1] * len(ids)}
     texts = {k: row[k] for k in ("dialogue", "summary", "text") if k in row and cfg.cache_store_text}
     return {k: v for k, v in keep.items() if getattr(cfg, f"cache_store_{k}")} | texts
 
 # %% ../../nbs/encode/06_embed.ipynb #2d83b4c2
 @dataclass
 class Window:
-    "Some rows of a source with their tokens; what the encoder is fed at a time."
+    "Some rows of a source with their tokens; the encoder gets one window at a time."
     rows: list # of a source: pairs or texts
     inputs: list # ids of the dialogues or texts, then of the summaries
     targets: list # ids of the decoder's targets
     counts: dict # what was cut, and how many tokens
 
 def tokenise(
-    cfg:Config,
-    encoder:Encoder,
-    decoder:Decoder,
+    cfg:Config, # for the lengths and the pooling
+    encoder:Encoder, # for its tokenizer
+    decoder:Decoder, # for its tokenizer
     rows:list, # from a source: pairs or texts
 ) -> Window:
     "Tokenise some rows for the encoder and the decoder."
-    pairs = "dialogue" in rows[0]
-    inputs, cut = input_ids(cfg, encoder, [r["dialogue" if pairs else "text"] for r in rows])
-    summaries, cut_summaries = input_ids(cfg, encoder, [r["summary"] for r in rows] if pairs else [])
-    targets, cut_targets = targets_and_cuts(cfg, decoder, [r["summary" if pairs else "text"] for r in rows])
-    counts = dict(cut_inputs=cut, cut_summaries=cut_summaries, cut_targets=cut_targets, input_tokens=sum(map(len, inputs + summaries)))
+    is_pair = "dialogue" in rows[0]
+    inputs, cut = input_ids(cfg, encoder, [r["dialogue" if is_pair else "text"] for r in rows])
+    summaries, cut_summaries = input_ids(cfg, encoder, [r["summary"] for r in rows] if is_pair else [])
+    targets, cut_targets = targets_and_cuts(cfg, decoder, [r["summary" if is_pair else "text"] for r in rows])
+    counts = dict(cut_inputs=cut, cut_summaries=cut_summaries, cut_targets=cut_targets,
+                  input_tokens=sum(map(len, inputs + summaries)))
     return Window(rows, inputs + summaries, targets, counts)
 
+# %% ../../nbs/encode/06_embed.ipynb #5b290a3d
 def cached_rows(
-    cfg:Config,
-    window:Window,
+    cfg:Config, # its cache_store_* parameters choose the fields
+    window:Window, # rows and their tokens
     vectors, # float32 (texts, vectors, hidden), of `window.inputs`
 ) -> list: # rows for the cache
     "A window's rows as they are cached."
     n = len(window.rows)
     second = [{"summary_embedding": v} for v in vectors[n:]] or [{}] * n
-    return [{"id": r["id"], "embedding": vectors[i]} | second[i] | _optional(cfg, r, window.inputs[i], window.targets[i]) for i, r in enumerate(window.rows)]
+    rows = []
+    for i, row in enumerate(window.rows):
+        chosen = _optional(cfg, row, window.inputs[i], window.targets[i])
+        rows.append({"id": row["id"], "embedding": vectors[i]} | second[i] | chosen)
+    return rows
 
 # %% ../../nbs/encode/06_embed.ipynb #cf10969b
 def cache_fingerprint(
-    cfg:Config,
-    encoder:Encoder,
-    decoder:Decoder,
+    cfg:Config, # for the lengths, the pooling and what is stored
+    encoder:Encoder, # for its identity
+    decoder:Decoder, # for its tokenizer
     report:dict, # of the source's rows
 ) -> dict: # plain JSON
     "All that a cache of these rows depends on."
-    stored = [f for f in ("text", "input_ids", "attention_mask", "target_ids", "target_attention_mask") if getattr(cfg, f"cache_store_{f}")]
-    return dict(encoder=encoder.identity, decoder_tokenizer=decoder.identity.get("tokenizer"), end_token=decoder.eos_id, max_seq_len=cfg.max_seq_len,
-                max_target_len=cfg.max_target_len, pooling=cfg.encoder_pooling, vectors=n_vectors(cfg), int8=cfg.cache_store_embeddings_int8, stored=stored,
-                format=cfg.preprocess_format, rows=report["kept"], rows_identity=report["identity"])
+    optional = ("text", "input_ids", "attention_mask", "target_ids", "target_attention_mask")
+    return dict(
+        encoder=encoder.identity,
+        decoder_tokenizer=decoder.identity.get("tokenizer"),
+        end_token=decoder.eos_id,
+        max_seq_len=cfg.max_seq_len,
+        max_target_len=cfg.max_target_len,
+        pooling=cfg.encoder_pooling,
+        vectors=n_vectors(cfg),
+        int8=cfg.cache_store_embeddings_int8,
+        stored=[f for f in optional if getattr(cfg, f"cache_store_{f}")],
+        format=cfg.preprocess_format,
+        rows=report["kept"],
+        rows_identity=report["identity"],
+    )
 
 # %% ../../nbs/encode/06_embed.ipynb #fc322d8e
-def cache_folder(cfg:Config, name:str, split:str, fingerprint:dict) -> Path:
+def cache_folder(
+    cfg:Config, # for `preprocess_cache_dir`
+    name:str, # source: a hub id, a file or a folder
+    split:str, # train, validation or test
+    fingerprint:dict, # from `cache_fingerprint`
+) -> Path:
     "Where the cache of a source's split lies."
-    slug = re.sub(r"[^A-Za-z0-9_]+", "-", name if name.count("/") == 1 and not Path(name).parent.exists() else Path(name).name.split(".")[0]).strip("-")
+    is_hub_id = name.count("/") == 1 and not Path(name).parent.exists()
+    slug = re.sub(r"[^A-Za-z0-9_]+", "-", name if is_hub_id else Path(name).name.split(".")[0]).strip("-")
     return Path(cfg.preprocess_cache_dir) / f"{slug or 'source'}-{split}-{fingerprint_hash(fingerprint)}"
 
 def _others(folder:Path) -> list:
     "Caches of the same source and split for other settings."
-    return [p for p in folder.parent.glob(folder.name.rsplit("-", 1)[0] + "-*") if p != folder and re.fullmatch(r"[0-9a-f]{8}", p.name.rsplit("-", 1)[1])]
+    paths = folder.parent.glob(folder.name.rsplit("-", 1)[0] + "-*")
+    return [p for p in paths if p != folder and re.fullmatch(r"[0-9a-f]{8}", p.name.rsplit("-", 1)[1])]
 
 def _stale(folder:Path, fingerprint:dict) -> str:
     "What the nearest cache of the source was made for instead, or nothing."
-    found = nearest_cache(_others(folder), fingerprint)
-    if not found: return ""
-    differ = [d for d in found[1] if not d.startswith("rows_identity")] or ["other rows"] # two hashes would tell a reader nothing
-    return f" {found[0]} was made for other settings: {'; '.join(differ)}."
+    nearest = nearest_cache(_others(folder), fingerprint)
+    if not nearest: return ""
+    path, sentences = nearest
+    # two hashes would tell a reader nothing
+    differ = [d for d in sentences if not d.startswith("rows_identity")] or ["other rows"]
+    return f" {path} was made for other settings: {'; '.join(differ)}."
 
-def _open_only(folder:Path, fingerprint:dict, where:str) -> Cache:
+# %% ../../nbs/encode/06_embed.ipynb #659011d3
+def _open_only(folder:Path, fingerprint:dict, label:str) -> Cache:
     "The finished cache in `folder`; anything else is an error, as nothing may be embedded."
     try: return Cache.open(folder, fingerprint)
     except CacheError as e:
-        raise CacheError(f"{where}: {e}{_stale(folder, fingerprint)} With run_preprocessing=False nothing is embedded: run `latent_summ cache` with the same "
-                         "settings first, or leave out --no-run-preprocessing.") from e
+        raise CacheError(f"{label}: {e}{_stale(folder, fingerprint)} With run_preprocessing=False nothing is embedded: "
+                         "run `latent_summ cache` with the same settings first, "
+                         "or leave out --no-run-preprocessing.") from e
 
-def _reuse(folder:Path, fingerprint:dict, where:str) -> Optional[Cache]:
-    "The finished cache in `folder`, or None; a damaged one, and one for other settings, is told and not used."
+def _reuse(folder:Path, fingerprint:dict, label:str) -> Optional[Cache]:
+    "The finished cache in `folder`, or None; a note names a damaged one or one for other settings, which is not used."
     try:
         if (folder / "manifest.json").exists(): return Cache.open(folder, fingerprint)
-    except CacheError as e: say_once(str(e)); return None
-    if stale := _stale(folder, fingerprint): say_once(f"{where}: a new cache is made.{stale}")
+    except CacheError as e:
+        say_once(str(e))
+        return None
+    if stale := _stale(folder, fingerprint): say_once(f"{label}: a new cache is made.{stale}")
 
 # %% ../../nbs/encode/06_embed.ipynb #ae409340
 def build_cache(
-    cfg:Config,
-    encoder:Encoder,
-    decoder:Decoder,
+    cfg:Config, # for everything in the fingerprint, and for the folder
+    encoder:Encoder, # frozen
+    decoder:Decoder, # for its tokenizer
     kind:str="pairs", # pairs or texts
     name:Optional[str]=None, # source (None: `cfg.dataset_name`)
-    split:str="train",
+    split:str="train", # train, validation or test
     max_rows:Optional[int]=None, # cap
-    rows:Optional[Rows]=None, # the source's rows, where they are already at hand
+    rows:Optional[Rows]=None, # the source's rows, if they have been read already
     part:Optional[tuple]=None, # (i, n): only this slice
 ) -> Optional[Cache]: # None for a slice without rows
-    "The cache of one source and split: opened where it exists, else embedded. Raises `DataError`, `ModelError`, `CacheError`, `Interrupted`."
+    "A source's cache, opened or made. Raises `DataError`, `ModelError`, `CacheError`, `Interrupted`."
     name = name or cfg.dataset_name
-    if rows is None: rows = load_pairs(cfg, split, max_rows, name) if kind == "pairs" else load_texts(cfg, name, split, max_rows)
-    fingerprint, where, bounds = cache_fingerprint(cfg, encoder, decoder, rows.report), f"{name} ({split})", (0, len(rows))
+    if rows is None: rows = _read_rows(cfg, kind, name, split, max_rows)
+    fingerprint = cache_fingerprint(cfg, encoder, decoder, rows.report)
+    label = f"{name} ({split})"
     folder = cache_folder(cfg, name, split, fingerprint)
+    bounds = (0, len(rows))
     if part:
-        folder, fingerprint, bounds = part_folder(folder, part), part_fingerprint(fingerprint, len(rows), part, SHARD_ROWS), part_rows(len(rows), part, SHARD_ROWS)
-        if bounds[0] == bounds[1]: say_once(f"{where}: its {len(rows):,} rows are too few for {part[1]} parts; part {part[0]} has none of them."); return None
-    if not cfg.run_preprocessing: return _open_only(folder, fingerprint, where)
-    cache = _reuse(folder, fingerprint, where) if cfg.skip_preprocessing_if_cached else None
-    if cache is None: cache = _embed_into(folder, fingerprint, cfg, Embedder(cfg, encoder), decoder, rows, bounds, f"{Path(name).name} {split}")
-    _tell_cuts(cfg, cache, where)
+        folder = part_folder(folder, part)
+        fingerprint = part_fingerprint(fingerprint, len(rows), part, SHARD_ROWS)
+        bounds = part_rows(len(rows), part, SHARD_ROWS)
+        if bounds[0] == bounds[1]: return _say_empty(label, len(rows), part)
+    if not cfg.run_preprocessing: return _open_only(folder, fingerprint, label)
+    cache = _reuse(folder, fingerprint, label) if cfg.skip_preprocessing_if_cached else None
+    if cache is None:
+        embedder = Embedder(cfg, encoder)
+        cache = _embed_into(folder, fingerprint, cfg, embedder, decoder, rows, bounds, f"{Path(name).name} {split}")
+    _say_cuts(cfg, cache, label)
     return cache
+
+# %% ../../nbs/encode/06_embed.ipynb #3c6a8472
+def _read_rows(cfg:Config, kind:str, name:str, split:str, max_rows:Optional[int]) -> Rows:
+    "The rows of a source."
+    if kind == "pairs": return load_pairs(cfg, split, max_rows, name)
+    return load_texts(cfg, name, split, max_rows)
+
+def _say_empty(label:str, rows:int, part:tuple):
+    "Say that a slice has no rows."
+    say_once(f"{label}: its {rows:,} rows are too few for {part[1]} parts; part {part[0]} has none of them.")
+
+def _say_cuts(cfg:Config, cache:Cache, label:str):
+    "Say how many rows were longer than the limits."
+    for count, limit in (("cut_inputs", "max_seq_len"), ("cut_targets", "max_target_len")):
+        n = cache.manifest["counts"].get(count, 0)
+        percent = f"{100 * n / len(cache):.1f} %"
+        if n: say_once(f"{label}: {percent} of rows exceed {limit}={getattr(cfg, limit)} and were cut.")
 
 # %% ../../nbs/encode/06_embed.ipynb #e1715fd3
 def ahead(
-    f:Callable,
-    items:Iterable,
+    f:Callable, # f(item)
+    items:Iterable, # what to call it with
 ):
     "Yield `f(item)` for all items; while one result is in use, a thread computes the next."
     with ThreadPoolExecutor(1) as thread:
         coming = None
         for item in items:
-            ready, coming = coming, thread.submit(f, item)
+            ready = coming
+            coming = thread.submit(f, item)
             if ready: yield ready.result()
             ready = None
         if coming: yield coming.result()
 
 @contextlib.contextmanager
-def behind(f:Callable):
-    "Yield a function that has a thread call `f` and returns at once; the call before must have ended, and its error is raised here."
+def behind(
+    f:Callable, # f(*args), called in the thread
+):
+    "Yield a function that calls `f` in a thread. It waits for the call before, and raises that call's error."
     with ThreadPoolExecutor(1) as thread:
         last = []
         def call(*args):
@@ -415,60 +525,72 @@ def behind(f:Callable):
         if last: last.pop().result()
 
 # %% ../../nbs/encode/06_embed.ipynb #21202c6e
+def _embed_windows(cfg, embedder, read:Callable, starts:Iterable, writer, progress, stopping) -> int: # rows in cache
+    "Embed one window after the other until there are no more, or until a signal asks to stop."
+    done = writer.done
+    with behind(writer.add) as write:
+        for window in ahead(read, starts):
+            progress.expect(len(window.inputs), window.counts["input_tokens"])
+            vectors = embedder(window.inputs, progress.advance)
+            write(cached_rows(cfg, window, vectors), window.counts)
+            done += len(window.rows)
+            if stopping(): break
+    return done
+
+# %% ../../nbs/encode/06_embed.ipynb #2629b72a
 def _embed_into(folder, fingerprint, cfg, embedder, decoder, rows:Rows, bounds:tuple, label:str) -> Cache:
     "Embed the rows within `bounds` that the folder does not have yet, a shard at a time."
-    each, n = 2 if "dialogue" in rows[0] else 1, bounds[1] - bounds[0]
-    read = lambda start: tokenise(cfg, embedder.encoder, decoder, rows[start:min(start + SHARD_ROWS, bounds[1])])
-    with CacheWriter(folder, fingerprint, overwrite=not cfg.skip_preprocessing_if_cached, format=cfg.preprocess_format, shard_rows=SHARD_ROWS,
-                     int8=cfg.cache_store_embeddings_int8, offsets=cfg.cache_write_offsets_index) as writer, \
-         EmbedProgress(f"embed {label}", n - writer.done, each) as progress, stop_on_signal("Finishing this shard, then stopping") as stopping:
-        done = writer.done
-        with behind(writer.add) as write:
-            for window in ahead(read, range(bounds[0] + done, bounds[1], SHARD_ROWS)):
-                progress.expect(len(window.inputs), window.counts["input_tokens"])
-                write(cached_rows(cfg, window, embedder(window.inputs, progress.advance)), window.counts)
-                done += len(window.rows)
-                if stopping(): break
-        if done < n: raise Interrupted(f"Stopped while embedding {label}: {done:,} of {n:,} rows are kept in {folder}. The same command goes on from there.")
+    first, last = bounds
+    texts_per_row = 2 if "dialogue" in rows[0] else 1
+    read = lambda start: tokenise(cfg, embedder.encoder, decoder, rows[start:min(start + SHARD_ROWS, last)])
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(CacheWriter(
+            folder, fingerprint, overwrite=not cfg.skip_preprocessing_if_cached, format=cfg.preprocess_format,
+            shard_rows=SHARD_ROWS, int8=cfg.cache_store_embeddings_int8, offsets=cfg.cache_write_offsets_index))
+        progress = EmbedProgress(f"embed {label}", last - first - writer.done, texts_per_row)
+        stack.enter_context(progress)
+        stopping = stack.enter_context(stop_on_signal("Finishing this shard, then stopping"))
+        starts = range(first + writer.done, last, SHARD_ROWS)
+        done = _embed_windows(cfg, embedder, read, starts, writer, progress, stopping)
+        if done < last - first:
+            raise Interrupted(f"Stopped while embedding {label}: {done:,} of {last - first:,} rows "
+                              f"are kept in {folder}. The same command goes on from there.")
         cache = writer.finish({"source": rows.report})
         if stopping(): raise Interrupted(f"Stopped: {label} is embedded. The same command goes on from there.")
         return cache
 
-def _tell_cuts(cfg:Config, cache:Cache, where:str):
-    "Say how many rows were longer than the limits."
-    for what, limit in (("cut_inputs", "max_seq_len"), ("cut_targets", "max_target_len")):
-        n = cache.manifest["counts"].get(what, 0)
-        if n: say_once(f"{where}: {100 * n / len(cache):.1f} % of rows exceed {limit}={getattr(cfg, limit)} and were cut.")
-
 # %% ../../nbs/encode/06_embed.ipynb #b9e19dac
 def needed_rows(
-    cfg:Config,
+    cfg:Config, # for the sources, the stages and their caps
     stages:Optional[list]=None, # of `plan.Stage` (None: those of the config)
 ):
-    "Yield `(key, source, split, Rows)` for all that the enabled stages read; keys are `texts/wikitext/train`, `pairs/validation` ..."
+    "Yield `(key, source, split, Rows)` for all that the stages read; keys are like `texts/wikitext/train`."
     fraction = cfg.preprocess_validation_fraction
     for key, cap in pretrain_caps(cfg, stages).items():
-        name, held_out = pretrain_sources(cfg)[key], None if cap is None else math.ceil(cap * fraction / (1 - fraction))
+        name = pretrain_sources(cfg)[key]
+        held_out = None if cap is None else math.ceil(cap * fraction / (1 - fraction))
         yield f"texts/{key}/train", name, "train", load_texts(cfg, name, "train", cap)
         yield f"texts/{key}/validation", name, "validation", load_texts(cfg, name, "validation", held_out)
     most = pairs_cap(cfg, stages)
     if most == 0: return
-    train, validation = load_pairs(cfg, "train", most), load_pairs(cfg, "validation")
+    train = load_pairs(cfg, "train", most)
+    validation = load_pairs(cfg, "validation")
     if shared := len(shared_dialogues(validation, train)):
-        say_once(f"{cfg.dataset_name}: {shared:,} of {len(validation):,} validation dialogues are also in train. They stay, and flatter the scores.")
+        say_once(f"{cfg.dataset_name}: {shared:,} of {len(validation):,} validation dialogues are also in train. "
+                 "They stay, and flatter the scores.")
     yield "pairs/train", cfg.dataset_name, "train", train
     yield "pairs/validation", cfg.dataset_name, "validation", validation
 
 # %% ../../nbs/encode/06_embed.ipynb #9b1e2ff2
 def preprocess(
-    cfg:Config,
-    encoder:Encoder,
-    decoder:Decoder,
+    cfg:Config, # for the sources, the stages and the folder
+    encoder:Encoder, # frozen
+    decoder:Decoder, # for its tokenizer
     on_done:Optional[Callable]=None, # called with (key, cache, seconds) after each
     part:Optional[tuple]=None, # (i, n): only this slice of each source; `cache.merge_parts` joins them
     sources:Optional[Iterable]=None, # of `needed_rows` (None: all of them)
 ) -> dict: # `pairs/train`, `pairs/validation`, `texts/wikitext/train`, ... -> Cache
-    "All caches that the enabled stages need. With `run_preprocessing` off they are only opened, and one that is not there is a `CacheError`."
+    "All caches that the stages need. Without `run_preprocessing` a missing one is a `CacheError`."
     caches = {}
     for key, name, split, rows in needed_rows(cfg) if sources is None else sources:
         start = time.monotonic()

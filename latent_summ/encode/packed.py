@@ -15,29 +15,37 @@ from torch.nn.functional import linear
 from transformers import ModernBertModel
 
 # %% ../../nbs/encode/01_packed.ipynb #87ccba51
-ROWS = 128 # tokens that ask at a time
+ROWS = 128 # tokens whose queries are computed at a time
 
-def window_band(reach:int, dtype) -> torch.Tensor: # (ROWS, ROWS + 2 reach), to be added to scores
-    "0 where a token is at most `reach` away from the one that asks, else minus infinity."
-    asks, answers = torch.arange(ROWS)[:, None], torch.arange(-reach, ROWS + reach)
-    return torch.where((asks - answers).abs() <= reach, 0.0, -torch.inf).to(dtype)
+def window_band(
+    reach:int, # tokens to each side that a token attends to
+    dtype, # of the scores
+) -> torch.Tensor: # (ROWS, ROWS + 2 reach), to be added to scores
+    "0 where a key is at most `reach` tokens away from the query, else minus infinity."
+    queries = torch.arange(ROWS)[:, None]
+    keys = torch.arange(-reach, ROWS + reach)
+    return torch.where((queries - keys).abs() <= reach, 0.0, -torch.inf).to(dtype)
 
+# %% ../../nbs/encode/01_packed.ipynb #e488a363
 def attend(
     q, # (texts x heads, tokens, head size), already scaled
     k, # the same shape
     v, # the same shape
-    band:Optional[torch.Tensor]=None, # of `window_band`; None: every token sees all
+    band:Optional[torch.Tensor]=None, # of `window_band`; None: every token attends to all
 ): # the same shape
     "Softmax attention within texts of equal length."
-    out, tokens = torch.empty_like(q), q.shape[1]
+    out = torch.empty_like(q)
+    tokens = q.shape[1]
     reach = tokens if band is None else (band.shape[1] - ROWS) // 2
     for a in range(0, tokens, ROWS):
         b = min(a + ROWS, tokens)
-        first, last = max(0, a - reach), min(tokens, b + reach)
-        asks, answers = q[:, a:b], k[:, first:last].transpose(1, 2)
-        if tokens <= reach + 1: scores = torch.bmm(asks, answers) # all within reach
-        else: scores = torch.baddbmm(band[:b - a, first - a + reach:last - a + reach], asks, answers) # (n, asks, answers)
-        torch.bmm(torch.softmax(scores, -1, out=scores), v[:, first:last], out=out[:, a:b])
+        first = max(0, a - reach)
+        last = min(tokens, b + reach)
+        queries = q[:, a:b]
+        keys = k[:, first:last].transpose(1, 2)
+        if tokens <= reach + 1: scores = torch.bmm(queries, keys) # all within reach
+        else: scores = torch.baddbmm(band[:b - a, first - a + reach:last - a + reach], queries, keys)
+        torch.bmm(torch.softmax(scores, -1, out=scores), v[:, first:last], out=out[:, a:b]) # scores: (n, queries, keys)
     return out
 
 # %% ../../nbs/encode/01_packed.ipynb #3e927041
@@ -47,30 +55,42 @@ def turn(
     sin, # (tokens, head size)
 ): # the same shape as x
     "Rotate each token's numbers by its position."
-    half, out = x.shape[-1] // 2, x * cos
+    half = x.shape[-1] // 2
+    out = x * cos
     out[..., :half].addcmul_(x[..., half:], sin[:, :half], value=-1)
     out[..., half:].addcmul_(x[..., :half], sin[:, half:])
     return out
 
-def can_pack(model) -> bool:
-    "Whether `Packed` computes what this model's forward computes: a ModernBERT without biases, as all published ones are."
+def can_pack(
+    model, # a torch module
+) -> bool:
+    "Whether `Packed` computes what the model's forward computes: a ModernBERT without biases, like all published ones."
     return type(model) is ModernBertModel and not (model.config.attention_bias or model.config.mlp_bias)
 
+# %% ../../nbs/encode/01_packed.ipynb #4b23933c
 class Packed:
-    "A frozen ModernBERT over texts without padding: `Packed(model, dtype)(ids)`. Weights are copied when `dtype` is not theirs."
+    "A frozen ModernBERT over texts without padding: `Packed(model, dtype)(ids)`. Weights of another dtype are copied."
     def __init__(self,
         model:ModernBertModel, # on the CPU
         dtype:torch.dtype, # of the products; sums along the layers, and norms, stay float32
     ):
         c = model.config
-        self.model, self.dtype, self.heads, self.size = model, dtype, c.num_attention_heads, c.hidden_size // c.num_attention_heads
+        self.model = model
+        self.dtype = dtype
+        self.heads = c.num_attention_heads
+        self.size = c.hidden_size // c.num_attention_heads
         self.bands = dict(full_attention=None, sliding_attention=window_band(c.sliding_window, dtype))
-        self.weights = [[w.to(dtype) for w in (l.attn.Wqkv.weight, l.attn.Wo.weight, *l.mlp.Wi.weight.chunk(2), l.mlp.Wo.weight)] for l in model.layers]
+        self.weights = [_cast_weights(layer, dtype) for layer in model.layers]
 
     def angles(self, kind:str, tokens:int) -> tuple: # (cos, sin) for q and for k, each (tokens, head size)
         "Rotations of the positions of a text, for layers of one kind."
         cos, sin = (t[0] for t in self.model.rotary_emb(torch.empty(0), torch.arange(tokens)[None], kind))
         return tuple((t * scale).to(self.dtype) for scale in (self.size ** -0.5, 1) for t in (cos, sin))
+
+def _cast_weights(layer, dtype:torch.dtype) -> list: # qkv, attention output, MLP input, MLP gate, MLP output
+    "The weights of a layer's products."
+    weights = (layer.attn.Wqkv.weight, layer.attn.Wo.weight, *layer.mlp.Wi.weight.chunk(2), layer.mlp.Wo.weight)
+    return [w.to(dtype) for w in weights]
 
 # %% ../../nbs/encode/01_packed.ipynb #978d6a1e
 @patch
@@ -81,21 +101,25 @@ def _mix(self:Packed,
     angles:tuple, # of the layer's kind
 ): # (all tokens, hidden)
     "Attention within each text."
-    out, sizes = qkv.new_empty(len(qkv), self.heads * self.size), [texts * tokens for texts, tokens in runs]
+    out = qkv.new_empty(len(qkv), self.heads * self.size)
+    sizes = [texts * tokens for texts, tokens in runs]
     for (texts, n), part, to in zip(runs, qkv.split(sizes), out.split(sizes)):
-        q, k, v = part.view(texts, n, 3, self.heads, self.size).permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2) # (texts x heads, n, size) each
+        by_head = part.view(texts, n, 3, self.heads, self.size).permute(2, 0, 3, 1, 4)
+        q, k, v = by_head.contiguous().flatten(1, 2) # (texts x heads, n, size) each
         cos_q, sin_q, cos, sin = (t[:n] for t in angles)
         mixed = attend(turn(q, cos_q, sin_q), turn(k, cos, sin), v, band)
         to.view(texts, n, self.heads, self.size).copy_(mixed.view(texts, self.heads, n, self.size).transpose(1, 2))
     return out
 
+# %% ../../nbs/encode/01_packed.ipynb #8427e555
 @patch
 @torch.inference_mode()
 def __call__(self:Packed,
     ids:list, # token id lists, the longest first (or in any order in which equal lengths are neighbours)
-) -> list: # (input_ids (texts, tokens), float32 states (texts, tokens, hidden)), one for each run of texts of equal length
+) -> list: # (input_ids (texts, tokens), float32 states (texts, tokens, hidden)) for each run of texts of equal length
     "The last hidden states of some texts, in their order."
-    model, runs = self.model, [(len(list(same)), n) for n, same in groupby(map(len, ids))]
+    model = self.model
+    runs = [(len(list(same)), n) for n, same in groupby(map(len, ids))]
     angles = {kind: self.angles(kind, max(map(len, ids))) for kind in set(model.config.layer_types)}
     row = torch.tensor(list(chain.from_iterable(ids)))
     x = model.embeddings(row) # (all tokens, hidden)
@@ -105,4 +129,5 @@ def __call__(self:Packed,
         h = layer.mlp_norm(x).to(self.dtype)
         x += linear(layer.mlp.act(linear(h, w_in)).mul_(linear(h, w_gate)), w_out)
     sizes = [texts * tokens for texts, tokens in runs]
-    return [(i.view(texts, n), s.view(texts, n, -1)) for (texts, n), i, s in zip(runs, row.split(sizes), model.final_norm(x).split(sizes))]
+    parts = zip(runs, row.split(sizes), model.final_norm(x).split(sizes))
+    return [(i.view(texts, n), states.view(texts, n, -1)) for (texts, n), i, states in parts]

@@ -11,56 +11,67 @@ import contextlib, heapq, io, json, logging, shutil, socket, time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 
 from .backbones import Decoder, Encoder, load_encoder
 from .cache import SHARD_ROWS, Cache, CacheWriter, differences, merge_parts, part_folder, part_rows
 from ..config import Config, ConfigError, LatentSummError
-from .embed import EmbedProgress, build_cache, cache_fingerprint, cache_folder, needed_rows, preprocess
+from .embed import EmbedProgress, build_cache, cache_fingerprint, cache_folder
+from .embed import needed_rows, preprocess
 from ..runtime import CacheError, Interrupted, ModelError, say_once
 from ..data.sources import looks_local
 
 # %% ../../nbs/encode/07_scale.ipynb #0ceec0a8
 PART_SHARDS = 8 # most shards in a part
 
-def parts_of(rows:int) -> int:
-    "How many parts a source of so many rows is handed out in: a matter of its rows only, so that any cluster makes the same ones."
+def parts_of(
+    rows:int, # of the source
+) -> int:
+    "How many parts a source is split into. It depends on the rows only, so that any cluster makes the same parts."
     return -(-rows // (PART_SHARDS * SHARD_ROWS))
 
 # %% ../../nbs/encode/07_scale.ipynb #822d5395
 @dataclass
 class RemoteRows:
-    "Rows that lie elsewhere, fetched a slice at a time; stands in for the `Rows` of notebook `data/04_sources`."
+    "Rows held by another process, fetched a slice at a time; replaces the `Rows` of notebook `data/04_sources`."
     n: int
     report: dict # of the source: it is in the cache's fingerprint and manifest
     fetch: Callable # (first, last) -> list of rows
 
     def __len__(self): return self.n
-    def __getitem__(self, at):
-        if isinstance(at, int): return self.fetch(at, at + 1)[0]
-        first, last, _ = at.indices(self.n)
+    def __getitem__(self, index):
+        if isinstance(index, int): return self.fetch(index, index + 1)[0]
+        first, last, _ = index.indices(self.n)
         return self.fetch(first, last)
 
 # %% ../../nbs/encode/07_scale.ipynb #71aec8a1
 class RowServer:
-    "Reads the sources of a config once and hands out their rows. On a cluster it is an actor beside the driver, where local files are."
-    def __init__(self, cfg:Config): self.cfg, self.said = cfg, ""
+    "Reads a config's sources once and hands out their rows. On a cluster it is an actor on the driver's node."
+    def __init__(self, cfg:Config):
+        self.cfg = cfg
+        self.notes = "" # what reading printed
 
     @cached_property
     def sources(self) -> dict: # key -> (name, split, rows)
-        "All sources, read at the first question."
-        with contextlib.redirect_stderr(io.StringIO()) as said: found = {key: source for key, *source in needed_rows(self.cfg)}
-        self.said = said.getvalue()
-        return found
+        "All sources, read when they are first needed."
+        with contextlib.redirect_stderr(io.StringIO()) as notes:
+            sources = {key: source for key, *source in needed_rows(self.cfg)}
+        self.notes = notes.getvalue()
+        return sources
 
     def listed(self) -> tuple: # (notes, [(key, name, split, number of rows, report, texts in a row)])
-        "What there is, and what reading it had to say."
-        listed = [(key, name, split, len(rows), rows.report, 2 if "dialogue" in rows[0] else 1) for key, (name, split, rows) in self.sources.items()]
-        return self.said, listed
+        "All sources, and the notes that were printed while reading them."
+        listed = []
+        for key, (name, split, rows) in self.sources.items():
+            texts_per_row = 2 if "dialogue" in rows[0] else 1
+            listed.append((key, name, split, len(rows), rows.report, texts_per_row))
+        return self.notes, listed
 
     def rows(self, key:str, first:int, last:int) -> list:
         "A slice of a source."
@@ -69,12 +80,12 @@ class RowServer:
 # %% ../../nbs/encode/07_scale.ipynb #f8bc4ef7
 @dataclass
 class Worker:
-    "Embeds the parts it is told to: `Worker(...)({'part': [1, 2]})`. Ray Data makes its actors of this class."
+    "Embeds the parts it is given: `Worker(...)({'part': [1, 2]})`. Ray Data makes its actors from this class."
     cfg: Config
     decoder: Decoder # without its model
     identity: dict # of the driver's encoder
     name: str # source
-    split: str
+    split: str # train, validation or test
     rows: RemoteRows
 
     @cached_property
@@ -82,18 +93,20 @@ class Worker:
         "This worker's encoder. Raises `ModelError` when it is not the driver's."
         encoder = load_encoder(self.cfg)
         if differ := differences(self.identity, encoder.identity):
-            raise ModelError(f"{socket.gethostname()} has another encoder than the driver: {'; '.join(differ)}. Put the same files on all nodes.")
+            raise ModelError(f"{socket.gethostname()} has another encoder than the driver: {'; '.join(differ)}. "
+                             "Put the same files on all nodes.")
         return encoder
 
     def part(self, i:int) -> dict:
         "Embed one part, or what is missing of it."
-        cache = build_cache(self.cfg, self.encoder, self.decoder, name=self.name, split=self.split, rows=self.rows, part=(i, parts_of(len(self.rows))))
+        cache = build_cache(self.cfg, self.encoder, self.decoder, name=self.name, split=self.split,
+                            rows=self.rows, part=(i, parts_of(len(self.rows))))
         return dict(part=i, rows=len(cache), tokens=cache.manifest["counts"]["input_tokens"], host=socket.gethostname())
 
     def __call__(self, batch:dict) -> dict:
-        "One row for each part of a batch, as Ray Data wants it."
-        done = [self.part(int(i)) for i in batch["part"]]
-        return {k: [d[k] for d in done] for k in done[0]}
+        "One row for each part of a batch, as columns for Ray Data."
+        reports = [self.part(int(i)) for i in batch["part"]]
+        return {name: list(map(itemgetter(name), reports)) for name in reports[0]}
 
 # %% ../../nbs/encode/07_scale.ipynb #36a2193f
 @dataclass(frozen=True)
@@ -104,28 +117,38 @@ class Pool:
     cpus: int = 1 # cores for each
 
     def __post_init__(self):
-        if self.models is not None and self.models < 1: raise ConfigError(f"A pool needs at least 1 model, got {self.models}.")
+        if self.models is not None and self.models < 1:
+            raise ConfigError(f"A pool needs at least 1 model, got {self.models}.")
         if not 0 < self.gpus <= 1: raise ConfigError(f"A model takes more than 0 and at most 1 GPU, got {self.gpus:g}.")
         if self.cpus < 1: raise ConfigError(f"A model takes at least 1 core, got {self.cpus}.")
 
-    def fit(self,
-        cfg:Config,
-        have:dict, # what the cluster has: `{"CPU": 8.0, "GPU": 2.0}`
-    ) -> tuple: # (config for the workers, most workers, GPUs each)
-        "How many workers there is room for, on GPUs if `cfg` asks for them and there are any. Raises `ConfigError`."
-        if cfg.device.startswith("cuda:"): raise ConfigError(f"device={cfg.device}: a cluster hands out its GPUs itself. Use --device cuda, or cpu.")
-        gpus, cpus = (have.get(k, 0.0) for k in ("GPU", "CPU"))
-        if cfg.device == "cuda" and gpus >= self.gpus: return cfg, self.models or min(int(gpus / self.gpus), int(cpus / self.cpus)), self.gpus
-        if cfg.device == "cuda": say_once("device=cuda: the Ray cluster has no GPU; embedding on its CPUs (set --device cpu to silence this).")
-        if cpus < self.cpus: raise ConfigError(f"The Ray cluster has {cpus:g} cores, and a model was given {self.cpus}. Give it fewer, or start more nodes.")
-        return cfg.override(device="cpu") if cfg.device == "cuda" else cfg, self.models or int(cpus / self.cpus), 0
+# %% ../../nbs/encode/07_scale.ipynb #b6c5c40e
+@patch
+def fit(self:Pool,
+    cfg:Config, # for its device
+    have:dict, # what the cluster has: `{"CPU": 8.0, "GPU": 2.0}`
+) -> tuple: # (config for the workers, most workers, GPUs each)
+    "How many workers there is room for, on GPUs if `cfg` asks for them and there are any. Raises `ConfigError`."
+    if cfg.device.startswith("cuda:"):
+        raise ConfigError(f"device={cfg.device}: a cluster hands out its GPUs itself. Use --device cuda, or cpu.")
+    gpus = have.get("GPU", 0.0)
+    cpus = have.get("CPU", 0.0)
+    if cfg.device == "cuda" and gpus >= self.gpus:
+        return cfg, self.models or min(int(gpus / self.gpus), int(cpus / self.cpus)), self.gpus
+    if cfg.device == "cuda":
+        say_once("device=cuda: the Ray cluster has no GPU; embedding on its CPUs (set --device cpu to silence this).")
+    if cpus < self.cpus:
+        raise ConfigError(f"The Ray cluster has {cpus:g} cores, and a model was given {self.cpus}. "
+                          "Give it fewer, or start more nodes.")
+    return cfg.override(device="cpu") if cfg.device == "cuda" else cfg, self.models or int(cpus / self.cpus), 0
 
 # %% ../../nbs/encode/07_scale.ipynb #4404bd61
 def need_ray():
     "Ray with Ray Data, quiet. Raises `LatentSummError` where it is not installed."
     try: import ray, ray.data
     except ImportError as e:
-        raise LatentSummError("--engine ray needs Ray, which is not installed here. Install with: pip install 'latent_summ[ray]', or leave --engine out.") from e
+        raise LatentSummError("--engine ray needs Ray, which is not installed here. "
+                              "Install with: pip install 'latent_summ[ray]', or leave --engine out.") from e
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -135,27 +158,30 @@ def need_ray():
 
 @contextlib.contextmanager
 def _cluster(ray):
-    "Join the cluster that RAY_ADDRESS names or that runs on this machine, else start one here for as long as it is needed."
+    "Join the cluster that RAY_ADDRESS names or that runs on this machine, else start one here and stop it at the end."
     ours = not ray.is_initialized()
     if ours: ray.init(log_to_driver=False, logging_level=logging.ERROR)
     try: yield
     except ray.exceptions.RayTaskError as e: # an error of ours comes back as what it was
         raise (e.cause if isinstance(e.cause, LatentSummError) else e) from None
-    except KeyboardInterrupt as e: raise Interrupted("Stopped. Finished shards are kept; the same command goes on from there.") from e
+    except KeyboardInterrupt as e:
+        raise Interrupted("Stopped. Finished shards are kept; the same command goes on from there.") from e
     finally:
         if ours: ray.shutdown()
 
 # %% ../../nbs/encode/07_scale.ipynb #9e4d6c3c
 def _for_workers(cfg:Config) -> Config:
-    "The config with paths in full, which mean the same in any folder."
-    full = {k: str(Path(getattr(cfg, k)).resolve()) for k in ("preprocess_cache_dir", "modernbert_model") if k == "preprocess_cache_dir" or Path(getattr(cfg, k)).is_dir()}
-    return cfg.override(**full)
+    "The config with absolute paths, which mean the same in any folder."
+    paths = {"preprocess_cache_dir": Path(cfg.preprocess_cache_dir)}
+    if Path(cfg.modernbert_model).is_dir(): paths["modernbert_model"] = Path(cfg.modernbert_model)
+    return cfg.override(**{k: str(path.resolve()) for k, path in paths.items()})
 
 def _serve(ray, cfg:Config):
     "The row server as an actor on this node."
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(RowServer).options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here).remote(cfg)
+    this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = dict(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=this_node)
+    return ray.remote(RowServer).options(**options).remote(cfg)
 
 def _fetch(server, key:str, first:int, last:int) -> list:
     "A slice of a source, from the server."
@@ -167,77 +193,94 @@ def _embed_parts(ray, worker:Worker, parts:list, pool:Pool, each:int):
     "Run the parts through a pool of workers."
     cfg, models, gpus = pool.fit(worker.cfg, ray.cluster_resources())
     numbers = ray.data.from_items([dict(part=i + 1) for i in range(len(parts))], override_num_blocks=len(parts))
-    made = numbers.map_batches(Worker, batch_size=1, compute=ray.data.ActorPoolStrategy(min_size=1, max_size=models), num_cpus=pool.cpus, num_gpus=gpus,
-                               fn_constructor_kwargs=vars(worker) | dict(cfg=cfg))
-    with EmbedProgress(f"embed {Path(worker.name).name} {worker.split} on up to {models} workers", len(worker.rows), each) as progress:
-        for done in made.iter_rows():
+    actors = ray.data.ActorPoolStrategy(min_size=1, max_size=models)
+    reports = numbers.map_batches(Worker, batch_size=1, compute=actors, num_cpus=pool.cpus, num_gpus=gpus,
+                                  fn_constructor_kwargs=vars(worker) | dict(cfg=cfg))
+    label = f"embed {Path(worker.name).name} {worker.split} on up to {models} workers"
+    with EmbedProgress(label, len(worker.rows), each) as progress:
+        for done in reports.iter_rows():
             folder = parts[done["part"] - 1]
             if not folder.is_dir():
-                raise CacheError(f"{done['host']} has written {folder}, which cannot be seen from here. Choose a folder that all nodes share with --preprocess-cache-dir.")
+                raise CacheError(f"{done['host']} has written {folder}, which cannot be seen from here. "
+                                 "Choose a folder that all nodes share with --preprocess-cache-dir.")
             progress.expect(each * done["rows"], done["tokens"])
             progress.advance(each * done["rows"], done["tokens"])
 
+# %% ../../nbs/encode/07_scale.ipynb #b80c5e6c
 def _build(ray, worker:Worker, encoder:Encoder, pool:Pool, each:int) -> Cache:
-    "The cache of one source, made in parts where it is not there yet."
-    cfg, rows, split = worker.cfg, worker.rows, worker.split
-    fingerprint = cache_fingerprint(cfg, encoder, worker.decoder, rows.report)
-    folder, n = cache_folder(cfg, worker.name, split, fingerprint), parts_of(len(rows))
+    "The cache of one source; it is made in parts if it does not exist yet."
+    cfg = worker.cfg
+    fingerprint = cache_fingerprint(cfg, encoder, worker.decoder, worker.rows.report)
+    folder = cache_folder(cfg, worker.name, worker.split, fingerprint)
+    n = parts_of(len(worker.rows))
     parts = [part_folder(folder, (i, n)) for i in range(1, n + 1)]
     if not cfg.skip_preprocessing_if_cached:
         for old in [p for p in (folder, *parts) if p.is_dir()]:
-            with CacheWriter(old, fingerprint, overwrite=True): pass # sweeps
+            with CacheWriter(old, fingerprint, overwrite=True): pass # deletes its files
         cfg = cfg.override(skip_preprocessing_if_cached=True)
     if not (folder / "manifest.json").exists():
         _embed_parts(ray, replace(worker, cfg=cfg), parts, pool, each)
         merge_parts(folder.parent, parts)
     for p in parts: shutil.rmtree(p, ignore_errors=True)
-    return build_cache(cfg, encoder, worker.decoder, name=worker.name, split=split, rows=rows) # opens it, and tells what was cut
+    # opens it, and says what was cut
+    return build_cache(cfg, encoder, worker.decoder, name=worker.name, split=worker.split, rows=worker.rows)
 
 # %% ../../nbs/encode/07_scale.ipynb #1a3f214c
 def preprocess_ray(
-    cfg:Config,
-    encoder:Encoder,
-    decoder:Decoder,
+    cfg:Config, # for the sources, the stages and the folder
+    encoder:Encoder, # the driver's; the workers load their own
+    decoder:Decoder, # for its tokenizer
     on_done:Optional[Callable]=None, # called with (key, cache, seconds) after each
-    pool:Pool=Pool(),
+    pool:Pool=Pool(), # workers, and what each takes
 ) -> dict: # `pairs/train`, `pairs/validation`, `texts/wikitext/train`, ... -> Cache
-    "What `preprocess` does, on a Ray cluster. A killed worker or a restarted driver repeats unfinished shards only. Raises what `preprocess` raises."
+    "What `preprocess` does, on a Ray cluster, with the same errors. After a death only unfinished shards are repeated."
     if not cfg.run_preprocessing: return preprocess(cfg, encoder, decoder, on_done)
-    ray, full, caches = need_ray(), _for_workers(cfg), {}
+    ray = need_ray()
+    full = _for_workers(cfg)
+    caches = {}
     with _cluster(ray):
         server = _serve(ray, cfg)
-        said, listed = ray.get(server.listed.remote())
-        for note in said.splitlines(): say_once(note.removeprefix("note: "))
+        notes, listed = ray.get(server.listed.remote())
+        for note in notes.splitlines(): say_once(note.removeprefix("note: "))
         for key, name, split, n, report, each in listed:
-            start, rows = time.monotonic(), RemoteRows(n, report, partial(_fetch, server, key))
-            at = str(Path(name).expanduser().resolve()) if looks_local(name) and Path(name).expanduser().exists() else name
-            caches[key] = _build(ray, Worker(full, replace(decoder, model=None), encoder.identity, at, split, rows), encoder, pool, each)
+            start = time.monotonic()
+            rows = RemoteRows(n, report, partial(_fetch, server, key))
+            worker = Worker(full, replace(decoder, model=None), encoder.identity, _full_name(name), split, rows)
+            caches[key] = _build(ray, worker, encoder, pool, each)
             if on_done: on_done(key, caches[key], time.monotonic() - start)
     return caches
+
+def _full_name(name:str) -> str:
+    "A source's name; a local file or folder as an absolute path."
+    path = Path(name).expanduser()
+    return str(path.resolve()) if looks_local(name) and path.exists() else name
 
 # %% ../../nbs/encode/07_scale.ipynb #cc6f7d2b
 def shard_decoder(
     decoder:Decoder, # frozen, whole; on the CPU or on `device`
     device, # a `torch.device`: where this process computes
 ) -> Decoder:
-    "Split the layers of a decoder over all processes of the process group, in place, and move it to `device`. All must then run it equally often."
+    "Split a decoder's layers over all processes, in place, on `device`. All processes must then run it equally often."
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     body = decoder.model.base_model
     layers = getattr(body, "layers", None)
-    if layers is None: raise ModelError(f"A {type(body).__name__} has no `layers` to split over processes: leave out shard_decoder.")
-    split, how = set(layers.parameters()), dict(mesh=init_device_mesh(device.type, (dist.get_world_size(),)), reshard_after_forward=True)
-    for layer in layers: fully_shard(layer, **how) # a layer at a time goes to the device
-    fully_shard(body, ignored_params=set(body.parameters()) - split, **how)
+    if layers is None:
+        raise ModelError(f"A {type(body).__name__} has no `layers` to split over processes: leave out shard_decoder.")
+    split = set(layers.parameters())
+    options = dict(mesh=init_device_mesh(device.type, (dist.get_world_size(),)), reshard_after_forward=True)
+    for layer in layers: fully_shard(layer, **options) # a layer at a time goes to the device
+    fully_shard(body, ignored_params=set(body.parameters()) - split, **options)
     decoder.model.to(device)
-    with torch.no_grad(): body(inputs_embeds=decoder.embed(torch.tensor([[decoder.eos_id]], device=device)), use_cache=False) # makes buffers that training may write to
+    token = torch.tensor([[decoder.eos_id]], device=device) # (1, 1)
+    with torch.no_grad(): body(inputs_embeds=decoder.embed(token), use_cache=False) # makes writable buffers
     return decoder
 
 def held_bytes(
     module, # a torch module
 ) -> int:
-    "Bytes of a module's weights in this process, now: of a weight that is split, the own share."
+    "Bytes of a module's weights in this process now; of a weight that is split, this process's share."
     return sum((p.to_local() if hasattr(p, "to_local") else p).nbytes for p in module.parameters())
 
 # %% ../../nbs/encode/07_scale.ipynb #3f14554e
@@ -249,15 +292,24 @@ class Rates:
     jsonl_bytes: float = 1356.4 # on disk for a text: a vector of 768 as int8, target ids and their mask, id
     arrow_bytes: float = 999.6
     device: str = "core (AMD EPYC)"
-    source: str = "benchmarks/results/cache.json, commit cbc16c9: ModernBERT-base, random weights; arXiv abstracts and SAMSum dialogues; bfloat16"
+    source: str = ("benchmarks/results/cache.json, commit cbc16c9: ModernBERT-base, random weights; "
+                   "arXiv abstracts and SAMSum dialogues; bfloat16")
 
     @classmethod
     def read(cls, path) -> "Rates":
         "The rates in a result file of `benchmarks/cache.py`."
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        encode, disk = found["encode"], found["storage"]["bytes_per_row"]
-        return cls(encode["ours_tokens_per_s"]["median"], encode["tokens_per_row"]["median"], disk["jsonl"], disk["arrow"], f"core ({encode['machine']['cpu']})",
-                   f"{path}, commit {encode['machine']['commit']}: {encode['encoder']}; {encode['texts']}; {encode['dtype']}")
+        results = json.loads(Path(path).read_text(encoding="utf-8"))
+        encode = results["encode"]
+        disk = results["storage"]["bytes_per_row"]
+        source = f"commit {encode['machine']['commit']}: {encode['encoder']}; {encode['texts']}; {encode['dtype']}"
+        return cls(
+            tokens_per_s=encode["ours_tokens_per_s"]["median"],
+            tokens_per_text=encode["tokens_per_row"]["median"],
+            jsonl_bytes=disk["jsonl"],
+            arrow_bytes=disk["arrow"],
+            device=f"core ({encode['machine']['cpu']})",
+            source=f"{path}, {source}",
+        )
 
 # %% ../../nbs/encode/07_scale.ipynb #956282d7
 @dataclass(frozen=True)
@@ -278,63 +330,114 @@ class Plan:
     written_mb_per_s: dict # format -> all devices together, onto the shared disk
     read_mb_per_s: Optional[float] # texts on their way to the devices; None where their size was not given
 
-    def __str__(self):
-        size = lambda n: f"{n / 1e12:,.2f} TB" if n >= 1e12 else f"{n / 1e9:,.2f} GB"
-        each = lambda n: f"{n / self.documents:,.0f} bytes a text"
-        kept = (("one vector", self.vector_bytes), ("a vector each latent", self.vectors_bytes), ("latents instead", self.latent_bytes))
-        formats = [(f"cache on disk, {k}", f"{size(n)} ({each(n)}), written at {self.written_mb_per_s[k]:,.1f} MB/s") for k, n in self.cache_bytes.items()]
-        lines = [("documents", f"{self.documents:,} of {self.rates.tokens_per_text:g} tokens"),
-                 ("computing", f"{self.device_hours:,.0f} hours of one {self.rates.device}; {self.days:,.1f} days on {self.devices:,}"),
-                 *[(what, f"{size(n)} ({each(n)})") for what, n in kept], *formats,
-                 ("index, jsonl", size(self.index_bytes)), ("files", f"{self.shards:,} shards, made in {self.parts:,} parts"),
-                 *([("network, texts in", f"{self.read_mb_per_s:,.1f} MB/s")] if self.read_mb_per_s else []), ("rates from", self.rates.source)]
-        return "\n".join(f"{k:<22} {v}" for k, v in lines)
+    def __str__(self): return "\n".join(f"{k:<22} {v}" for k, v in self.lines())
+
+def _size(n:float) -> str: return f"{n / 1e12:,.2f} TB" if n >= 1e12 else f"{n / 1e9:,.2f} GB"
+
+# %% ../../nbs/encode/07_scale.ipynb #756042da
+@patch
+def lines(self:Plan) -> list: # of (label, text)
+    "The plan as a table of two columns."
+    def with_each(n): return f"{_size(n)} ({n / self.documents:,.0f} bytes a text)"
+    computing = f"{self.device_hours:,.0f} hours of one {self.rates.device}; {self.days:,.1f} days on {self.devices:,}"
+    lines = [
+        ("documents", f"{self.documents:,} of {self.rates.tokens_per_text:g} tokens"),
+        ("computing", computing),
+        ("one vector", with_each(self.vector_bytes)),
+        ("a vector each latent", with_each(self.vectors_bytes)),
+        ("latents instead", with_each(self.latent_bytes)),
+    ]
+    for k, n in self.cache_bytes.items():
+        lines.append((f"cache on disk, {k}", f"{with_each(n)}, written at {self.written_mb_per_s[k]:,.1f} MB/s"))
+    lines.append(("index, jsonl", _size(self.index_bytes)))
+    lines.append(("files", f"{self.shards:,} shards, made in {self.parts:,} parts"))
+    if self.read_mb_per_s: lines.append(("network, texts in", f"{self.read_mb_per_s:,.1f} MB/s"))
+    return lines + [("rates from", self.rates.source)]
 
 # %% ../../nbs/encode/07_scale.ipynb #e533e6cc
 def plan_corpus(
-    documents:int,
+    documents:int, # texts in the corpus
     devices:int=1, # working side by side
     tokens_per_s:Optional[float]=None, # of one device (None: what `rates` has)
     tokens_per_text:Optional[float]=None, # of your texts (None: what `rates` has)
     text_bytes:Optional[float]=None, # of one of your texts, for the network
-    rates:Rates=Rates(),
+    rates:Rates=Rates(), # measured ones
     cfg:Optional[Config]=None, # for the widths and the latents (None: the defaults)
 ) -> Plan:
-    "Hours, bytes, files and traffic of embedding a corpus. Raises `ConfigError` for what is not positive."
-    for what, n in dict(documents=documents, devices=devices, tokens_per_s=tokens_per_s, tokens_per_text=tokens_per_text, text_bytes=text_bytes).items():
-        if n is not None and not n > 0: raise ConfigError(f"{what} must be more than 0, got {n!r}.")
+    "Hours, bytes, files and traffic of embedding a corpus. Raises `ConfigError` for numbers that are not positive."
+    numbers = dict(documents=documents, devices=devices, tokens_per_s=tokens_per_s,
+                   tokens_per_text=tokens_per_text, text_bytes=text_bytes)
+    for name, n in numbers.items():
+        if n is not None and not n > 0: raise ConfigError(f"{name} must be more than 0, got {n!r}.")
     if tokens_per_s is not None:
-        rates = replace(rates, tokens_per_s=tokens_per_s, device="device", source=f"{tokens_per_s:,.0f} tokens/s as given; the rest {rates.source}")
+        source = f"{tokens_per_s:,.0f} tokens/s as given; the rest {rates.source}"
+        rates = replace(rates, tokens_per_s=tokens_per_s, device="device", source=source)
     if tokens_per_text is not None: rates = replace(rates, tokens_per_text=tokens_per_text)
-    cfg, hours, shards = cfg or Config(), documents * rates.tokens_per_text / rates.tokens_per_s / 3600, -(-documents // SHARD_ROWS)
-    texts_per_s, disk = devices * rates.tokens_per_s / rates.tokens_per_text, dict(jsonl=rates.jsonl_bytes, arrow=rates.arrow_bytes)
-    vector, latent = cfg.modernbert_hidden_dim + 4, cfg.latent_dim + 4 # a number is a byte, the scale has four
-    return Plan(documents, devices, rates, hours, hours / devices / 24, documents * vector, documents * cfg.latent_seq_len * vector, documents * cfg.latent_seq_len * latent,
-                {k: round(documents * n) for k, n in disk.items()}, 8 * (documents + shards), shards, parts_of(documents),
-                {k: texts_per_s * n / 1e6 for k, n in disk.items()}, text_bytes and texts_per_s * text_bytes / 1e6)
+    return _plan(documents, devices, rates, text_bytes, cfg or Config())
+
+# %% ../../nbs/encode/07_scale.ipynb #7ecd8338
+def _plan(documents:int, devices:int, rates:Rates, text_bytes:Optional[float], cfg:Config) -> Plan:
+    "The arithmetic of `plan_corpus`."
+    hours = documents * rates.tokens_per_text / rates.tokens_per_s / 3600
+    shards = -(-documents // SHARD_ROWS)
+    texts_per_s = devices * rates.tokens_per_s / rates.tokens_per_text
+    disk = dict(jsonl=rates.jsonl_bytes, arrow=rates.arrow_bytes)
+    vector = cfg.modernbert_hidden_dim + 4 # a number is a byte, the scale has four
+    latent = cfg.latent_dim + 4
+    return Plan(
+        documents=documents,
+        devices=devices,
+        rates=rates,
+        device_hours=hours,
+        days=hours / devices / 24,
+        vector_bytes=documents * vector,
+        vectors_bytes=documents * cfg.latent_seq_len * vector,
+        latent_bytes=documents * cfg.latent_seq_len * latent,
+        cache_bytes={k: round(documents * n) for k, n in disk.items()},
+        index_bytes=8 * (documents + shards),
+        shards=shards,
+        parts=parts_of(documents),
+        written_mb_per_s={k: texts_per_s * n / 1e6 for k, n in disk.items()},
+        read_mb_per_s=text_bytes and texts_per_s * text_bytes / 1e6,
+    )
 
 # %% ../../nbs/encode/07_scale.ipynb #81d0fdb7
 def rehearse(
-    plan:Plan,
+    plan:Plan, # from `plan_corpus`
     tokens:tuple=(116, 273), # a row's fewest and most tokens, all equally likely: the range that was measured
     hours_between_deaths:float=float("inf"), # of one device, on average
     restart_s:float=300.0, # until a device that died works again
     rows:Optional[int]=None, # stop after so many rows (None: all)
-    seed:int=0,
+    seed:int=0, # of the random draws
 ) -> dict: # rows, tokens, parts, shards_repeated, hours (until the last device is done), device_hours, busy (share)
-    "Hand out the parts of a plan to its devices, row by row drawn at random. Raises `CacheError` where the row ranges leave a gap or overlap."
-    draw, devices, n, at, end = np.random.default_rng(seed), [0.0] * plan.devices, plan.parts, 0, min(rows or plan.documents, plan.documents)
-    total = deaths = part = 0
-    while at < end:
+    "Give a plan's parts to its devices, with row lengths drawn at random. Raises `CacheError` for gaps and overlaps."
+    draw = np.random.default_rng(seed)
+    devices = [0.0] * plan.devices # seconds until each is free
+    end = min(rows or plan.documents, plan.documents)
+    position = total = deaths = part = 0
+    while position < end:
         part += 1
-        first, last = part_rows(plan.documents, (part, n))
-        if first != at: raise CacheError(f"Part {part} of {n} begins at row {first:,}, the one before ended at {at:,}.")
+        first, last = _next_part(plan, part, position)
         lengths = draw.integers(*tokens, size=last - first, dtype=np.uint16, endpoint=True)
-        work, at = int(lengths.sum()), last
+        work = int(lengths.sum())
         seconds = work / plan.rates.tokens_per_s
         died = draw.poisson(seconds / 3600 / hours_between_deaths)
         lost = draw.random(died).sum() * seconds * min(SHARD_ROWS / (last - first), 1) + died * restart_s
         heapq.heapreplace(devices, devices[0] + seconds + lost)
-        total, deaths = total + work, deaths + int(died)
-    return dict(rows=at, tokens=total, parts=part, shards_repeated=deaths, hours=float(max(devices)) / 3600, device_hours=total / plan.rates.tokens_per_s / 3600,
-                busy=float(total / plan.rates.tokens_per_s / max(devices) / plan.devices))
+        total += work
+        deaths += int(died)
+        position = last
+    return _rehearsed(plan, position, total, part, deaths, float(max(devices)))
+
+# %% ../../nbs/encode/07_scale.ipynb #b31763c6
+def _next_part(plan:Plan, part:int, position:int) -> tuple: # (first, last)
+    "The rows of a part; raises `CacheError` unless they begin where the one before ended."
+    first, last = part_rows(plan.documents, (part, plan.parts))
+    if first == position: return first, last
+    raise CacheError(f"Part {part} of {plan.parts} begins at row {first:,}, the one before ended at {position:,}.")
+
+def _rehearsed(plan:Plan, rows:int, tokens:int, parts:int, deaths:int, seconds:float) -> dict:
+    "What `rehearse` returns."
+    return dict(rows=rows, tokens=tokens, parts=parts, shards_repeated=deaths, hours=seconds / 3600,
+                device_hours=tokens / plan.rates.tokens_per_s / 3600,
+                busy=float(tokens / plan.rates.tokens_per_s / seconds / plan.devices))

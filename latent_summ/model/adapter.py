@@ -28,17 +28,24 @@ def unit_gain_(
 class PrefixAdapter(nn.Module):
     "Latents to prefix embeddings: learned queries, one cross-attention, a SwiGLU network and an output norm."
     def __init__(self,
-        cfg, # `prefix_len`, `gpt2_hidden_dim`, the `adapter_*` fields, the latents' sizes, `use_prefix_rope`, `rope_base` and the norm's fields
+        cfg, # `prefix_len`, `gpt2_hidden_dim`, the `adapter_*` fields, latent sizes, the fields of RoPE and of the norm
         output_rms:float=1.0, # root mean square of the decoder's scaled embeddings; the prefix starts at this size
     ):
         super().__init__()
-        if not output_rms > 0: raise ModelError(f"output_rms must be the size of the decoder's embeddings, a positive number; got {output_rms}.")
-        self.latent_seq_len, self.latent_dim, self.prefix_len, width = cfg.latent_seq_len, cfg.latent_dim, cfg.prefix_len, cfg.gpt2_hidden_dim
+        if not output_rms > 0:
+            raise ModelError("output_rms must be the size of the decoder's embeddings, a positive number; "
+                             f"got {output_rms}.")
+        width = cfg.gpt2_hidden_dim
+        self.latent_seq_len = cfg.latent_seq_len
+        self.latent_dim = cfg.latent_dim
+        self.prefix_len = cfg.prefix_len
         self.latent_scale = cfg.latent_dim ** 0.5 if cfg.normalize_latent else 1.0
         self.queries = nn.Parameter(torch.randn(cfg.prefix_len, width))
-        self.attention = Attention(width, cfg.adapter_num_heads, kv_dim=cfg.latent_dim, rope_q=cfg.use_prefix_rope, rope_k=cfg.adapter_use_rope,
-                                   base=cfg.rope_base, dropout=cfg.adapter_dropout)
-        self.ffn, self.norm, self.dropout = SwiGLU(width, 4 * width), make_norm(width, cfg), nn.Dropout(cfg.adapter_dropout)
+        self.attention = Attention(width, cfg.adapter_num_heads, kv_dim=cfg.latent_dim, rope_q=cfg.use_prefix_rope,
+                                   rope_k=cfg.adapter_use_rope, base=cfg.rope_base, dropout=cfg.adapter_dropout)
+        self.ffn = SwiGLU(width, 4 * width)
+        self.norm = make_norm(width, cfg)
+        self.dropout = nn.Dropout(cfg.adapter_dropout)
         self._add_options(cfg, width)
         unit_gain_(self)
         nn.init.constant_(self.norm.weight, output_rms)
@@ -50,7 +57,9 @@ def _add_options(self:PrefixAdapter,
     width:int, # numbers in each prefix embedding
 ):
     "Parameters of the options beyond the reference; None where they are off."
-    self.latent_positions = nn.Parameter(0.1 * torch.randn(cfg.latent_seq_len, cfg.latent_dim)) if cfg.adapter_latent_positions else None
+    self.latent_positions = None
+    if cfg.adapter_latent_positions:
+        self.latent_positions = nn.Parameter(0.1 * torch.randn(cfg.latent_seq_len, cfg.latent_dim))
     rank = cfg.adapter_flat_rank
     self.flat_down = nn.Linear(cfg.latent_seq_len * cfg.latent_dim, rank, bias=False) if rank else None
     self.flat_up = nn.Linear(rank, cfg.prefix_len * width, bias=False) if rank else None

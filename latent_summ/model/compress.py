@@ -65,8 +65,13 @@ class Normalizer(nn.Module):
         eps:float=1e-4, # smallest variance, as a share of the average one
     ):
         super().__init__()
-        if kind not in NORMALIZERS: raise ModelError(f"embedding_normalizer must be one of {', '.join(NORMALIZERS)}; got {kind!r}.")
-        self.n_vectors, self.dim, self.kind, self.eps, self.is_fitted = n_vectors, dim, kind, eps, kind == "none"
+        if kind not in NORMALIZERS:
+            raise ModelError(f"embedding_normalizer must be one of {', '.join(NORMALIZERS)}; got {kind!r}.")
+        self.n_vectors = n_vectors
+        self.dim = dim
+        self.kind = kind
+        self.eps = eps
+        self.is_fitted = kind == "none"
         if kind == "none": return
         self.register_buffer("mean", torch.zeros(n_vectors, dim))
         self.register_buffer("transform", torch.eye(dim) if kind == "whiten" else torch.ones(n_vectors, dim))
@@ -75,7 +80,8 @@ class Normalizer(nn.Module):
 
     def _after_load(self, _keys): self.is_fitted = bool(self.fitted)
 
-    def extra_repr(self): return f"{self.n_vectors} x {self.dim}, {self.kind}" + ("" if self.is_fitted else ", not fitted")
+    def extra_repr(self):
+        return f"{self.n_vectors} x {self.dim}, {self.kind}" + ("" if self.is_fitted else ", not fitted")
 
 # %% ../../nbs/model/01_compress.ipynb #dd16b405
 @patch
@@ -83,25 +89,41 @@ class Normalizer(nn.Module):
 def fit(self:Normalizer,
     x:torch.Tensor, # (n, n_vectors, dim): embeddings of the training rows
 ) -> Normalizer: # itself
-    "Estimate the statistics; raises `ModelError` for a wrong shape, fewer than two rows, or numbers that are not finite."
+    "Estimate the statistics; raises `ModelError` for a wrong shape, fewer than two rows, NaN and infinity."
     if self.kind == "none": return self
-    check_shape(x, ("rows", self.n_vectors, self.dim), "embeddings", "encoder_pooling (vectors per text) and modernbert_hidden_dim")
-    if len(x) < 2: raise ModelError(f"embedding_normalizer={self.kind} needs at least two rows to fit, got {len(x)}. Train on more rows or set it to none.")
-    if not all(part.isfinite().all() for part in x.split(4096)): raise ModelError("The embeddings to fit hold NaN or infinity: rebuild the cache.")
+    self._check(x)
     mean = sum(part.sum(0) for part in _chunks(x)) / len(x)  # (n_vectors, dim)
     transform = (_whiten if self.kind == "whiten" else _standard)(x, mean, self.eps)
-    if not transform.isfinite().all(): raise ModelError("All embeddings to fit are equal: there is nothing to normalise. Set embedding_normalizer=none.")
-    self.mean.copy_(mean), self.transform.copy_(transform), self.fitted.fill_(True)
+    if not transform.isfinite().all():
+        raise ModelError("All embeddings to fit are equal: there is nothing to normalise. "
+                         "Set embedding_normalizer=none.")
+    self.mean.copy_(mean)
+    self.transform.copy_(transform)
+    self.fitted.fill_(True)
     self.is_fitted = True
     return self
 
+@patch
+def _check(self:Normalizer, x:torch.Tensor):
+    "Raise `ModelError` for embeddings that statistics cannot be estimated from."
+    fields = "encoder_pooling (vectors per text) and modernbert_hidden_dim"
+    check_shape(x, ("rows", self.n_vectors, self.dim), "embeddings", fields)
+    if len(x) < 2:
+        raise ModelError(f"embedding_normalizer={self.kind} needs at least two rows to fit, got {len(x)}. "
+                         "Train on more rows or set it to none.")
+    if not all(part.isfinite().all() for part in x.split(4096)):
+        raise ModelError("The embeddings to fit hold NaN or infinity: rebuild the cache.")
+
+# %% ../../nbs/model/01_compress.ipynb #10606689
 @patch
 def forward(self:Normalizer,
     x:torch.Tensor, # (batch, n_vectors, dim)
 ) -> torch.Tensor: # (batch, n_vectors, dim)
     "Normalised embeddings; raises `ModelError` before `fit`."
     if self.kind == "none": return x
-    if not self.is_fitted: raise ModelError(f"embedding_normalizer={self.kind} has no statistics yet: fit first (training does), or load a checkpoint.")
+    if not self.is_fitted:
+        raise ModelError(f"embedding_normalizer={self.kind} has no statistics yet: "
+                         "fit first (training does), or load a checkpoint.")
     centred = x - self.mean
     return centred @ self.transform if self.kind == "whiten" else centred * self.transform
 
@@ -116,16 +138,22 @@ class CompressionHead(nn.Module):
     ):
         super().__init__()
         if n_vectors not in (1, latent_seq_len):
-            raise ModelError(f"{n_vectors} vectors per text cannot become latent_seq_len={latent_seq_len} latents: give one, or as many as latents.")
-        self.embed_dim, self.n_vectors, self.latent_seq_len, self.latent_dim = embed_dim, n_vectors, latent_seq_len, latent_dim
+            raise ModelError(f"{n_vectors} vectors per text cannot become latent_seq_len={latent_seq_len} latents: "
+                             "give one, or as many as latents.")
+        self.embed_dim = embed_dim
+        self.n_vectors = n_vectors
+        self.latent_seq_len = latent_seq_len
+        self.latent_dim = latent_dim
         self.per_vector = latent_seq_len // n_vectors  # latents made from each vector
-        self.hidden, self.out = nn.Linear(embed_dim, embed_dim), nn.Linear(embed_dim, self.per_vector * latent_dim)
+        self.hidden = nn.Linear(embed_dim, embed_dim)
+        self.out = nn.Linear(embed_dim, self.per_vector * latent_dim)
         self.skip = nn.Linear(embed_dim, latent_dim, bias=False) if n_vectors > 1 else None
 
     def forward(self,
         x:torch.Tensor, # (batch, n_vectors, embed_dim)
     ) -> torch.Tensor: # (batch, latent_seq_len, latent_dim)
-        check_shape(x, ("batch", self.n_vectors, self.embed_dim), "embedding", "encoder_pooling (vectors per text) and modernbert_hidden_dim")
+        fields = "encoder_pooling (vectors per text) and modernbert_hidden_dim"
+        check_shape(x, ("batch", self.n_vectors, self.embed_dim), "embedding", fields)
         latents = self.out(F.gelu(self.hidden(x)))  # (batch, n_vectors, per_vector * latent_dim)
         if self.skip is not None: latents = latents + self.skip(x)
         return latents.reshape(-1, self.latent_seq_len, self.latent_dim)

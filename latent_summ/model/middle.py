@@ -17,13 +17,19 @@ from ..runtime import ModelError
 class MiddleBlock(nn.Module):
     "Pre-norm self-attention over the latents, then a SwiGLU feed-forward network, each added to its input."
     def __init__(self,
-        cfg, # `latent_dim`, `middle_num_heads`, `middle_ffn_multiplier`, `middle_dropout`, `middle_use_rope`, `rope_base` and the norm's fields
+        cfg, # `latent_dim`, the `middle_*` fields of heads, width, dropout and RoPE, `rope_base` and the norm's fields
     ):
         super().__init__()
-        dim, hidden, rope = cfg.latent_dim, round(cfg.latent_dim * cfg.middle_ffn_multiplier), cfg.middle_use_rope
-        if hidden < 1: raise ModelError(f"middle_ffn_multiplier={cfg.middle_ffn_multiplier} x latent_dim={dim} leaves no hidden number: raise the multiplier.")
-        self.attention_norm, self.ffn_norm = make_norm(dim, cfg), make_norm(dim, cfg)
-        self.attention = Attention(dim, cfg.middle_num_heads, rope_q=rope, rope_k=rope, base=cfg.rope_base, dropout=cfg.middle_dropout)
+        dim = cfg.latent_dim
+        hidden = round(dim * cfg.middle_ffn_multiplier)
+        rope = cfg.middle_use_rope
+        if hidden < 1:
+            raise ModelError(f"middle_ffn_multiplier={cfg.middle_ffn_multiplier} x latent_dim={dim} "
+                             "leaves no hidden number: raise the multiplier.")
+        self.attention_norm = make_norm(dim, cfg)
+        self.ffn_norm = make_norm(dim, cfg)
+        self.attention = Attention(dim, cfg.middle_num_heads, rope_q=rope, rope_k=rope, base=cfg.rope_base,
+                                   dropout=cfg.middle_dropout)
         self.ffn = SwiGLU(dim, hidden)
         self.dropout = nn.Dropout(cfg.middle_dropout)
 
@@ -48,8 +54,11 @@ class MiddleTransformer(nn.Module):
         cfg, # the `middle_*` fields, `latent_dim`, `latent_seq_len`, `rope_base` and the norm's fields
     ):
         super().__init__()
-        self.latent_seq_len, self.latent_dim = cfg.latent_seq_len, cfg.latent_dim
-        self.positions = None if cfg.middle_use_rope else nn.Parameter(torch.randn(cfg.latent_seq_len, cfg.latent_dim) * 0.02)
+        self.latent_seq_len = cfg.latent_seq_len
+        self.latent_dim = cfg.latent_dim
+        self.positions = None
+        if not cfg.middle_use_rope:
+            self.positions = nn.Parameter(torch.randn(cfg.latent_seq_len, cfg.latent_dim) * 0.02)
         self.blocks = nn.ModuleList(MiddleBlock(cfg) for _ in range(cfg.middle_transformer_layers))
         if cfg.middle_residual: self._start_as_identity()
 
@@ -60,7 +69,8 @@ class MiddleTransformer(nn.Module):
     def forward(self,
         latents:torch.Tensor, # (batch, latent_seq_len, latent_dim)
     ) -> torch.Tensor: # (batch, latent_seq_len, latent_dim); not normalised
-        check_shape(latents, ("batch", self.latent_seq_len, self.latent_dim), "latents", "latent_seq_len and latent_dim")
+        shape = ("batch", self.latent_seq_len, self.latent_dim)
+        check_shape(latents, shape, "latents", "latent_seq_len and latent_dim")
         x = latents if self.positions is None else latents + self.positions
         for block in self.blocks: x = block(x)
         return x
@@ -69,22 +79,28 @@ class MiddleTransformer(nn.Module):
 class LegacyMiddle(nn.Module):
     "Latents of a text to latents of its summary, by an MLP over the flattened latents."
     def __init__(self,
-        cfg, # `middle_layers`, `middle_hidden_dim`, `middle_dropout`, `middle_residual`, the latents' sizes and the norm's fields
+        cfg, # `middle_layers`, `middle_hidden_dim`, `middle_dropout`, `middle_residual`, latent sizes, norm fields
     ):
         super().__init__()
-        self.latent_seq_len, self.latent_dim, self.residual = cfg.latent_seq_len, cfg.latent_dim, cfg.middle_residual
-        flat, hidden = cfg.latent_seq_len * cfg.latent_dim, cfg.middle_hidden_dim
-        widths = [flat] + [hidden] * cfg.middle_layers
-        layers = [nn.Sequential(nn.Linear(a, b), make_norm(b, cfg), nn.GELU(), nn.Dropout(cfg.middle_dropout)) for a, b in zip(widths, widths[1:])]
-        self.layers, self.out = nn.Sequential(*layers), nn.Linear(hidden, flat)
+        self.latent_seq_len = cfg.latent_seq_len
+        self.latent_dim = cfg.latent_dim
+        self.residual = cfg.middle_residual
+        flat = cfg.latent_seq_len * cfg.latent_dim
+        widths = [flat] + [cfg.middle_hidden_dim] * cfg.middle_layers
+        self.layers = nn.Sequential(*(_legacy_layer(a, b, cfg) for a, b in zip(widths, widths[1:])))
+        self.out = nn.Linear(cfg.middle_hidden_dim, flat)
         if self.residual: zero_(self.out)
 
     def forward(self,
         latents:torch.Tensor, # (batch, latent_seq_len, latent_dim)
     ) -> torch.Tensor: # (batch, latent_seq_len, latent_dim); not normalised
-        check_shape(latents, ("batch", self.latent_seq_len, self.latent_dim), "latents", "latent_seq_len and latent_dim")
+        shape = ("batch", self.latent_seq_len, self.latent_dim)
+        check_shape(latents, shape, "latents", "latent_seq_len and latent_dim")
         x = self.out(self.layers(latents.flatten(1))).view_as(latents)
         return latents + x if self.residual else x
+
+def _legacy_layer(a:int, b:int, cfg) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(a, b), make_norm(b, cfg), nn.GELU(), nn.Dropout(cfg.middle_dropout))
 
 # %% ../../nbs/model/02_middle.ipynb #e7ce0063
 def make_middle(
