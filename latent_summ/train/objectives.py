@@ -122,13 +122,13 @@ def word_loss(
     context:Optional[torch.Tensor]=None, # (rows, tokens) that a teacher reads; None: no teacher
 ) -> tuple: # (mean nats per token, {part: mean})
     "Mean cross-entropy of the labels' tokens after the prefix; with a `context`, the teacher's divergence as well."
-    is_weighted = cfg.fact_token_weight != 1
-    importance = token_importance(decoder, labels, cfg.fact_token_weight) if is_weighted else None
+    extra = {}
+    if cfg.fact_token_weight != 1: extra["importance"] = token_importance(decoder, labels, cfg.fact_token_weight)
     with autocast(cfg, prefix.device, decoder=True): # never in fp16
-        if context is None: total, tokens = prefix_loss(decoder, prefix, labels, importance)
+        if context is None: total, tokens = prefix_loss(decoder, prefix, labels, **extra)
         else:
             teacher = teacher_states(decoder, context, labels[:len(context)])
-            total, tokens, divergence = prefix_loss(decoder, prefix, labels, importance, teacher)
+            total, tokens, divergence = prefix_loss(decoder, prefix, labels, teacher=teacher, **extra)
     nats = total / tokens
     if context is None: return nats, dict(cross_entropy=nats.detach())
     divergence = divergence / max(len(teacher), 1)
