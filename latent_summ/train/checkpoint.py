@@ -10,6 +10,7 @@ import atexit, hashlib, json, queue, threading
 from pathlib import Path
 
 import torch
+from fastcore.basics import patch
 
 from ..config import Config
 from ..runtime import CheckpointError, atomic_write
@@ -29,12 +30,16 @@ def _digest(tree, h):
         h.update(tree.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     else: h.update(repr(tree).encode())
 
-def content_hash(tensors, meta_text:str) -> str:
+def content_hash(
+    tensors, # nested dicts and lists of tensors and plain values
+    meta_text:str, # JSON
+) -> str: # 64 hexadecimal digits
     "SHA-256 over all tensors, plain values and the JSON text."
     h = hashlib.sha256(meta_text.encode())
     _digest(tensors, h)
     return h.hexdigest()
 
+# %% ../../nbs/train/01_checkpoint.ipynb #fb3c2d7c
 def save_checkpoint(
     path, # the `.pt` file
     tensors:dict, # nested dicts and lists of tensors and plain values
@@ -55,19 +60,26 @@ def _cause(error:BaseException) -> BaseException:
 # %% ../../nbs/train/01_checkpoint.ipynb #e46cdbbc
 def load_checkpoint(
     path, # a file that `save_checkpoint` wrote
-    map_location="cpu",
+    map_location="cpu", # device of the tensors
 ) -> tuple: # (tensors, meta)
-    "Read and check a checkpoint. Raises `CheckpointError` for a missing, damaged or foreign file; nothing in it is ever executed."
+    """Read and check a checkpoint; nothing in it is ever executed.
+
+    Raises `CheckpointError` for a missing, damaged or foreign file."""
     path = Path(path)
-    if not path.is_file(): raise CheckpointError(f"There is no checkpoint {path}. Train first: `latent_summ train --preset mini`.")
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}. Train first: `latent_summ train --preset mini`.")
     try: content = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as e:  # a dozen types, as the bytes want it
-        raise CheckpointError(f"{path} is damaged or is not a checkpoint of this package ({type(e).__name__}). Use an earlier one, or train again.") from e
-    if not isinstance(content, dict) or not {"format", "meta", "tensors", "sha256"} <= set(content) or not isinstance(content["meta"], str):
+    except Exception as e:  # damaged bytes raise a dozen types
+        raise CheckpointError(f"{path} is damaged or is not a checkpoint of this package ({type(e).__name__}). "
+                              "Use an earlier one, or train again.") from e
+    is_ours = isinstance(content, dict) and {"format", "meta", "tensors", "sha256"} <= set(content)
+    if not is_ours or not isinstance(content["meta"], str):
         raise CheckpointError(f"{path} is not a checkpoint of this package.")
-    if content["format"] != FORMAT: raise CheckpointError(f"{path} has format {content['format']}, this version reads {FORMAT}.")
+    if content["format"] != FORMAT:
+        raise CheckpointError(f"{path} has format {content['format']}, this version reads {FORMAT}.")
     if content_hash(content["tensors"], content["meta"]) != content["sha256"]:
-        raise CheckpointError(f"{path} is damaged: its content does not match its own hash. Use an earlier one, or train again.")
+        raise CheckpointError(f"{path} is damaged: its content does not match its own hash. "
+                              "Use an earlier one, or train again.")
     return content["tensors"], json.loads(content["meta"])
 
 # %% ../../nbs/train/01_checkpoint.ipynb #75664a06
@@ -76,24 +88,32 @@ def load_finished(
 ) -> tuple: # (tensors, meta)
     "Read a finished model. Raises `CheckpointError` as `load_checkpoint` does, and for a step checkpoint."
     tensors, meta = load_checkpoint(path)
-    if meta.get("kind") != "model": raise CheckpointError(f"{path} is a step checkpoint, not a finished model. Use {Config().handoff_best_model_filename}, or resume its run.")
-    return tensors, meta
+    if meta.get("kind") == "model": return tensors, meta
+    raise CheckpointError(f"{path} is a step checkpoint, not a finished model. "
+                          f"Use {Config().handoff_best_model_filename}, or resume its run.")
 
-def config_of(meta:dict) -> Config:
+def config_of(
+    meta:dict, # of a checkpoint; fields of another version are ignored
+) -> Config:
     "The config that a checkpoint's model was trained with."
     return Config(**{k: v for k, v in meta["config"].items() if k in Config.__dataclass_fields__})
 
 # %% ../../nbs/train/01_checkpoint.ipynb #b29b9cc8
-def snapshot(tree):
-    "A deep copy of nested dicts, lists and tensors, on the CPU."
+def snapshot(
+    tree, # nested dicts, lists and tensors
+): # the same nesting
+    "A deep copy on the CPU."
     if isinstance(tree, dict): return {k: snapshot(v) for k, v in tree.items()}
     if isinstance(tree, (list, tuple)): return [snapshot(v) for v in tree]
     return tree.detach().cpu().clone() if isinstance(tree, torch.Tensor) else tree
 
+# %% ../../nbs/train/01_checkpoint.ipynb #d4127448
 class Saver:
     "Saves checkpoints in order, on a background thread if `background`; `close` waits and raises what went wrong."
     def __init__(self, background:bool=True):
-        self.jobs, self.error, self.thread = queue.Queue(maxsize=1), None, None
+        self.jobs = queue.Queue(maxsize=1)
+        self.error = None
+        self.thread = None
         if background:
             self.thread = threading.Thread(target=self._work, name="checkpoint-writer", daemon=True)
             self.thread.start()
@@ -112,21 +132,30 @@ class Saver:
         self.jobs.task_done()
 
     def _raise(self):
-        error, self.error = self.error, None
+        error = self.error
+        self.error = None
         if error: raise CheckpointError(f"A checkpoint could not be written: {error}") from error
 
-    def save(self, path, tensors:dict, meta:dict):
-        "Save now or soon; raises what an earlier background save ran into."
-        self._raise()
-        if self.thread: self.jobs.put((path, snapshot(tensors), json.loads(json.dumps(meta))))
-        else: save_checkpoint(path, tensors, meta)
+# %% ../../nbs/train/01_checkpoint.ipynb #78237761
+@patch
+def save(self:Saver,
+    path, # the `.pt` file
+    tensors:dict, # copied at once where a thread writes them
+    meta:dict, # JSON
+):
+    "Save now or soon; raises what an earlier background save ran into."
+    self._raise()
+    if self.thread: self.jobs.put((path, snapshot(tensors), json.loads(json.dumps(meta))))
+    else: save_checkpoint(path, tensors, meta)
 
-    def wait(self):
-        "Return when everything handed over is on disk; raises what went wrong."
-        self.jobs.join()
-        self._raise()
+@patch
+def wait(self:Saver):
+    "Return when everything handed over is on disk; raises what went wrong."
+    self.jobs.join()
+    self._raise()
 
-    def close(self):
-        "Finish all writes and stop the thread."
-        if self.thread: self._end()
-        self.wait()
+@patch
+def close(self:Saver):
+    "Finish all writes and stop the thread."
+    if self.thread: self._end()
+    self.wait()

@@ -34,64 +34,88 @@ _CHECK_ROWS = 500 # held-out rows that stage 0 is judged on, at its end
 class LessonRows:
     "Rows of stage 0."
     source: StageRows # token ids: texts and dialogues, then pairs
-    at: np.ndarray # the row of the source for each row of the stage
+    numbers: np.ndarray # the row of the source for each row of the stage
     pairs_from: int # the first row of the source whose target is a summary
 
-    def __len__(self): return len(self.at)
+    def __len__(self): return len(self.numbers)
     @property
-    def lengths(self) -> np.ndarray: return self.source.lengths[self.at]
+    def lengths(self) -> np.ndarray: return self.source.lengths[self.numbers]
     @property
-    def ids(self) -> list: return [self.source.ids[i] for i in self.at]
+    def ids(self) -> list: return [self.source.ids[i] for i in self.numbers]
 
     def batch(self, index:list) -> dict:
         "The rows at `index`: `inputs`, `labels`, and `is_pair`."
-        at = self.at[index]
-        return self.source.batch(at.tolist()) | dict(is_pair=torch.from_numpy(at >= self.pairs_from).float())
+        numbers = self.numbers[index]
+        is_pair = torch.from_numpy(numbers >= self.pairs_from).float()
+        return self.source.batch(numbers.tolist()) | dict(is_pair=is_pair)
 
     def loader(self, cuts:list, cfg:Config): return (self.batch(cut) for cut in cuts)
 
 # %% ../../nbs/train/08_lesson.ipynb #e65047fd
 def _lesson_texts(cfg:Config, split:str, n:int) -> list:
-    "Up to `n` pretraining texts, as many of each source."
+    "Up to `n` pretraining texts, equally many from each source."
+    if not n: return []
     sources = pretrain_sources(cfg)
-    return [r for name in sources.values() for r in load_texts(cfg, name, split, math.ceil(n / len(sources)))] if n else []
+    return [r for name in sources.values() for r in load_texts(cfg, name, split, math.ceil(n / len(sources)))]
 
-def lesson_rows(cfg:Config, encoder:Encoder, decoder:Decoder, split:str, n:int) -> LessonRows:
+def lesson_rows(
+    cfg:Config, # its `teach_encoder_summaries` and `teach_encoder_dialogues` are shares of the rows
+    encoder:Encoder, # whose tokenizer makes the inputs
+    decoder:Decoder, # whose tokenizer makes the targets
+    split:str, # train or validation
+    n:int, # rows
+) -> LessonRows:
     "`n` rows for stage 0."
-    pairs, dialogues = round(n * cfg.teach_encoder_summaries), round(n * cfg.teach_encoder_dialogues)
-    if not pretrain_sources(cfg): dialogues = n - pairs
+    pairs = round(n * cfg.teach_encoder_summaries)
+    dialogues = round(n * cfg.teach_encoder_dialogues) if pretrain_sources(cfg) else n - pairs
+    texts = n - pairs - dialogues
     most = max(pairs, dialogues)
-    there = list(load_pairs(cfg, split, min(most, cfg.max_train_samples or most))) if most else []
-    kinds = [(n - pairs - dialogues, _lesson_texts(cfg, split, n - pairs - dialogues)), (dialogues, [dict(id=r["id"], text=r["dialogue"]) for r in there]), (pairs, there)]
+    chats = list(load_pairs(cfg, split, min(most, cfg.max_train_samples or most))) if most else []
+    as_texts = [dict(id=r["id"], text=r["dialogue"]) for r in chats]
+    kinds = [(texts, _lesson_texts(cfg, split, texts)), (dialogues, as_texts), (pairs, chats)]
     parts = [(k, rows) for k, rows in kinds if k]
-    tokens = [replace(token_rows(cfg.override(max_target_len=cfg.max_seq_len), encoder, decoder, rows[:k]), outputs=None, context=None) for k, rows in parts]
+    whole = cfg.override(max_target_len=cfg.max_seq_len)
+    tokens = [replace(token_rows(whole, encoder, decoder, rows[:k]), outputs=None, context=None) for k, rows in parts]
     starts = np.cumsum([0, *map(len, tokens)])
-    at = np.concatenate([start + np.arange(k) % len(some) for (k, _), start, some in zip(parts, starts, tokens)])
-    return LessonRows(joined_rows(tokens), at, int(starts[-2] if pairs else starts[-1]))
+    repeats = [start + np.arange(k) % len(part) for (k, _), start, part in zip(parts, starts, tokens)]
+    return LessonRows(joined_rows(tokens), np.concatenate(repeats), int(starts[-2] if pairs else starts[-1]))
 
 # %% ../../nbs/train/08_lesson.ipynb #c4fa9a7e
-def lesson_job(cfg:Config, encoder:Encoder, decoder:Decoder, device) -> Job:
+def lesson_job(
+    cfg:Config, # `teach_encoder_steps` says how many rows it takes
+    encoder:Encoder, # it learns: its modules are shared
+    decoder:Decoder,
+    device, # a `torch.device`
+) -> Job:
     "Stage 0 as the trainer sees it. Trains with the config of `lesson_rates`."
     lesson = Lesson(cfg, encoder, decoder).to(device)
     batch_size = cfg.stage_batch_size(LESSON)
     n = cfg.teach_encoder_steps * batch_size * cfg.gradient_accumulation_steps * world()[1]
-    rows, validation = (lesson_rows(cfg, encoder, decoder, split, k) for split, k in (("train", n), ("validation", min(n, _CHECK_ROWS))))
-    return Job(LESSON, lesson, ("encoder_top", "tokens", "queries", "readout"), rows, lambda batch, progress: lesson_loss(lesson, batch, progress), 1, batch_size, validation,
-               dict(backbones=dict(encoder=encoder.identity, decoder=decoder.identity)))
+    rows = lesson_rows(cfg, encoder, decoder, "train", n)
+    validation = lesson_rows(cfg, encoder, decoder, "validation", min(n, _CHECK_ROWS))
+    loss = lambda batch, progress: lesson_loss(lesson, batch, progress)
+    about = dict(backbones=dict(encoder=encoder.identity, decoder=decoder.identity))
+    trains = ("encoder_top", "tokens", "queries", "readout")
+    return Job(LESSON, lesson, trains, rows, loss, 1, batch_size, validation, about)
 
-def lesson_rates(cfg:Config) -> Config:
+def lesson_rates(
+    cfg:Config, # `teach_encoder_learning_rate` is taken
+) -> Config:
     "The config with stage 0's learning rate."
-    return cfg.override(learning_rate=cfg.teach_encoder_learning_rate, muon_learning_rate=cfg.teach_encoder_learning_rate)
+    rate = cfg.teach_encoder_learning_rate
+    return cfg.override(learning_rate=rate, muon_learning_rate=rate)
 
 # %% ../../nbs/train/08_lesson.ipynb #3fa7ee36
 def _teach(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decoder:Decoder):
-    "Run stage 0, from its newest step checkpoint on if there is one, and write the encoder to `folder`."
-    about, checkpoints = lesson_of(cfg, encoder, decoder), checkpoint_folder(cfg)
+    "Run stage 0, continued from its newest step checkpoint if there is one, and write the encoder to `folder`."
+    about = lesson_of(cfg, encoder, decoder)
+    checkpoints = checkpoint_folder(cfg)
     log.emit("plan", stages=[dict(stage=LESSON, steps=cfg.teach_encoder_steps)])
     seed_everything(cfg.seed)
     if cfg.encoder_pooling == "latent_tokens": encoder = with_latent_tokens(encoder, cfg.latent_seq_len)
     if cfg.encoder_pooling == "queries": encoder = with_queries(encoder, cfg.latent_seq_len)
-    job, saver = lesson_job(cfg, encoder, decoder, device), Saver(cfg.async_checkpointing)
+    job = lesson_job(cfg, encoder, decoder, device)
+    saver = Saver(cfg.async_checkpointing)
     seed_everything(hash_seed(cfg.seed, LESSON, *(r for r in world()[:1] if r)))
     try:
         trainer = Trainer(job, lesson_rates(cfg), device, log, saver, checkpoints)
@@ -104,13 +128,23 @@ def _teach(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decod
     for p in step_files(checkpoints):
         if p.name.startswith(f"step-{LESSON}-"): p.unlink()
 
-def taught(cfg:Config, log:EventLog, device, encoder:Encoder, decoder:Decoder) -> Config:
-    "The config with the run's own taught encoder, which stage 0 makes where it is not there yet. Raises `CheckpointError` for one of another lesson."
+# %% ../../nbs/train/08_lesson.ipynb #8498d827
+def taught(
+    cfg:Config, # its `run_dir` gets the encoder
+    log:EventLog,
+    device, # a `torch.device`
+    encoder:Encoder, # as it was before the lesson
+    decoder:Decoder,
+) -> Config:
+    """The config with the run's own taught encoder, which stage 0 makes if it does not exist yet.
+
+    Raises `CheckpointError` for the encoder of another lesson."""
     folder = Path(cfg.run_dir)/"encoder"
     if world()[1] > 1: dist.barrier() # the first process has opened the run folder
     if (folder/ABOUT).exists(): check_taught(folder, read_json(folder/ABOUT), lesson_of(cfg, encoder, decoder))
     elif not cfg.run_pretraining and stage_table(cfg)[0].half == "finetune":
-        raise CheckpointError(f"run_pretraining=False starts from the taught encoder in {folder}, which does not exist. Run the pretraining in this run folder first.")
+        raise CheckpointError(f"run_pretraining=False starts from the taught encoder in {folder}, "
+                              "which does not exist. Run the pretraining in this run folder first.")
     else: _teach(cfg, folder, log, device, encoder, decoder)
     if world()[1] > 1: dist.barrier() # it has written the encoder
     return cfg.override(modernbert_model=str(folder))

@@ -43,25 +43,31 @@ def pooled(
 def _hard(
     target:torch.Tensor, # (batch, latent_dim), unit length
     hardness:float,
-) -> torch.Tensor: # (batch, batch): what is added to the scores; zero for the own target, and the rest of a row has weights of mean one
-    "Logarithms of the weights of the wrong ones: the more alike two targets are, the more the one counts where the other is right."
-    own, alike = torch.eye(len(target), dtype=torch.bool, device=target.device), hardness * target.detach() @ target.detach().T
-    alike = alike.masked_fill(own, -torch.inf)
-    return (alike - alike.logsumexp(1, keepdim=True) + math.log(max(len(alike) - 1, 1))).masked_fill(own, 0.0)
+) -> torch.Tensor: # (batch, batch), added to the scores; zero on the diagonal
+    """Logarithms of the weights of the wrong texts, which have mean one in each row.
 
+    The more alike two targets are, the more each of them counts where the other is right."""
+    is_right = torch.eye(len(target), dtype=torch.bool, device=target.device)
+    alike = hardness * target.detach() @ target.detach().T
+    alike = alike.masked_fill(is_right, -torch.inf)
+    return (alike - alike.logsumexp(1, keepdim=True) + math.log(max(len(alike) - 1, 1))).masked_fill(is_right, 0.0)
+
+# %% ../../nbs/train/02_objectives.ipynb #ac7950c5
 def contrastive(
     pred:torch.Tensor, # (batch, latent_seq_len, latent_dim)
     target:torch.Tensor, # (batch, latent_seq_len, latent_dim)
     temperature:float=0.1, # divides the cosines; smaller looks harder at the nearest wrong one
     hardness:float=0.0, # how much more a wrong text counts that is like the right one; 0: all count the same
 ) -> torch.Tensor: # scalar, float32; zero for a batch of one
-    "Symmetric InfoNCE between pooled predictions and targets (van den Oord et al. 2018), with hard negatives (Robinson et al. 2021)."
+    """Symmetric InfoNCE between pooled predictions and targets (van den Oord et al. 2018).
+
+    `hardness` adds hard negatives (Robinson et al. 2021)."""
     check_shape(pred, tuple(target.shape), "predicted latents", "the target latents")
     right = pooled(target)
     scores = pooled(pred) @ right.T / temperature  # (batch, batch)
-    more = _hard(right, hardness) if hardness else 0.0
-    own = torch.arange(len(scores), device=scores.device)
-    return (F.cross_entropy(scores + more, own) + F.cross_entropy(scores.T + more, own)) / 2
+    weights = _hard(right, hardness) if hardness else 0.0
+    goal = torch.arange(len(scores), device=scores.device)
+    return (F.cross_entropy(scores + weights, goal) + F.cross_entropy(scores.T + weights, goal)) / 2
 
 # %% ../../nbs/train/02_objectives.ipynb #4864d90f
 def latent_loss(
@@ -72,23 +78,36 @@ def latent_loss(
     "What the middle minimises; raises `ModelError` when both weights are zero."
     parts = {}
     if cfg.latent_mse_weight: parts["mse"] = latent_mse(pred, target)
-    if cfg.contrastive_weight: parts["contrastive"] = contrastive(pred, target, cfg.contrastive_temperature, cfg.contrastive_hardness)
-    if not parts: raise ModelError("latent_mse_weight=0 and contrastive_weight=0 leave the middle nothing to learn from: raise one of them.")
+    if cfg.contrastive_weight:
+        parts["contrastive"] = contrastive(pred, target, cfg.contrastive_temperature, cfg.contrastive_hardness)
+    if not parts:
+        raise ModelError("latent_mse_weight=0 and contrastive_weight=0 leave the middle nothing to learn from: "
+                         "raise one of them.")
     weights = {"mse": cfg.latent_mse_weight, "contrastive": cfg.contrastive_weight}
-    return sum(weights[name] * part for name, part in parts.items()), {name: part.detach() for name, part in parts.items()}
+    loss = sum(weights[name] * part for name, part in parts.items())
+    return loss, {name: part.detach() for name, part in parts.items()}
 
 # %% ../../nbs/train/02_objectives.ipynb #37f91be3
 STOP_NOISE = 0.005 # per number; a unit latent of 256 numbers moves by about 0.08
 
-def stop_latents(model:LatentSummarizer, cfg:Config) -> torch.Tensor: # (stop_rows, latent_seq_len, latent_dim)
+def stop_latents(
+    model:LatentSummarizer, # whose stop latent is copied
+    cfg:Config,
+) -> torch.Tensor: # (stop_rows, latent_seq_len, latent_dim)
     "A few slightly disturbed copies of the stop latent."
     stop = model.stop_latent.expand(cfg.stop_rows, -1, -1)
     return normalize_latents(stop + STOP_NOISE * torch.randn_like(stop), cfg.normalize_latent)
 
-def is_learning(model:LatentSummarizer) -> bool: return any(m.training for m in model.children())
+def is_learning(
+    model:LatentSummarizer, # whose children are asked
+) -> bool:
+    "Whether any part of the model is in training mode."
+    return any(m.training for m in model.children())
 
-def _with_stops(latents:torch.Tensor, model, cfg:Config) -> torch.Tensor:
-    return torch.cat([latents, stop_latents(model, cfg)]) if cfg.use_stop_latent and cfg.stop_rows and is_learning(model) else latents
+def _with_stops(latents:torch.Tensor, model, cfg:Config) -> torch.Tensor: # (rows, latent_seq_len, latent_dim)
+    "Latents with the stop rows below, while the model learns."
+    has_stops = cfg.use_stop_latent and cfg.stop_rows and is_learning(model)
+    return torch.cat([latents, stop_latents(model, cfg)]) if has_stops else latents
 
 # %% ../../nbs/train/02_objectives.ipynb #1e517e12
 def _with_stop_labels(labels:torch.Tensor, rows:int, decoder:Decoder) -> torch.Tensor: # (rows, tokens)
@@ -97,31 +116,49 @@ def _with_stop_labels(labels:torch.Tensor, rows:int, decoder:Decoder) -> torch.T
     stops[:, :1] = decoder.eos_id
     return torch.cat([labels, stops])
 
-def word_loss(decoder:Decoder, cfg:Config, prefix:torch.Tensor, labels:torch.Tensor, context:Optional[torch.Tensor]=None):
-    "Mean cross-entropy of the labels' tokens after the prefix, weighted by `fact_token_weight`; with a `context`, and a teacher that reads it, its divergence too."
-    more = () if cfg.fact_token_weight == 1 else (token_importance(decoder, labels, cfg.fact_token_weight),)
+def word_loss(
+    decoder:Decoder,
+    cfg:Config, # `fact_token_weight` weighs the tokens, `teacher_kl_weight` the teacher
+    prefix:torch.Tensor, # (rows, prefix_len, hidden)
+    labels:torch.Tensor, # (rows, tokens), -100 where there is no token
+    context:Optional[torch.Tensor]=None, # (rows, tokens) that a teacher reads; None: no teacher
+) -> tuple: # (mean nats per token, {part: mean})
+    "Mean cross-entropy of the labels' tokens after the prefix; with a `context`, the teacher's divergence as well."
+    extra = {}
+    if cfg.fact_token_weight != 1: extra["importance"] = token_importance(decoder, labels, cfg.fact_token_weight)
     with autocast(cfg, prefix.device, decoder=True): # never in fp16
-        if context is None: total, tokens = prefix_loss(decoder, prefix, labels, *more)
+        if context is None: total, tokens = prefix_loss(decoder, prefix, labels, **extra)
         else:
             teacher = teacher_states(decoder, context, labels[:len(context)])
-            total, tokens, far = prefix_loss(decoder, prefix, labels, *(more or (None,)), teacher)
+            total, tokens, divergence = prefix_loss(decoder, prefix, labels, teacher=teacher, **extra)
     nats = total / tokens
     if context is None: return nats, dict(cross_entropy=nats.detach())
-    far = far / max(len(teacher), 1)
-    return nats + cfg.teacher_kl_weight * far, dict(cross_entropy=nats.detach(), teacher_kl=far.detach())
+    divergence = divergence / max(len(teacher), 1)
+    return nats + cfg.teacher_kl_weight * divergence, dict(cross_entropy=nats.detach(), teacher_kl=divergence.detach())
 
 # %% ../../nbs/train/02_objectives.ipynb #22353724
-def latents_loss(model:LatentSummarizer, decoder:Decoder, cfg:Config, batch:dict, progress:float=1.0, same:bool=False, words:float=0.0):
-    "Stages 1 and 3: the middle's output against the latents of the target (`same`: of the input itself); `words`: weight of the target's cross-entropy."
+def latents_loss(
+    model:LatentSummarizer,
+    decoder:Decoder,
+    cfg:Config,
+    batch:dict, # `inputs` and `outputs` (rows, latent_seq_len, latent_dim), with `words` also `labels` (rows, tokens)
+    progress:float=1.0, # share of the stage's steps that is done; not used here
+    same:bool=False, # the target is the input itself
+    words:float=0.0, # weight of the target text's cross-entropy
+) -> tuple: # (mean loss, {part: mean})
+    "Stages 1 and 3: the middle's output against the latents of the target."
     target = batch["inputs" if same else "outputs"]
     source = _with_stops(batch["inputs"], model, cfg)
     stops = model.stop_latent.detach().expand(len(source) - len(target), -1, -1)
     predicted = model.summary_latents(source)
-    if words and not (cfg.latent_mse_weight or cfg.contrastive_weight): loss, parts = 0.0, {}
-    else: loss, parts = latent_loss(cfg, predicted, torch.cat([target, stops]))
+    loss = 0.0
+    parts = {}
+    if not words or cfg.latent_mse_weight or cfg.contrastive_weight:
+        loss, parts = latent_loss(cfg, predicted, torch.cat([target, stops]))
     if not words: return loss, parts
-    nats, told = word_loss(decoder, cfg, model.prefix(predicted), _with_stop_labels(batch["labels"], len(predicted), decoder))
-    return loss + words * nats, parts | told
+    labels = _with_stop_labels(batch["labels"], len(predicted), decoder)
+    nats, word_parts = word_loss(decoder, cfg, model.prefix(predicted), labels)
+    return loss + words * nats, parts | word_parts
 
 # %% ../../nbs/train/02_objectives.ipynb #ff53e752
 def _mixed(predicted:torch.Tensor, right:torch.Tensor, cfg:Config) -> torch.Tensor:
@@ -142,39 +179,53 @@ def _blurred(latents:torch.Tensor, model, cfg:Config, batch:dict) -> torch.Tenso
     return _noisy(latents, cfg) if cfg.latent_noise else latents
 
 # %% ../../nbs/train/02_objectives.ipynb #e6b43095
-def text_loss(model:LatentSummarizer, decoder:Decoder, cfg:Config, batch:dict, progress:float=1.0, middle:bool=True, readout:float=0.0, warmup:float=0.0):
-    "Stages 2 and 4: cross-entropy of the target text after the prefix (`middle`: send the latents through the middle first)."
-    readout_only, latents, n = progress < warmup, batch["inputs"], len(batch["labels"])
-    joint = middle and cfg.finetune_adapter_train_middle
-    if joint: latents = _with_stops(latents, model, cfg)
+def text_loss(
+    model:LatentSummarizer,
+    decoder:Decoder,
+    cfg:Config,
+    batch:dict, # `inputs` (rows, latent_seq_len, latent_dim), `labels` (rows, tokens), perhaps `outputs` and `context`
+    progress:float=1.0, # share of the stage's steps that is done
+    middle:bool=True, # send the latents through the middle first
+    readout:float=0.0, # weight of the readout loss
+    warmup:float=0.0, # share of the steps that run on the readout alone
+) -> tuple: # (mean loss, {part: mean})
+    "Stages 2 and 4: cross-entropy of the target text after the prefix."
+    latents = batch["inputs"]
+    n = len(batch["labels"])
+    is_joint = middle and cfg.finetune_adapter_train_middle
+    if is_joint: latents = _with_stops(latents, model, cfg)
     if middle: latents = model.summary_latents(latents)
     latents = torch.cat([_blurred(latents[:n], model, cfg, batch), latents[n:]])
-    if not joint: latents = _with_stops(latents, model, cfg)
-    labels, prefix, parts, loss = _with_stop_labels(batch["labels"], len(latents), decoder), model.prefix(latents), {}, 0.0
-    if readout_only or readout:
-        total, slots = readout_loss(decoder, prefix, labels)
-        loss = total / slots * (1.0 if readout_only else readout)
-        parts["readout"] = (total / slots).detach()
-    if not readout_only:
-        nats, told = word_loss(decoder, cfg, prefix, labels, batch.get("context"))
-        loss, parts = loss + nats, parts | told
-    return loss, parts
+    if not is_joint: latents = _with_stops(latents, model, cfg)
+    labels = _with_stop_labels(batch["labels"], len(latents), decoder)
+    prefix = model.prefix(latents)
+    slots, slot_parts = _slot_loss(decoder, prefix, labels) if progress < warmup or readout else (0.0, {})
+    if progress < warmup: return slots, slot_parts
+    nats, parts = word_loss(decoder, cfg, prefix, labels, batch.get("context"))
+    return slots * readout + nats, slot_parts | parts
+
+# %% ../../nbs/train/02_objectives.ipynb #8d51fe77
+def _slot_loss(decoder:Decoder, prefix:torch.Tensor, labels:torch.Tensor) -> tuple: # (mean loss, {part: mean})
+    "Mean readout loss over the slots of the prefix."
+    total, slots = readout_loss(decoder, prefix, labels)
+    return total / slots, dict(readout=(total / slots).detach())
 
 # %% ../../nbs/train/02_objectives.ipynb #e4939b27
 OBJECTIVES = dict(latents=latents_loss, text=text_loss)
 
 def objective_of(
     name:str, # of an objective
-    own:Optional[dict]=None, # objectives of one's own: name -> function
+    own:Optional[dict]=None, # objectives of your own: name -> function
 ) -> Callable: # (model, decoder, cfg, batch, progress, **options) -> (mean loss, {part: mean})
-    "The objective of that name. Raises `ConfigError` for an unknown one, with those there are."
-    known = OBJECTIVES | (own or {})
-    if name not in known: raise ConfigError(f"There is no objective {name!r}. Known: {', '.join(known)}. Give your own with run_pipeline(..., objectives={{{name!r}: function}}).")
-    return known[name]
+    "The objective of that name. Raises `ConfigError` for an unknown name, with the known ones."
+    objectives = OBJECTIVES | (own or {})
+    if name in objectives: return objectives[name]
+    raise ConfigError(f"There is no objective {name!r}. Known: {', '.join(objectives)}. "
+                      f"Give your own with run_pipeline(..., objectives={{{name!r}: function}}).")
 
 def stage_objective(
     stage:Stage,
-    own:Optional[dict]=None, # objectives of one's own: name -> function
+    own:Optional[dict]=None, # objectives of your own: name -> function
 ) -> Callable: # (model, decoder, cfg, batch, progress) -> (mean loss, {part: mean})
     "A stage's objective with its options. Raises `ConfigError` for an unknown one."
     return functools.partial(objective_of(stage.objective, own), **stage.options)

@@ -18,23 +18,33 @@ _MUON_LARGEST = 700_000 # numbers in a matrix; larger ones go to AdamW
 
 def _kind(name:str, p:nn.Parameter, optimizer:str) -> str:
     "Who trains a parameter: `muon`, `decay` (AdamW with weight decay) or `plain` (AdamW without)."
-    table = name.endswith(("queries", "positions", "stop_latent", "tokens"))
-    if p.ndim != 2 or table: return "plain"
+    is_table = name.endswith(("queries", "positions", "stop_latent", "tokens"))
+    if p.ndim != 2 or is_table: return "plain"
     return "muon" if optimizer == "muon" and p.numel() <= _MUON_LARGEST else "decay"
 
-def make_optimizers(named:list, cfg:Config) -> list:
-    "Optimizers for `[(name, parameter)]`; every group keeps its peak learning rate as `initial_lr`."
-    kinds = {k: [p for n, p in named if _kind(n, p, cfg.optimizer) == k] for k in ("muon", "decay", "plain")}
-    adamw = [dict(params=kinds["decay"], weight_decay=cfg.weight_decay), dict(params=kinds["plain"], weight_decay=0.0)]
-    adamw = [g for g in adamw if g["params"]]
-    out = [torch.optim.AdamW(adamw, lr=cfg.learning_rate)] if adamw else []
-    if kinds["muon"]: out.append(torch.optim.Muon(kinds["muon"], lr=cfg.muon_learning_rate, weight_decay=cfg.weight_decay))
+def make_optimizers(
+    named:list, # of (name, parameter), those that learn
+    cfg:Config, # `optimizer`, the learning rates and `weight_decay`
+) -> list: # AdamW, Muon or both
+    "Optimizers for the parameters; every group keeps its peak learning rate as `initial_lr`."
+    kinds = dict(muon=[], decay=[], plain=[])
+    for name, p in named: kinds[_kind(name, p, cfg.optimizer)].append(p)
+    groups = [dict(params=kinds["decay"], weight_decay=cfg.weight_decay), dict(params=kinds["plain"], weight_decay=0.0)]
+    groups = [g for g in groups if g["params"]]
+    out = [torch.optim.AdamW(groups, lr=cfg.learning_rate)] if groups else []
+    if kinds["muon"]:
+        out.append(torch.optim.Muon(kinds["muon"], lr=cfg.muon_learning_rate, weight_decay=cfg.weight_decay))
     for o in out:
         for g in o.param_groups: g["initial_lr"] = g["lr"]
     return out
 
-def lr_factor(step:int, steps:int, warmup:int) -> float:
-    "Share of the peak learning rate at optimizer step `step` of `steps`: linear warmup (at most half of them), then a cosine to zero."
+# %% ../../nbs/train/04_optim.ipynb #450e4309
+def lr_factor(
+    step:int, # from 0 on
+    steps:int, # optimizer steps in all
+    warmup:int, # steps of the linear warmup; at most half of all are used
+) -> float: # 0 to 1
+    "Share of the peak learning rate at an optimizer step: a linear warmup, then a cosine to zero."
     warmup = min(warmup, steps // 2)
     if step < warmup: return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))

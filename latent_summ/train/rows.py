@@ -15,6 +15,7 @@ from typing import Optional, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch.nn.utils.rnn import pad_sequence
 
 from ..config import Config
@@ -31,16 +32,24 @@ class Vectors:
         values, # int8 or float32 (rows, vectors, width)
         scale=None, # float32 (rows, vectors, 1) for int8
     ):
-        self.values, self.scale = torch.as_tensor(values), None if scale is None else torch.as_tensor(scale)
+        self.values = torch.as_tensor(values)
+        self.scale = None if scale is None else torch.as_tensor(scale)
 
     def __len__(self): return len(self.values)
-    def __getitem__(self, at): return self.values[at].float() if self.scale is None else self.values[at] * self.scale[at]
+
+    def __getitem__(self, index):
+        values = self.values[index]
+        return values.float() if self.scale is None else values * self.scale[index]
+
     def take(self, index:list): return Vectors(self.values[index], None if self.scale is None else self.scale[index])
     def batch(self, index:list) -> torch.Tensor: return self[torch.as_tensor(index)] # (batch, vectors, width)
 
+# %% ../../nbs/train/03_rows.ipynb #216417fe
 class Ragged:
     "Rows of token ids, end to end in one int32 array."
-    def __init__(self, rows):
+    def __init__(self,
+        rows, # lists of token ids
+    ):
         self.lengths = np.fromiter((len(r) for r in rows), np.int64, len(rows))
         self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
         self.ids = np.concatenate([np.empty(0, np.int32), *(np.asarray(r, np.int32) for r in rows)])
@@ -52,7 +61,8 @@ class Ragged:
     def batch(self, index:list) -> dict: # `input_ids`, `attention_mask`: (batch, longest)
         rows = [torch.from_numpy(self[i].astype(np.int64)) for i in index]
         ones = [torch.ones_like(r) for r in rows]
-        return dict(input_ids=pad_sequence(rows, batch_first=True), attention_mask=pad_sequence(ones, batch_first=True)) # padding is masked, so any id will do
+        padded = pad_sequence(rows, batch_first=True) # padding is masked, so any id will do
+        return dict(input_ids=padded, attention_mask=pad_sequence(ones, batch_first=True))
 
 # %% ../../nbs/train/03_rows.ipynb #64a44b74
 @runtime_checkable
@@ -72,7 +82,7 @@ class TrainingRows(Protocol):
 # %% ../../nbs/train/03_rows.ipynb #95dd7e05
 @dataclass
 class StageRows:
-    "Rows of a stage: the input, the summary (where latents are compared), and the target text (where one is written)."
+    "Rows of a stage: inputs, summaries (where latents are compared), and target texts (where one is written)."
     inputs: Vectors # or `Ragged` token ids, where the encoder runs while training
     outputs: Optional[Vectors] = None # likewise
     targets: Optional[Ragged] = None # token ids, end token included
@@ -91,27 +101,38 @@ class StageRows:
         longest = self.inputs if isinstance(self.inputs, Ragged) else self.targets
         return None if longest is None else longest.lengths
 
-    def batch(self, index:list) -> dict:
-        "The rows at `index`: `inputs`, and `outputs`, `labels`, `context` where the stage has them."
-        out = dict(inputs=self.inputs.batch(index))
-        if self.outputs is not None: out["outputs"] = self.outputs.batch(index)
-        for k, ids in (("labels", self.targets), ("context", self.context)):
-            if ids is not None: out[k] = pad_labels([ids[i] for i in index])
-        return out
-
     def loader(self, cuts:list, cfg:Config):
-        "The batches of `cuts`, one after another."
+        "The batches of `cuts` (lists of row numbers), one after another."
         return (self.batch(cut) for cut in cuts)
 
-    def take(self, index:list) -> "StageRows":
-        "The rows at `index` as new `StageRows`."
-        pick = lambda x: None if x is None else x.take(index)
-        picked = {k: pick(getattr(self, k)) for k in ("inputs", "outputs", "targets", "context")}
-        return replace(self, **picked, ids=self.ids and [self.ids[i] for i in index])
+# %% ../../nbs/train/03_rows.ipynb #afbe1148
+@patch
+def batch(self:StageRows,
+    index:list, # row numbers
+) -> dict:
+    "The rows at `index`: `inputs`, and `outputs`, `labels`, `context` where the stage has them."
+    out = dict(inputs=self.inputs.batch(index))
+    if self.outputs is not None: out["outputs"] = self.outputs.batch(index)
+    for k, ids in (("labels", self.targets), ("context", self.context)):
+        if ids is not None: out[k] = pad_labels([ids[i] for i in index])
+    return out
 
-def to_device(batch:dict, device) -> dict:
+@patch
+def take(self:StageRows,
+    index:list, # row numbers
+) -> StageRows:
+    "The rows at `index` as new `StageRows`."
+    pick = lambda x: None if x is None else x.take(index)
+    picked = {k: pick(getattr(self, k)) for k in ("inputs", "outputs", "targets", "context")}
+    return replace(self, **picked, ids=self.ids and [self.ids[i] for i in index])
+
+def to_device(
+    batch:dict, # of tensors, or of dicts of tensors
+    device,
+) -> dict:
     "A batch's tensors on `device`."
-    return {k: to_device(v, device) if isinstance(v, dict) else v.to(device, non_blocking=True) for k, v in batch.items()}
+    move = lambda value: to_device(value, device) if isinstance(value, dict) else value.to(device, non_blocking=True)
+    return {k: move(v) for k, v in batch.items()}
 
 # %% ../../nbs/train/03_rows.ipynb #8c94f9ed
 class CachedRows:
@@ -120,60 +141,88 @@ class CachedRows:
         parts:list, # (cache, row numbers) pairs
         fields:dict, # `inputs`, `outputs`, `labels` -> the cache's name of it
     ):
-        self.parts, self.fields = [(c, np.asarray(i)) for c, i in parts], fields
-        self.starts = np.concatenate([[0], np.cumsum([len(i) for _, i in self.parts])])
+        self.parts = [(cache, np.asarray(index)) for cache, index in parts]
+        self.fields = fields
+        self.starts = np.concatenate([[0], np.cumsum([len(index) for _, index in self.parts])])
         self.ids = None
 
     def __len__(self): return int(self.starts[-1])
-
     @property
     def lengths(self) -> Optional[np.ndarray]:
         "Tokens of the targets, or None."
-        return np.concatenate([c.lengths(self.fields["labels"])[i] for c, i in self.parts]) if "labels" in self.fields else None
+        if "labels" not in self.fields: return None
+        return np.concatenate([cache.lengths(self.fields["labels"])[index] for cache, index in self.parts])
 
-    def __getitem__(self, cut:list) -> dict:
-        "The batch of the rows at `cut`."
-        cut, rows = np.asarray(cut), [None] * len(cut)
-        for (cache, index), a, b in zip(self.parts, self.starts, self.starts[1:]):
-            at = np.flatnonzero((cut >= a) & (cut < b))
-            if not len(at): continue
-            got = cache.take(index[cut[at] - a].tolist(), tuple(self.fields.values()))
-            for j, i in enumerate(at): rows[i] = {k: got[f][j] for k, f in self.fields.items()}
-        stack = lambda k: pad_labels([r[k] for r in rows]) if k == "labels" else torch.from_numpy(np.stack([r[k] for r in rows]))
-        return {k: stack(k) for k in self.fields}
-
-    batch = __getitem__
+    def batch(self, index:list) -> dict:
+        "The rows at `index`."
+        return self[index]
 
     def loader(self, cuts:list, cfg:Config):
-        "The batches of `cuts`, read ahead by `num_workers` processes."
-        ahead = dict(prefetch_factor=cfg.prefetch_factor, worker_init_fn=_outlive_signals) if cfg.num_workers and cuts else {}
-        return iter(torch.utils.data.DataLoader(self, batch_size=None, sampler=cuts, num_workers=cfg.num_workers if ahead else 0, generator=torch.Generator(), **ahead))
+        "The batches of `cuts` (lists of row numbers), read ahead by `num_workers` processes."
+        workers = cfg.num_workers if cuts else 0
+        ahead = dict(prefetch_factor=cfg.prefetch_factor, worker_init_fn=_outlive_signals) if workers else {}
+        return iter(torch.utils.data.DataLoader(self, batch_size=None, sampler=cuts, num_workers=workers,
+                                                generator=torch.Generator(), **ahead))
 
+# %% ../../nbs/train/03_rows.ipynb #d76ba077
+@patch
+def __getitem__(self:CachedRows,
+    cut:list, # row numbers, over all parts
+) -> dict:
+    "The batch of the rows at `cut`."
+    cut = np.asarray(cut)
+    rows = [None] * len(cut)
+    for (cache, index), start, end in zip(self.parts, self.starts, self.starts[1:]):
+        positions = np.flatnonzero((cut >= start) & (cut < end))
+        if not len(positions): continue
+        columns = cache.take(index[cut[positions] - start].tolist(), tuple(self.fields.values()))
+        for j, i in enumerate(positions): rows[i] = {k: columns[f][j] for k, f in self.fields.items()}
+
+    def stacked(key):
+        values = [row[key] for row in rows]
+        return pad_labels(values) if key == "labels" else torch.from_numpy(np.stack(values))
+    return {key: stacked(key) for key in self.fields}
+
+# %% ../../nbs/train/03_rows.ipynb #72182b6e
 _LAST_SECONDS = 30 # of a loader process after a SIGTERM
 
 def _outlive_signals(worker:int):
-    "The loop decides when to stop: Ctrl-C, and a SIGTERM to all processes of a job, reach its loaders too. They read on while it saves, but not for ever."
+    """Have a loader process read on while the loop saves, but not for ever.
+
+    Ctrl-C, and a SIGTERM to all processes of a job, reach the loaders too; the loop decides when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"): signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_LAST_SECONDS))
 
 # %% ../../nbs/train/03_rows.ipynb #4268679b
-def token_rows(cfg:Config, encoder:Encoder, decoder:Decoder, rows) -> StageRows:
+def token_rows(
+    cfg:Config,
+    encoder:Encoder, # whose tokenizer makes the inputs
+    decoder:Decoder, # whose tokenizer makes the targets
+    rows, # `{"id", "text"}` or `{"id", "dialogue", "summary"}`, all of one kind
+) -> StageRows:
     "A source's rows as token ids: inputs, summaries (of pairs) and targets."
-    pairs = "dialogue" in rows[0]
-    (source, cut), goal = input_ids(cfg, encoder, [r["dialogue" if pairs else "text"] for r in rows]), [r["summary" if pairs else "text"] for r in rows]
-    if cut: say_once(f"{100 * cut / len(rows):.1f} % of the {'dialogues' if pairs else 'texts'} exceed max_seq_len={cfg.max_seq_len} and were cut.")
-    outputs = Ragged(input_ids(cfg, encoder, goal)[0]) if pairs else None
+    is_pairs = "dialogue" in rows[0]
+    source = [r["dialogue" if is_pairs else "text"] for r in rows]
+    goal = [r["summary" if is_pairs else "text"] for r in rows]
+    inputs, cut = input_ids(cfg, encoder, source)
+    if cut:
+        say_once(f"{100 * cut / len(rows):.1f} % of the {'dialogues' if is_pairs else 'texts'} "
+                 f"exceed max_seq_len={cfg.max_seq_len} and were cut.")
+    outputs = Ragged(input_ids(cfg, encoder, goal)[0]) if is_pairs else None
     targets = target_ids(cfg, decoder, goal)
-    context = Ragged(teacher_prompts(cfg, decoder, [r["dialogue"] for r in rows], targets)) if pairs and cfg.teacher_kl_weight else None
-    return StageRows(Ragged(source), outputs, Ragged(targets), [r["id"] for r in rows], context)
+    context = None
+    if is_pairs and cfg.teacher_kl_weight: context = Ragged(teacher_prompts(cfg, decoder, source, targets))
+    return StageRows(Ragged(inputs), outputs, Ragged(targets), [r["id"] for r in rows], context)
 
 # %% ../../nbs/train/03_rows.ipynb #5569b653
-_COLUMNS = {"pairs": ("embedding", "summary_embedding"), "summaries": ("summary_embedding", None), "texts": ("embedding", None)}
+_COLUMNS = dict(pairs=("embedding", "summary_embedding"), summaries=("summary_embedding", None),
+                texts=("embedding", None))
 
 def _columns(stage:Stage) -> dict:
     "A stage's fields and the cache's names of them."
     inputs, outputs = _COLUMNS[stage.reads]
-    fields = dict(inputs=inputs, outputs=outputs if "latents" in stage.wants else None, labels="target_ids" if "text" in stage.wants else None)
+    fields = dict(inputs=inputs, outputs=outputs if "latents" in stage.wants else None,
+                  labels="target_ids" if "text" in stage.wants else None)
     return {k: v for k, v in fields.items() if v}
 
 def _draw(n:int, cap:Optional[int], seed:tuple) -> list:
@@ -181,14 +230,24 @@ def _draw(n:int, cap:Optional[int], seed:tuple) -> list:
     if cap is None or cap >= n: return list(range(n))
     return sorted(torch.randperm(n, generator=torch.Generator().manual_seed(hash_seed(*seed)))[:cap].tolist())
 
-def chosen_rows(cfg:Config, stage:Stage, sources:dict, split:str="train") -> list:
-    "Which rows of which sources a stage takes, as `[(source, row numbers)]`: caps per dataset first, then the stage's."
-    caps = stage.max_source_rows if stage.kind == "texts" else dict(pairs=cfg.max_train_samples)
-    keys = {k: f"texts/{k}/{split}" for k in stage.sources} if stage.kind == "texts" else dict(pairs=f"pairs/{split}")
+# %% ../../nbs/train/03_rows.ipynb #858ab563
+def chosen_rows(
+    cfg:Config,
+    stage:Stage, # its caps count training rows
+    sources:dict, # key -> source with a length
+    split:str="train", # or validation
+) -> list: # of (source, row numbers)
+    "Which rows of which sources a stage takes: caps per dataset first, then the stage's."
+    is_texts = stage.kind == "texts"
+    caps = stage.max_source_rows if is_texts else dict(pairs=cfg.max_train_samples)
+    keys = {k: f"texts/{k}/{split}" for k in stage.sources} if is_texts else dict(pairs=f"pairs/{split}")
     named = {k: sources[key] for k, key in keys.items() if key in sources}
-    is_train = split == "train"
-    drawn = [np.array(_draw(len(s), caps.get(k) if is_train else None, (cfg.seed, stage.name, k)), int) for k, s in named.items()]
-    kept = np.array(_draw(sum(map(len, drawn)), stage.max_rows if is_train else None, (cfg.seed, stage.name)), int)
+    most = stage.max_rows
+    if split != "train":
+        caps = {}
+        most = None
+    drawn = [np.array(_draw(len(s), caps.get(k), (cfg.seed, stage.name, k)), int) for k, s in named.items()]
+    kept = np.array(_draw(sum(map(len, drawn)), most, (cfg.seed, stage.name)), int)
     ends = np.cumsum([0, *map(len, drawn)])
     parts = [index[kept[(kept >= a) & (kept < b)] - a] for index, a, b in zip(drawn, ends, ends[1:])]
     return [(source, part.tolist()) for source, part in zip(named.values(), parts)]
@@ -198,33 +257,55 @@ def _picked(source:StageRows, index:list, stage:Stage) -> StageRows:
     "A stage's share of rows of token ids."
     inputs = source.outputs if stage.reads == "summaries" else source.inputs
     outputs = source.outputs if "outputs" in _columns(stage) else None
-    return replace(source, inputs=inputs, outputs=outputs, targets=source.targets if "text" in stage.wants else None,
-                   context=source.context if "teacher" in stage.wants else None).take(index)
+    targets = source.targets if "text" in stage.wants else None
+    context = source.context if "teacher" in stage.wants else None
+    return replace(source, inputs=inputs, outputs=outputs, targets=targets, context=context).take(index)
 
 def _loaded(cache, index:list, stage:Stage) -> StageRows:
     "A stage's share of a cache, in memory."
-    fields, at = _columns(stage), torch.tensor(index)
-    vectors = lambda k: Vectors(*(x if x is None else torch.from_numpy(x)[at] for x in cache.stored(fields[k])))
+    fields = _columns(stage)
+    numbers = torch.tensor(index)
+
+    def vectors(key):
+        values, scale = (None if x is None else torch.from_numpy(x)[numbers] for x in cache.stored(fields[key]))
+        return Vectors(values, scale)
     targets = cache.targets() if "labels" in fields else None
     ids = cache.ids
-    return StageRows(vectors("inputs"), vectors("outputs") if "outputs" in fields else None, targets and Ragged([targets[i] for i in index]), [ids[i] for i in index])
+    return StageRows(vectors("inputs"), vectors("outputs") if "outputs" in fields else None,
+                     targets and Ragged([targets[i] for i in index]), [ids[i] for i in index])
 
-def joined_rows(parts:list) -> StageRows:
+# %% ../../nbs/train/03_rows.ipynb #8713174b
+def _joined(columns:list):
+    "Vectors, or token ids, of several sources as one; None where there are none."
+    first = columns[0]
+    if first is None: return None
+    if isinstance(first, Ragged): return Ragged([r for column in columns for r in column])
+    scale = None if first.scale is None else torch.cat([column.scale for column in columns])
+    return Vectors(torch.cat([column.values for column in columns]), scale)
+
+def joined_rows(
+    parts:list, # of `StageRows`, all with the same columns
+) -> StageRows:
     "The rows of several sources as one."
     if len(parts) == 1: return parts[0]
-    def join(xs):
-        if xs[0] is None: return None
-        if isinstance(xs[0], Ragged): return Ragged([r for x in xs for r in x])
-        return Vectors(torch.cat([x.values for x in xs]), None if xs[0].scale is None else torch.cat([x.scale for x in xs]))
-    return StageRows(*(join([getattr(p, k) for p in parts]) for k in ("inputs", "outputs", "targets")), [i for p in parts for i in p.ids])
+    column = lambda k: _joined([getattr(p, k) for p in parts])
+    return StageRows(column("inputs"), column("outputs"), column("targets"), [i for p in parts for i in p.ids])
 
+# %% ../../nbs/train/03_rows.ipynb #0e0e59e9
 def _gigabytes(parts:list, stage:Stage) -> float:
     "Size of a stage's cached vectors in memory."
-    def width(field): return math.prod(field["shape"]) * (1 if field["kind"] == "int8" else 4)
-    return sum(len(index) * sum(width(cache.fields[c]) for k, c in _columns(stage).items() if k != "labels") for cache, index in parts) / 1e9
+    def row_bytes(cache):
+        fields = [cache.fields[c] for k, c in _columns(stage).items() if k != "labels"]
+        return sum(math.prod(f["shape"]) * (1 if f["kind"] == "int8" else 4) for f in fields)
+    return sum(len(index) * row_bytes(cache) for cache, index in parts) / 1e9
 
-def stage_rows(cfg:Config, stage:Stage, sources:dict, split:str="train"):
-    "`StageRows` of a stage's `split` (`CachedRows` where they are too many for memory); None where there are none."
+def stage_rows(
+    cfg:Config,
+    stage:Stage,
+    sources:dict, # key -> `Cache`, or `StageRows` of token ids
+    split:str="train", # or validation
+): # `StageRows`, `CachedRows` where they are too many for memory, or None
+    "The rows of a stage's `split`; None where there are none."
     parts = [(source, index) for source, index in chosen_rows(cfg, stage, sources, split) if index]
     if not parts: return None
     if isinstance(parts[0][0], StageRows): return joined_rows([_picked(*p, stage) for p in parts])
@@ -235,8 +316,8 @@ def stage_rows(cfg:Config, stage:Stage, sources:dict, split:str="train"):
 @dataclass
 class Waiting:
     "A source that is not cached yet."
-    name: str
-    split: str
+    name: str # a hub id, file or built-in corpus
+    split: str # train or validation
     rows: object # `sources.Rows`
 
     def __len__(self): return len(self.rows)

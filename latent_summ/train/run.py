@@ -37,29 +37,35 @@ class Run:
     device: torch.device
     encoder: Encoder
     decoder: Decoder
-    sources: dict # `pairs/train`, `texts/wikitext/validation` ... -> `Cache`, `StageRows` of token ids where the encoder is live, or `Waiting`
+    sources: dict # `pairs/train`, `texts/wikitext/validation` ... -> `Cache`, `StageRows` (live encoder) or `Waiting`
     model: LatentSummarizer
     log: EventLog
     saver: Saver
     finished: set = field(default_factory=set) # of `pairs` and `texts`: those whose caches hold latents
     stages: list = field(default_factory=list) # of `Stage`, in order
-    objectives: dict = field(default_factory=dict) # objectives of one's own, by name
+    objectives: dict = field(default_factory=dict) # objectives of your own, by name
 
     @property
     def backbones(self) -> dict:
-        "What a saved model needs beside its weights: the identities of the backbones, and the class of a middle of one's own."
+        "What a saved model needs beside its weights: its backbones' identities, and the class of a middle of your own."
         about = dict(encoder=self.encoder.identity, decoder=self.decoder.identity)
-        own = type(self.model.middle)
-        return about if own.__module__.startswith("latent_summ.") else about | dict(middle=f"{own.__module__}.{own.__qualname__}")
+        kind = type(self.model.middle)
+        if kind.__module__.startswith("latent_summ."): return about
+        return about | dict(middle=f"{kind.__module__}.{kind.__qualname__}")
 
 # %% ../../nbs/train/07_run.ipynb #826baa66
-def latents_maker(run:Run, stage:Stage) -> Callable:
+def latents_maker(
+    run:Run,
+    stage:Stage, # its kind of rows says what they hold
+) -> Callable: # of what a batch holds; returns (rows, latent_seq_len, latent_dim)
     "What makes document latents of a stage's rows: of token ids, of embeddings, or of latents as they were cached."
     if stage.kind in run.finished: return lambda x: normalize_latents(x, run.cfg.normalize_latent)
     return lambda x: run.model.document_latents(encode_batch(run.cfg, run.encoder, **x) if isinstance(x, dict) else x)
 
 # %% ../../nbs/train/07_run.ipynb #b2cc6473
-def checkpoint_folder(cfg:Config) -> Path:
+def checkpoint_folder(
+    cfg:Config, # its `run_dir` and `checkpoint_dir`
+) -> Path:
     "Where this run's checkpoints are: `checkpoint_dir`, inside `run_dir` unless absolute."
     return Path(cfg.run_dir)/cfg.checkpoint_dir
 
@@ -67,15 +73,18 @@ def environment() -> dict:
     "What this ran on: versions, threads and devices."
     import datasets, numpy, transformers
     from latent_summ import __version__
-    return dict(latent_summ=__version__, python=platform.python_version(), torch=torch.__version__, transformers=transformers.__version__,
-                datasets=datasets.__version__, numpy=numpy.__version__, machine=platform.machine(), threads=torch.get_num_threads(),
+    return dict(latent_summ=__version__, python=platform.python_version(), torch=torch.__version__,
+                transformers=transformers.__version__, datasets=datasets.__version__, numpy=numpy.__version__,
+                machine=platform.machine(), threads=torch.get_num_threads(),
                 gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None)
 
 def _own_models(cfg:Config) -> list:
-    "Checkpoints and models of this run (its folder may hold others' too), without the pretrained one where that is what it starts from."
-    names = {cfg.finetune_best_model_filename, cfg.handoff_best_model_filename} | ({cfg.pretrain_best_model_filename} if cfg.run_pretraining else set())
+    "Checkpoints and models that this run writes (its folder may hold others' too)."
+    names = {cfg.finetune_best_model_filename, cfg.handoff_best_model_filename}
+    if cfg.run_pretraining: names.add(cfg.pretrain_best_model_filename) # else it is what the run starts from
     return [p for p in checkpoint_folder(cfg).glob("*.pt") if p.name in names or p.name.startswith("step-")]
 
+# %% ../../nbs/train/07_run.ipynb #18074d65
 def open_run(cfg:Config, resume:bool=False, overwrite:bool=False) -> Path:
     "Make or reopen the run folder. Raises `LatentSummError` when it holds another run, or nothing to resume."
     run = Path(cfg.run_dir)
@@ -89,22 +98,36 @@ def open_run(cfg:Config, resume:bool=False, overwrite:bool=False) -> Path:
     write_json(run/"environment.json", environment())
     return run
 
+# %% ../../nbs/train/07_run.ipynb #e8d9bcd0
 @contextlib.contextmanager
-def held_folder(folder:Path):
+def held_folder(
+    folder:Path, # of a run; made if it does not exist
+):
     "One training at a time in a run folder. Raises `LatentSummError` naming the process that is at work there."
     try: folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise LatentSummError(f"Cannot make the run folder {folder}: {e.strerror}. Choose another --run-dir.") from e
+    except OSError as e:
+        raise LatentSummError(f"Cannot make the run folder {folder}: {e.strerror}. Choose another --run-dir.") from e
     with folder_lock(folder, "choose another --run-dir"): yield
 
 # %% ../../nbs/train/07_run.ipynb #b9a1ddbe
-def save_model(path, model:LatentSummarizer, cfg:Config, backbones:dict, stage:str):
+def save_model(
+    path, # of the finished model
+    model:LatentSummarizer,
+    cfg:Config, # that it was trained with
+    backbones:dict, # `Run.backbones`
+    stage:str, # the last stage it went through
+) -> Path:
     "Write a finished model: trained parts, config and the identities of its backbones."
-    return save_checkpoint(path, dict(model=model.state_dict()), dict(kind="model", stage=stage, config=cfg.__dict__, backbones=backbones))
+    meta = dict(kind="model", stage=stage, config=cfg.__dict__, backbones=backbones)
+    return save_checkpoint(path, dict(model=model.state_dict()), meta)
 
-def newest_step(folder:Path, stages:list):
-    "The newest undamaged step checkpoint and the number of its stage (of those named), or (None, 0)."
-    found = [(i, p) for i, name in enumerate(stages) for p in step_files(folder) if p.name.startswith(f"step-{name}-")]
-    for i, path in reversed(found):
+def newest_step(
+    folder:Path, # with checkpoints
+    stages:list, # names of stages, in order
+) -> tuple: # (path or None, number of its stage)
+    "The newest undamaged step checkpoint of these stages, or (None, 0)."
+    steps = [(i, p) for i, name in enumerate(stages) for p in step_files(folder) if p.name.startswith(f"step-{name}-")]
+    for i, path in reversed(steps):
         try: load_checkpoint(path)
         except CheckpointError as e: say_once(f"{e} It is passed over.")
         else: return path, i

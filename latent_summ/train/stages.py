@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+# %% ../../nbs/train/10_stages.ipynb #bce1e5b6
 from ..config import Config, ConfigError
 from ..runtime import CheckpointError, Interrupted, LatentSummError, hash_seed, pick_device, say_once
 from ..runtime import seed_everything
@@ -43,21 +44,29 @@ from .verdict import phase_verdict
 # %% ../../nbs/train/10_stages.ipynb #4ee96f0e
 def _weight(run:Run) -> Callable:
     "What a batch counts for: with labels the sum of its tokens' weights, so that accumulated steps are exact."
-    if run.cfg.fact_token_weight == 1: return batch_weight
-    return lambda batch: float(token_importance(run.decoder, batch["labels"], run.cfg.fact_token_weight).sum()) if "labels" in batch else batch_weight(batch)
+    factor = run.cfg.fact_token_weight
+    if factor == 1: return batch_weight
+
+    def weighted_tokens(batch):
+        if "labels" not in batch: return batch_weight(batch)
+        return float(token_importance(run.decoder, batch["labels"], factor).sum())
+    return weighted_tokens
 
 def _rows(run:Run, stage:Stage, split:str):
-    "A stage's rows; where a teacher reads the dialogues, with these in the decoder's tokens, from the texts in the cache."
+    "A stage's rows; with a teacher that reads the dialogues, also these (from the cache) in the decoder's tokens."
     rows = stage_rows(run.cfg, stage, run.sources, split)
     if rows is None or "teacher" not in stage.wants or getattr(rows, "context", None): return rows
-    if isinstance(rows, CachedRows): raise LatentSummError("teacher_kl_weight needs the rows in memory: raise rows_in_memory_gb.")
+    if isinstance(rows, CachedRows):
+        raise LatentSummError("teacher_kl_weight needs the rows in memory: raise rows_in_memory_gb.")
     (cache, index), = chosen_rows(run.cfg, stage, run.sources, split)
     targets = [rows.targets[i].tolist() for i in range(len(rows))]
-    return replace(rows, context=Ragged(teacher_prompts(run.cfg, run.decoder, cache.take(index, ("dialogue",))["dialogue"], targets)))
+    dialogues = cache.take(index, ("dialogue",))["dialogue"]
+    return replace(rows, context=Ragged(teacher_prompts(run.cfg, run.decoder, dialogues, targets)))
 
+# %% ../../nbs/train/10_stages.ipynb #2f69636d
 def stage_loss(
-    run:Run,
-    stage:Stage,
+    run:Run, # its model, decoder and config compute the loss
+    stage:Stage, # names the objective and its options
     batch:dict, # `inputs` and `outputs` are document latents (rows, latent_seq_len, latent_dim)
     progress:float, # share of the stage's steps that is done, 0 to 1
 ) -> tuple: # (mean loss, {part: mean})
@@ -66,41 +75,59 @@ def stage_loss(
 
 def _job(run:Run, stage:Stage) -> Job:
     "The trainer's view of a stage."
-    cfg, rows, validation = run.cfg, _rows(run, stage, "train"), _rows(run, stage, "validation")
-    if rows is None: raise LatentSummError(f"Stage {stage.name} has no source: name one (wikitext_dataset, arxiv_dataset), or set {stage.name}_epochs to 0.")
+    rows = _rows(run, stage, "train")
+    if rows is None:
+        raise LatentSummError(f"Stage {stage.name} has no source: name one (wikitext_dataset, arxiv_dataset), "
+                              f"or set {stage.name}_epochs to 0.")
+    validation = _rows(run, stage, "validation")
     latents_of = latents_maker(run, stage)
     loss = lambda batch, progress: stage_loss(run, stage, with_latents(batch, latents_of), progress)
-    in_step = cfg.shard_decoder and "text" in stage.wants
+    in_step = run.cfg.shard_decoder and "text" in stage.wants
     about = dict(backbones=run.backbones)
-    return Job(stage.name, run.model, stage.trains, rows, loss, stage.epochs, stage.batch_size, validation, about, _weight(run), in_step)
+    return Job(stage.name, run.model, stage.trains, rows, loss, stage.epochs, stage.batch_size, validation, about,
+               _weight(run), in_step)
 
 # %% ../../nbs/train/10_stages.ipynb #841c4fc1
 _FIT_ROWS = 20000 # of each source, to fit the normaliser on
 
-def _some_embeddings(cfg:Config, source, encoder:Encoder, device) -> list:
-    "Embeddings of a source's first rows, of each of its vector columns."
+def _some_embeddings(cfg:Config, source, encoder:Encoder, device) -> list: # of tensors (rows, vectors, hidden)
+    "Embeddings of a source's first rows, one tensor for each of its vector columns."
     if isinstance(source, Waiting):
         rows = source.rows[:_FIT_ROWS // 10]
-        return [torch.from_numpy(embed_texts(cfg, encoder, [r[k] for r in rows], device)) for k in ("dialogue", "summary", "text") if k in rows[0]]
-    if not isinstance(source, StageRows): return [torch.from_numpy(source.embeddings(f)[:_FIT_ROWS]) for f in ("embedding", "summary_embedding") if f in source.fields]
-    embed = Embedder(cfg, encoder, device)
-    return [torch.from_numpy(embed([c[i].tolist() for i in range(min(len(c), _FIT_ROWS // 10))])) for c in (source.inputs, source.outputs) if c]
+        embed_column = lambda k: embed_texts(cfg, encoder, [r[k] for r in rows], device)
+        arrays = [embed_column(k) for k in ("dialogue", "summary", "text") if k in rows[0]]
+    elif isinstance(source, StageRows):
+        embed = Embedder(cfg, encoder, device)
+        first_rows = lambda ids: [ids[i].tolist() for i in range(min(len(ids), _FIT_ROWS // 10))]
+        arrays = [embed(first_rows(ids)) for ids in (source.inputs, source.outputs) if ids]
+    else:
+        fields = [f for f in ("embedding", "summary_embedding") if f in source.fields]
+        arrays = [source.embeddings(f)[:_FIT_ROWS] for f in fields]
+    return [torch.from_numpy(array) for array in arrays]
 
 def _fit_normalizer(run:Run):
     "Fit the normaliser on the training rows."
     if run.cfg.embedding_normalizer == "none": return
-    some = [x for key, source in run.sources.items() if key.endswith("/train") for x in _some_embeddings(run.cfg, source, run.encoder, run.device)]
-    run.model.normalizer.fit(torch.cat(some))
+    embeddings = []
+    for key, source in run.sources.items():
+        if key.endswith("/train"): embeddings += _some_embeddings(run.cfg, source, run.encoder, run.device)
+    run.model.normalizer.fit(torch.cat(embeddings))
 
-def _new_model(cfg:Config, encoder:Encoder, decoder:Decoder, device, middle:Optional[nn.Module]=None) -> LatentSummarizer:
-    "The model, drawn from `seed` (a middle of one's own comes as it is)."
+# %% ../../nbs/train/10_stages.ipynb #01050efd
+def _new_model(
+    cfg:Config, encoder:Encoder, decoder:Decoder, device, middle:Optional[nn.Module]=None,
+) -> LatentSummarizer:
+    "The model, drawn from `seed` (a middle of your own is used as it is)."
     seed_everything(cfg.seed)
     model = LatentSummarizer(cfg, decoder.embedding_rms, middle).to(device)
-    return adopt_decoder(adopt_encoder(model, encoder.model, tuned_layers(cfg)), decoder.model, cfg.decoder_lora_rank).to(device)
+    adopt_encoder(model, encoder.model, tuned_layers(cfg))
+    return adopt_decoder(model, decoder.model, cfg.decoder_lora_rank).to(device)
 
 # %% ../../nbs/train/10_stages.ipynb #68232b4c
 def _train_stage(run:Run, stage:Stage, restore=None):
-    "One stage on `run.model`, from the step checkpoint `restore` on if it is given. Its last step is saved; earlier stages' steps are then not needed any more."
+    """One stage on `run.model`, continued from the step checkpoint `restore` if it is given.
+
+    Its last step is saved; the steps of earlier stages are then no longer needed and are deleted."""
     folder = checkpoint_folder(run.cfg)
     seed_everything(hash_seed(run.cfg.seed, stage.name, *(r for r in world()[:1] if r)))
     trainer = Trainer(_job(run, stage), run.cfg, run.device, run.log, run.saver, folder)
@@ -126,19 +153,24 @@ def _steps(run:Run, stage:Stage) -> int:
 
 def _train_all(run:Run, stages:list, resume:bool):
     "All stages in order; with `resume`, from the newest step checkpoint on."
-    cfg, folder = run.cfg, checkpoint_folder(run.cfg)
-    newest, at = newest_step(folder, [s.name for s in stages]) if resume else (None, 0)
+    cfg = run.cfg
+    newest, first = newest_step(checkpoint_folder(cfg), [s.name for s in stages]) if resume else (None, 0)
     lesson = [dict(stage=LESSON, steps=cfg.teach_encoder_steps)] if cfg.teach_encoder_steps else []
     run.log.emit("plan", stages=lesson + [dict(stage=s.name, steps=_steps(run, s)) for s in stages])
     _begin(run, stages, newest)
-    for i, stage in enumerate(stages[at:], at):
+    for i, stage in enumerate(stages[first:], first):
         _cache_waiting(run, stage)
-        _train_stage(run, stage, newest if i == at else None)
+        _train_stage(run, stage, newest if i == first else None)
         for name in finished_models(cfg, stages, i): _finish(run, stage.name, name)
-    if run.cfg.training_phase != "normal" and (cfg.shard_decoder or not world()[0]): run.log.emit("verdict", stage=stages[-1].name, text=phase_verdict(run, stages[-1]))
+    if cfg.training_phase != "normal" and (cfg.shard_decoder or not world()[0]):
+        run.log.emit("verdict", stage=stages[-1].name, text=phase_verdict(run, stages[-1]))
 
+# %% ../../nbs/train/10_stages.ipynb #b45f8599
 def _begin(run:Run, stages:list, newest:Optional[Path]):
-    "Make the model what the first stage shall find: that of a step checkpoint, the pretrained one, or as drawn, with its normaliser fitted."
+    """Bring the model into the state in which the first stage starts.
+
+    That is the state of the step checkpoint `newest`, else the pretrained model where only finetuning is asked for,
+    else fresh weights with the normaliser fitted."""
     if newest:
         tensors, meta = load_checkpoint(newest)
         check_same_training(meta, run.cfg, run.cfg.gradient_accumulation_steps * world()[1], newest)
@@ -150,18 +182,22 @@ def _take_up_pretrained(run:Run):
     "Start stages 3-4 from the output of stages 1-2."
     path = checkpoint_folder(run.cfg)/run.cfg.pretrain_best_model_filename
     if not path.exists():
-        raise CheckpointError(f"run_pretraining=False starts from {path}, which does not exist. Run the pretraining in this run folder first, or "
-                              "set pretrain_middle_epochs and pretrain_adapter_epochs to 0 to finetune from fresh weights.")
+        raise CheckpointError(f"run_pretraining=False starts from {path}, which does not exist. "
+                              "Run the pretraining in this run folder first, or set pretrain_middle_epochs "
+                              "and pretrain_adapter_epochs to 0 to finetune from fresh weights.")
     tensors, meta = load_finished(path)
     check_use(config_of(meta), run.cfg)
-    for what, backbone in (("encoder", run.encoder), ("decoder", run.decoder)): check_backbone(what, meta["backbones"][what], backbone.identity)
+    check_backbone("encoder", meta["backbones"]["encoder"], run.encoder.identity)
+    check_backbone("decoder", meta["backbones"]["decoder"], run.decoder.identity)
     run.model.load_state_dict(tensors["model"])
 
+# %% ../../nbs/train/10_stages.ipynb #b6f484bf
 def _speed_up(cfg:Config, model:LatentSummarizer, decoder:Decoder, device):
     "Gradient checkpointing in the frozen decoder (GPU) and torch.compile of the trained modules, where asked for."
     from transformers.modeling_layers import GradientCheckpointingLayer
     if cfg.use_gradient_checkpointing and device.type == "cuda":
-        enable = getattr(decoder.model, "activation_checkpointing_enable", decoder.model.gradient_checkpointing_enable) # its newer name first
+        older_name = decoder.model.gradient_checkpointing_enable
+        enable = getattr(decoder.model, "activation_checkpointing_enable", older_name)
         enable()
         for m in decoder.model.modules():  # only the layers' own flag: dropout inside them stays off
             if isinstance(m, GradientCheckpointingLayer): m.training = True
@@ -169,40 +205,57 @@ def _speed_up(cfg:Config, model:LatentSummarizer, decoder:Decoder, device):
         for m in (model.compression, model.middle, model.adapter): m.compile(mode=cfg.torch_compile_mode)
 
 # %% ../../nbs/train/10_stages.ipynb #7c1a70c1
-def finished_encoder(encoder:Encoder, model:LatentSummarizer, cfg:Config) -> Encoder:
-    "An encoder whose embeddings are the model's document latents. Its identity covers the weights that make them: they must not change any more."
+def finished_encoder(
+    encoder:Encoder, # as it was loaded
+    model:LatentSummarizer, # whose compression head is finished
+    cfg:Config, # the model's own
+) -> Encoder: # its embeddings are latents (texts, latent_seq_len, latent_dim)
+    """An encoder whose embeddings are the model's document latents.
+
+    Its identity covers the weights that make them: they must not change any more."""
     weights = {k: v for k, v in model.state_dict().items() if k.startswith(("normalizer.", "compression."))}
-    about = dict(head=content_hash(weights, "")[:16], latents=f"{cfg.latent_seq_len} x {cfg.latent_dim}", normalized=cfg.normalize_latent)
+    size = f"{cfg.latent_seq_len} x {cfg.latent_dim}"
+    about = dict(head=content_hash(weights, "")[:16], latents=size, normalized=cfg.normalize_latent)
     return replace(encoder, head=model.document_latents, identity=encoder.identity | about)
 
-def _tells(log:EventLog) -> Callable:
+def pretrained_encoder(
+    cfg:Config, # its `run_dir` holds the pretraining
+    encoder:Encoder, # as it was loaded
+    decoder:Decoder, # as it was loaded
+) -> Encoder: # its embeddings are latents (texts, latent_seq_len, latent_dim)
+    "An encoder with the head that the pretraining in `cfg.run_dir` has finished; else raises `CheckpointError`."
+    device = pick_device(cfg)
+    model = _new_model(cfg, encoder, decoder, device)
+    run = Run(cfg, Path(cfg.run_dir), device, encoder, decoder, {}, model, EventLog(), Saver(background=False))
+    _take_up_pretrained(run)
+    return finished_encoder(encoder, run.model, cfg)
+
+# %% ../../nbs/train/10_stages.ipynb #4ac6e2a9
+def _reports(log:EventLog) -> Callable:
+    "A function that logs one cached source."
     return lambda key, rows, seconds: log.emit("preprocess", source=key, rows=len(rows), seconds=round(seconds, 1))
 
-def _first_one_reads(make:Callable, *args, **named):
-    "What `make` returns; where there are several processes, the first one downloads and fills the cache, and the others wait for it."
+def _first_process_first(make:Callable, *args, **named):
+    "What `make` returns. Of several processes the first one downloads and fills the cache; the others wait for it."
     rank, size = world()
     if rank: dist.barrier()
-    made = make(*args, **named)
+    result = make(*args, **named)
     if size > 1 and not rank: dist.barrier()
-    return made
+    return result
 
 def _cache_waiting(run:Run, stage:Stage):
-    "Cache what a stage reads and is still waiting."
+    "Build the caches that a stage needs and that do not exist yet."
     kind = stage.kind
-    waiting = [(key, w.name, w.split, w.rows) for key, w in run.sources.items() if isinstance(w, Waiting) and key.startswith(kind)]
+    waiting = [(key, w.name, w.split, w.rows) for key, w in run.sources.items()
+               if isinstance(w, Waiting) and key.startswith(kind)]
     if not waiting: return
     finished = holds_latents(run.cfg, kind, run.stages)
     if finished: run.finished.add(kind)
-    else: say_once(f"cache_store_latents: the compression head still has to learn, so {kind} are cached as the encoder's vectors.")
+    else:
+        say_once(f"cache_store_latents: the compression head still has to learn, "
+                 f"so {kind} are cached as the encoder's vectors.")
     encoder = finished_encoder(run.encoder, run.model, run.cfg) if finished else run.encoder
-    run.sources |= _first_one_reads(preprocess, run.cfg, encoder, run.decoder, _tells(run.log), sources=waiting)
-
-def pretrained_encoder(cfg:Config, encoder:Encoder, decoder:Decoder) -> Encoder:
-    "An encoder with the head that the pretraining in `cfg.run_dir` has finished. Raises `CheckpointError` where there is none."
-    device = pick_device(cfg)
-    run = Run(cfg, Path(cfg.run_dir), device, encoder, decoder, {}, _new_model(cfg, encoder, decoder, device), EventLog(), Saver(background=False))
-    _take_up_pretrained(run)
-    return finished_encoder(encoder, run.model, cfg)
+    run.sources |= _first_process_first(preprocess, run.cfg, encoder, run.decoder, _reports(run.log), sources=waiting)
 
 # %% ../../nbs/train/10_stages.ipynb #e203cd57
 @dataclass
@@ -213,23 +266,43 @@ class Own:
     middle: Optional[nn.Module] = None
 
 def _sources(cfg:Config, encoder:Encoder, decoder:Decoder, log:EventLog, stages:list) -> dict:
-    "The rows of every source: from caches, as token ids where the encoder is live, or waiting until their latents can be made."
-    if cfg.cache_store_latents and not needs_live_encoder(cfg): return {key: Waiting(*rest) for key, *rest in needed_rows(cfg, stages)}
-    if not needs_live_encoder(cfg): return preprocess(cfg, encoder, decoder, _tells(log), sources=needed_rows(cfg, stages))
+    "The rows of every source: cached, or token ids for a live encoder, or waiting until their latents can be made."
+    needed = needed_rows(cfg, stages)
+    if not needs_live_encoder(cfg):
+        if cfg.cache_store_latents: return {key: Waiting(*rest) for key, *rest in needed}
+        return preprocess(cfg, encoder, decoder, _reports(log), sources=needed)
     out = {}
-    for key, _, _, rows in needed_rows(cfg, stages):
+    for key, _, _, rows in needed:
         start = time.monotonic()
         out[key] = token_rows(cfg, encoder, decoder, list(rows))
-        _tells(log)(key, out[key], time.monotonic() - start)
+        _reports(log)(key, out[key], time.monotonic() - start)
     return out
 
-def _prepare(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decoder:Decoder, own:Own) -> Run:
-    "Rows and model."
-    sources = _first_one_reads(_sources, cfg, encoder, decoder, log, own.stages)
-    model = _new_model(cfg, encoder, decoder, device, own.middle)
+def _prepare(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decoder:Decoder, custom:Own) -> Run:
+    "A run with its rows and its model."
+    sources = _first_process_first(_sources, cfg, encoder, decoder, log, custom.stages)
+    model = _new_model(cfg, encoder, decoder, device, custom.middle)
     _speed_up(cfg, model, decoder, device)
     if cfg.shard_decoder: shard_decoder(decoder, device)
-    return Run(cfg, folder, device, encoder, decoder, sources, model, log, Saver(cfg.async_checkpointing), stages=own.stages, objectives=own.objectives)
+    return Run(cfg, folder, device, encoder, decoder, sources, model, log, Saver(cfg.async_checkpointing),
+               stages=custom.stages, objectives=custom.objectives)
+
+# %% ../../nbs/train/10_stages.ipynb #20a6c4d3
+def _check_own(custom:Own):
+    "Raise `ConfigError` where there is no stage, or one with an unknown objective."
+    for stage in custom.stages: objective_of(stage.objective, custom.objectives)
+    if custom.stages: return
+    raise ConfigError("Nothing to train: run_pretraining and run_finetuning are off, or every stage has 0 epochs.")
+
+def _check_sharding(cfg:Config):
+    "Raise `ConfigError` where the decoder cannot be split."
+    if not cfg.shard_decoder: return
+    if world()[1] == 1:
+        raise ConfigError("shard_decoder splits the decoder over processes, and this is one: "
+                          "start them with torchrun, or leave it out.")
+    if cfg.decoder_lora_rank:
+        raise ConfigError("shard_decoder splits a frozen decoder, and decoder_lora_rank trains this one: "
+                          "leave one of the two out.")
 
 def _join_processes(cfg:Config) -> torch.device:
     "The device of this process; under `torchrun`, the process group is joined first."
@@ -243,46 +316,52 @@ def _join_processes(cfg:Config) -> torch.device:
 
 # %% ../../nbs/train/10_stages.ipynb #ac5f3e23
 def run_pipeline(
-    cfg:Config,
-    resume:bool=False, # go on with the run in `cfg.run_dir`
+    cfg:Config, # everything about the run: its folder, models, rows and stages
+    resume:bool=False, # continue the run in `cfg.run_dir`
     overwrite:bool=False, # replace the run in `cfg.run_dir`
     listeners:tuple=(), # functions that hear every event
-    middle:Optional[nn.Module]=None, # instead of the package's: latents (batch, latent_seq_len, latent_dim) to the same shape
-    objectives:Optional[dict]=None, # losses of your own: name -> function (model, decoder, cfg, batch, progress, **options) -> (mean loss, parts)
+    middle:Optional[nn.Module]=None, # your own: latents (batch, latent_seq_len, latent_dim) to the same shape
+    objectives:Optional[dict]=None, # your own losses, by name: functions like those in `objectives`
     stages:Optional[list]=None, # of `Stage`, instead of `stage_table(cfg)`
     encoder:Optional[Encoder]=None, # instead of the one that `modernbert_model` names
 ) -> Path: # the run folder
-    "Preprocess and train everything `cfg` asks for. Raises `Interrupted` after Ctrl-C, other `LatentSummError`s with what to do next."
-    own = Own(stage_table(cfg) if stages is None else list(stages), objectives or {}, middle)
-    for stage in own.stages: objective_of(stage.objective, own.objectives) # complains about a name that is not known
-    if not own.stages: raise ConfigError("Nothing to train: run_pretraining and run_finetuning are off, or every stage has 0 epochs.")
-    device = _join_processes(cfg)
-    if cfg.shard_decoder and world()[1] == 1: raise ConfigError("shard_decoder splits the decoder over processes, and this is one: start them with torchrun, or leave it out.")
-    if cfg.shard_decoder and cfg.decoder_lora_rank: raise ConfigError("shard_decoder splits a frozen decoder, and decoder_lora_rank trains this one: leave one of the two out.")
-    first = world()[0] == 0
-    whole = torch.device("cpu") if cfg.shard_decoder else device # a decoder that is to be split goes to the device layer by layer
-    encoder = load_encoder(cfg, device) if encoder is None else encoder
-    decoder = load_decoder(cfg, whole)
-    top_layers(encoder.model, tuned_layers(cfg)) # complains if there are none such
-    with held_folder(Path(cfg.run_dir)) if first else contextlib.nullcontext(): return _run_stages(cfg, own, device, encoder, decoder, resume, overwrite, listeners)
+    """Preprocess and train everything `cfg` asks for.
 
-def _run_stages(cfg, own, device, encoder, decoder, resume, overwrite, listeners) -> Path:
-    "`run_pipeline`, in a folder that is its own."
-    first = world()[0] == 0
-    folder, start, error = open_run(cfg, resume, overwrite) if first else Path(cfg.run_dir), time.monotonic(), ""
-    log = EventLog(folder/"events.jsonl", listeners) if first else EventLog()
+    Raises `Interrupted` after Ctrl-C, and other `LatentSummError`s that say what to do next."""
+    custom = Own(stage_table(cfg) if stages is None else list(stages), objectives or {}, middle)
+    _check_own(custom)
+    device = _join_processes(cfg)
+    _check_sharding(cfg)
+    if encoder is None: encoder = load_encoder(cfg, device)
+    whole = torch.device("cpu") if cfg.shard_decoder else device # shards go to the device layer by layer
+    decoder = load_decoder(cfg, whole)
+    top_layers(encoder.model, tuned_layers(cfg)) # raises if the encoder has fewer
+    lock = held_folder(Path(cfg.run_dir)) if world()[0] == 0 else contextlib.nullcontext()
+    with lock: return _run_stages(cfg, custom, device, encoder, decoder, resume, overwrite, listeners)
+
+# %% ../../nbs/train/10_stages.ipynb #ebd75550
+def _run_stages(cfg:Config, custom:Own, device, encoder, decoder, resume:bool, overwrite:bool, listeners:tuple) -> Path:
+    "`run_pipeline`, once its folder is locked."
+    is_first = world()[0] == 0
+    folder = open_run(cfg, resume, overwrite) if is_first else Path(cfg.run_dir)
+    start = time.monotonic()
+    error = ""
+    log = EventLog(folder/"events.jsonl", listeners) if is_first else EventLog()
     log.emit("run_start", config=cfg.__dict__, resumed=resume, processes=world()[1])
     try:
         if cfg.teach_encoder_steps:
             cfg = taught(cfg, log, device, encoder, decoder)
             encoder = load_encoder(cfg, device)
-        run = _prepare(cfg, folder, log, device, encoder, decoder, own)
-        try: _train_all(run, own.stages, resume)
+        run = _prepare(cfg, folder, log, device, encoder, decoder, custom)
+        try: _train_all(run, custom.stages, resume)
         finally: run.saver.close()
     except KeyboardInterrupt as e: # a second Ctrl-C, or one between two stages
         error = "Interrupted"
-        raise Interrupted(f"Stopped at once. What was finished is kept in {folder}; the same command with --resume goes on from the last checkpoint.") from e
-    except BaseException as e: error = type(e).__name__; raise
+        raise Interrupted(f"Stopped at once. What was finished is kept in {folder}; "
+                          "the same command with --resume continues from the last checkpoint.") from e
+    except BaseException as e:
+        error = type(e).__name__
+        raise
     finally:
         log.emit("run_end", seconds=round(time.monotonic() - start, 1), ok=not error, error=error)
         log.close()

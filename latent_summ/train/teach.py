@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 from ..encode.backbones import Decoder, Encoder
@@ -31,18 +32,20 @@ def with_latent_tokens(
     n:int, # how many latent tokens it must have
 ) -> Encoder:
     "The encoder with at least `n` latent tokens; new ones are drawn from torch's generator."
-    have = len(encoder.latent_ids)
-    if have >= n: return encoder
-    model, tokenizer = encoder.model, encoder.tokenizer
-    tokenizer.add_tokens([f"[LATENT_{i}]" for i in range(have, n)], special_tokens=True)
+    count = len(encoder.latent_ids)
+    if count >= n: return encoder
+    model = encoder.model
+    tokenizer = encoder.tokenizer
+    tokenizer.add_tokens([f"[LATENT_{i}]" for i in range(count, n)], special_tokens=True)
     words = model.get_input_embeddings().weight
-    middle, spread = words.mean(0), words.std(0)
+    mean = words.mean(0)
+    spread = words.std(0)
     if len(tokenizer) > len(words): model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.requires_grad_(False)
-    known = Encoder(model, tokenizer, encoder.identity)
-    new = known.latent_ids[have:n]
-    model.get_input_embeddings().weight[new] = middle + spread * torch.randn(len(new), len(middle)).to(middle)
-    return known
+    extended = Encoder(model, tokenizer, encoder.identity)
+    new = extended.latent_ids[count:n]
+    model.get_input_embeddings().weight[new] = mean + spread * torch.randn(len(new), len(mean)).to(mean)
+    return extended
 
 # %% ../../nbs/train/05_teach.ipynb #7bbcba7e
 def with_queries(
@@ -56,7 +59,8 @@ def with_queries(
     return encoder
 
 # %% ../../nbs/train/05_teach.ipynb #26aa0011
-FLAT, RANK = 512, 64 # numbers that stand for the text; rank of each slot's map
+FLAT = 512 # numbers that stand for the text
+RANK = 64 # of each slot's map
 WORDS = 4096 # how many words the second question tells apart: those of a larger vocabulary share them
 
 class Readout(nn.Module):
@@ -65,74 +69,94 @@ class Readout(nn.Module):
         vectors:int, # per text
         width:int, # of the encoder
         slots:int, # most tokens to name
-        decoder:Decoder, # whose embeddings the slots shall look like
+        decoder:Decoder, # whose embeddings the slots should look like
         words:bool=False, # also to say which words there are, for `words_loss`
     ):
         super().__init__()
-        size, self.rms = FLAT // vectors, decoder.embedding_rms
+        size = FLAT // vectors
+        self.rms = decoder.embedding_rms
         self.narrow = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, size))
-        self.extra = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, size))
+        wide = nn.Linear(width, 2 * width)
+        self.extra = nn.Sequential(nn.LayerNorm(width), wide, nn.GELU(), nn.Linear(2 * width, size))
         self.to_summary = nn.Linear(vectors * size, vectors * size)
         zero_(self.to_summary)
         self.slots = nn.Parameter(torch.randn(slots, vectors * size, RANK) / (vectors * size)**0.5)
         self.widen = nn.Linear(RANK, decoder.hidden_size)
         self.words = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, WORDS)) if words else None
 
-    def forward(self,
-        vectors:torch.Tensor, # (batch, vectors, encoder width)
-        is_pair:torch.Tensor, # (batch,): 1 where the target is a summary, not the text itself
-        slots:int, # how many are wanted
-    ) -> torch.Tensor: # (batch, slots, decoder width)
-        flat = (self.narrow(vectors) + self.extra(vectors)).flatten(1)
-        flat = flat + is_pair[:, None] * self.to_summary(flat)
-        x = self.widen(torch.einsum("bf,sfr->bsr", flat, self.slots[:slots]))
-        return F.normalize(x, dim=-1) * (x.shape[-1]**0.5 * self.rms)
+# %% ../../nbs/train/05_teach.ipynb #49e5459e
+@patch
+def forward(self:Readout,
+    vectors:torch.Tensor, # (batch, vectors, encoder width)
+    is_pair:torch.Tensor, # (batch,): 1 where the target is a summary, not the text itself
+    slots:int, # how many are asked for
+) -> torch.Tensor: # (batch, slots, decoder width)
+    flat = (self.narrow(vectors) + self.extra(vectors)).flatten(1)
+    flat = flat + is_pair[:, None] * self.to_summary(flat)
+    x = self.widen(torch.einsum("bf,sfr->bsr", flat, self.slots[:slots]))
+    return F.normalize(x, dim=-1) * (x.shape[-1]**0.5 * self.rms)
 
 # %% ../../nbs/train/05_teach.ipynb #26aa0027
 def words_loss(
-    said:torch.Tensor, # (batch, vectors, WORDS): logits
+    logits:torch.Tensor, # (batch, vectors, WORDS)
     labels:torch.Tensor, # (batch, tokens), -100 where there is no token
 ) -> torch.Tensor: # scalar: mean nats over parts that the answer is off the right one; 0 for a perfect one
-    "Divergence of the words that each vector tells from those that stand in its part of the text."
-    keep, vectors = labels != -100, said.shape[1]
-    part = torch.arange(labels.shape[1], device=labels.device) * vectors // keep.sum(1, keepdim=True).clamp(min=1) # (batch, tokens)
-    there = torch.zeros(said.shape, device=said.device)
-    there[keep.nonzero()[:, 0], part[keep], labels[keep] % WORDS] = 1.0
-    there = there.flatten(0, 1)
-    wanted = F.normalize(there / there.sum(0).clamp(min=1), p=1, dim=1)
-    return F.kl_div(said.flatten(0, 1).float().log_softmax(-1), wanted, reduction="sum") / there.any(1).sum().clamp(min=1)
+    "Divergence of the words that each vector names from those in its part of the text."
+    keep = labels != -100
+    vectors = logits.shape[1]
+    lengths = keep.sum(1, keepdim=True).clamp(min=1)
+    part = torch.arange(labels.shape[1], device=labels.device) * vectors // lengths # (batch, tokens)
+    words = torch.zeros(logits.shape, device=logits.device)
+    words[keep.nonzero()[:, 0], part[keep], labels[keep] % WORDS] = 1.0
+    words = words.flatten(0, 1)
+    goal = F.normalize(words / words.sum(0).clamp(min=1), p=1, dim=1)
+    answer = logits.flatten(0, 1).float().log_softmax(-1)
+    return F.kl_div(answer, goal, reduction="sum") / words.any(1).sum().clamp(min=1)
 
 # %% ../../nbs/train/05_teach.ipynb #26aa0013
 class Lesson(nn.Module):
-    "The encoder's learning parts and the head; `loss` is stage 0's."
+    "The encoder's learning parts and the head; `lesson_loss` is stage 0's loss."
     def __init__(self, cfg:Config, encoder:Encoder, decoder:Decoder):
         super().__init__()
-        self.cfg, self.encoder, self.decoder = cfg, encoder, decoder # no modules themselves: not trained, not saved
+        self.cfg = cfg
+        self.encoder = encoder # these are no modules: not trained, not saved
+        self.decoder = decoder
         top = top_layers(encoder.model, cfg.num_encoder_unfrozen_layers)
         if not top and cfg.encoder_pooling not in ("latent_tokens", "queries"):
-            raise ModelError(f"teach_encoder_steps={cfg.teach_encoder_steps}, but nothing of the encoder may learn: set num_encoder_unfrozen_layers to 1 or more, "
+            raise ModelError(f"teach_encoder_steps={cfg.teach_encoder_steps}, but nothing of the encoder may learn: "
+                             "set num_encoder_unfrozen_layers to 1 or more, "
                              "or encoder_pooling to latent_tokens or queries.")
-        self.encoder_top, self.tokens, self.hook = nn.ModuleList(top), None, None
+        self.encoder_top = nn.ModuleList(top)
+        self.tokens = None
+        self.hook = None
         self.queries = encoder.queries if cfg.encoder_pooling == "queries" else None
-        self.readout = Readout(n_vectors(cfg), encoder.hidden_size, max(cfg.max_seq_len, cfg.prefix_len), decoder, cfg.teach_encoder_words > 0)
+        slots = max(cfg.max_seq_len, cfg.prefix_len)
+        self.readout = Readout(n_vectors(cfg), encoder.hidden_size, slots, decoder, cfg.teach_encoder_words > 0)
         if cfg.encoder_pooling == "latent_tokens": self._learn_tokens(encoder.latent_ids[:cfg.latent_seq_len])
 
-    def _learn_tokens(self, ids:list):
-        table = self.encoder.model.get_input_embeddings()
-        self.tokens = nn.Parameter(table.weight[ids].detach().clone())
-        self.register_buffer("ids", torch.tensor(ids, device=table.weight.device), persistent=False)
-        self.hook = table.register_forward_hook(self._put_tokens)
+# %% ../../nbs/train/05_teach.ipynb #e7dcda57
+@patch
+def _learn_tokens(self:Lesson, ids:list):
+    "Make the latent tokens a parameter that the table's look-ups use."
+    table = self.encoder.model.get_input_embeddings()
+    self.tokens = nn.Parameter(table.weight[ids].detach().clone())
+    self.register_buffer("ids", torch.tensor(ids, device=table.weight.device), persistent=False)
+    self.hook = table.register_forward_hook(self._put_tokens)
 
-    def _put_tokens(self, table, given, found):
-        at = given[0][..., None] == self.ids # (batch, tokens, latent tokens)
-        return torch.where(at.any(-1, keepdim=True), at.to(found.dtype) @ self.tokens.to(found.dtype), found)
+@patch
+def _put_tokens(self:Lesson, table, args, embeddings):
+    "The table's embeddings (batch, tokens, width), with the parameter at the latent tokens."
+    matches = args[0][..., None] == self.ids # (batch, tokens, latent tokens)
+    replaced = matches.to(embeddings.dtype) @ self.tokens.to(embeddings.dtype)
+    return torch.where(matches.any(-1, keepdim=True), replaced, embeddings)
 
-    @torch.no_grad()
-    def finish(self):
-        "Write the learned tokens into the table."
-        if self.hook is None: return
-        self.hook.remove()
-        self.encoder.model.get_input_embeddings().weight[self.ids] = self.tokens
+@patch
+@torch.no_grad()
+def finish(self:Lesson):
+    "Write the learned tokens into the table."
+    if self.hook is None: return
+    self.hook.remove()
+    self.encoder.model.get_input_embeddings().weight[self.ids] = self.tokens
 
 # %% ../../nbs/train/05_teach.ipynb #26aa0015
 READOUT_WEIGHT = 0.3 # of the readout, once the decoder runs
@@ -143,25 +167,33 @@ def lesson_loss(
     progress:float, # share of the steps done
 ) -> tuple: # (mean loss, parts)
     "Stage 0's loss."
-    cfg, labels, is_pair = lesson.cfg, batch["labels"], batch["is_pair"]
+    cfg = lesson.cfg
+    labels = batch["labels"]
+    is_pair = batch["is_pair"]
     vectors = encode_batch(cfg, lesson.encoder, **batch["inputs"])
-    through, room = progress >= cfg.teach_encoder_readout and cfg.teach_encoder_readout < 1, cfg.prefix_len
-    slots = lesson.readout(vectors, is_pair, max(labels.shape[1], room) if through else labels.shape[1])
-    asked = labels.masked_fill(is_pair.bool()[:, None], -100) if through else labels
-    read, count = readout_loss(lesson.decoder, slots, asked)
-    read, parts = read / count.clamp(min=1), {}
+    is_writing = progress >= cfg.teach_encoder_readout and cfg.teach_encoder_readout < 1 # the decoder runs
+    text_labels = labels.masked_fill(is_pair.bool()[:, None], -100)
+    count = max(labels.shape[1], cfg.prefix_len) if is_writing else labels.shape[1]
+    slots = lesson.readout(vectors, is_pair, count)
+    total, named = readout_loss(lesson.decoder, slots, text_labels if is_writing else labels)
+    read = total / named.clamp(min=1)
+    loss = read
+    parts = dict(readout=read.detach())
     if cfg.teach_encoder_words:
-        words = words_loss(lesson.readout.words(vectors), labels.masked_fill(is_pair.bool()[:, None], -100))
+        words = words_loss(lesson.readout.words(vectors), text_labels)
+        loss = read + cfg.teach_encoder_words * words
         parts["words"] = words.detach()
-    loss = read + cfg.teach_encoder_words * words if parts else read
-    if not through: return loss, dict(readout=read.detach()) | parts
-    with autocast(cfg, labels.device, decoder=True): total, tokens = prefix_loss(lesson.decoder, slots[:, :room], labels[:, :cfg.max_target_len]) # never in fp16
-    return total / tokens + READOUT_WEIGHT * loss, dict(readout=read.detach(), cross_entropy=(total / tokens).detach()) | parts
+    if not is_writing: return loss, parts
+    with autocast(cfg, labels.device, decoder=True): # never in fp16
+        total, tokens = prefix_loss(lesson.decoder, slots[:, :cfg.prefix_len], labels[:, :cfg.max_target_len])
+    nats = total / tokens
+    return nats + READOUT_WEIGHT * loss, dict(readout=read.detach(), cross_entropy=nats.detach()) | parts
 
 # %% ../../nbs/train/05_teach.ipynb #26aa0020
 ABOUT = "teaching.json"
-_SETTINGS = ("teach_encoder_steps", "teach_encoder_batch_size", "teach_encoder_learning_rate", "teach_encoder_readout", "teach_encoder_dialogues", "teach_encoder_summaries",
-             "teach_encoder_words", "encoder_pooling", "latent_seq_len", "num_encoder_unfrozen_layers", "optimizer", "seed")
+_SETTINGS = ("teach_encoder_steps", "teach_encoder_batch_size", "teach_encoder_learning_rate", "teach_encoder_readout",
+             "teach_encoder_dialogues", "teach_encoder_summaries", "teach_encoder_words", "encoder_pooling",
+             "latent_seq_len", "num_encoder_unfrozen_layers", "optimizer", "seed")
 
 def lesson_of(
     cfg:Config,
@@ -192,19 +224,27 @@ def _queries_hash(folder) -> dict:
     file = Path(folder)/QUERIES
     return dict(queries_sha256=sha256_file(file)) if file.is_file() else {}
 
+def _check_backbone(folder:Path, part:str, old:dict, new:dict):
+    "Raise `CheckpointError` where the encoder or decoder of the lesson is another one now."
+    if (old["revision"], old["tokenizer"]) == (new["revision"], new["tokenizer"]): return
+    raise CheckpointError(f"{folder} was taught from the {part} {old['name']} ({old['revision'][:12]}), "
+                          f"now {new['name']} ({new['revision'][:12]}) is asked for. "
+                          "Use the same one, or start a new run with another --run-dir.")
+
+# %% ../../nbs/train/05_teach.ipynb #e3e142e7
 def check_taught(
     folder:Path, # with a taught encoder
     saved:dict, # its `teaching.json`
     wanted:dict, # from `lesson_of`
 ):
     "Raise `CheckpointError` for an encoder that was taught another lesson, or is damaged."
-    for what in ("encoder", "decoder"):
-        was, now = saved[what], wanted[what]
-        if (was["revision"], was["tokenizer"]) != (now["revision"], now["tokenizer"]):
-            raise CheckpointError(f"{folder} was taught from the {what} {was['name']} ({was['revision'][:12]}), now {now['name']} ({now['revision'][:12]}) is asked for. "
-                                  "Use the same one, or start a new run with another --run-dir.")
-    was = {k: saved.get(k, getattr(Config(), k)) for k in _SETTINGS} # a setting that came later had its default
-    listed = "; ".join(f"{k} was {was[k]!r}, now {wanted[k]!r}" for k in _SETTINGS if was[k] != wanted[k])
-    if listed: raise CheckpointError(f"{folder} was taught with other settings: {listed}. Use the same ones, or start a new run with another --run-dir.")
-    if sha256_file(Path(folder)/"model.safetensors") != saved["sha256"] or _queries_hash(folder).get("queries_sha256") != saved.get("queries_sha256"):
-        raise CheckpointError(f"{folder} is damaged: its weights do not match their hash. Delete it to have the encoder taught again.")
+    for part in ("encoder", "decoder"): _check_backbone(folder, part, saved[part], wanted[part])
+    old = {k: saved.get(k, getattr(Config(), k)) for k in _SETTINGS} # a setting that came later had its default
+    listed = "; ".join(f"{k} was {old[k]!r}, now {wanted[k]!r}" for k in _SETTINGS if old[k] != wanted[k])
+    if listed:
+        raise CheckpointError(f"{folder} was taught with other settings: {listed}. "
+                              "Use the same ones, or start a new run with another --run-dir.")
+    is_whole = sha256_file(Path(folder)/"model.safetensors") == saved["sha256"]
+    if is_whole and _queries_hash(folder).get("queries_sha256") == saved.get("queries_sha256"): return
+    raise CheckpointError(f"{folder} is damaged: its weights do not match their hash. "
+                          "Delete it to have the encoder taught again.")

@@ -31,12 +31,13 @@ from .rows import StageRows, to_device
 # %% ../../nbs/train/06_trainer.ipynb #b9d81511
 def epoch_batches(
     rows:StageRows,
-    batch_size:int,
+    batch_size:int, # rows
     seed:tuple, # (seed, stage, epoch): the same gives the same order
 ) -> list: # lists of row numbers
     "The batches of one epoch."
     g = torch.Generator().manual_seed(hash_seed(*seed))
-    order, lengths = torch.randperm(len(rows), generator=g).tolist(), rows.lengths
+    order = torch.randperm(len(rows), generator=g).tolist()
+    lengths = rows.lengths
     if lengths is not None:
         window = 32 * batch_size
         order = [i for w in range(0, len(order), window) for i in sorted(order[w:w + window], key=lambda i: lengths[i])]
@@ -44,7 +45,9 @@ def epoch_batches(
     return [cuts[i] for i in torch.randperm(len(cuts), generator=g).tolist()]
 
 # %% ../../nbs/train/06_trainer.ipynb #5e196a57
-def batch_weight(batch:dict) -> int:
+def batch_weight(
+    batch:dict, # `inputs` (rows, ...) or token ids, and perhaps `labels` (rows, tokens)
+) -> int: # tokens or rows
     "Tokens of a batch with labels, else its rows."
     if "labels" in batch: return int((batch["labels"] != -100).sum())
     return len(batch["inputs"]["input_ids"] if isinstance(batch["inputs"], dict) else batch["inputs"])
@@ -58,34 +61,44 @@ class Job:
     rows: StageRows
     loss: Callable # (batch, progress 0..1) -> (mean loss, {part: mean})
     epochs: int
-    batch_size: int
+    batch_size: int # rows
     validation: Optional[StageRows] = None
     meta: dict = field(default_factory=dict) # goes into every checkpoint
     weight: Callable = batch_weight # batch -> its share in an accumulated step, and in the mean over validation rows
     in_step: bool = False # all processes must call `loss` equally often, because they share what it runs
 
-def set_trainable(model:nn.Module, trains:tuple) -> list:
-    "Let only `trains` learn (and be in training mode); returns their `(name, parameter)` pairs. Raises `LatentSummError` where these have no parameters."
+# %% ../../nbs/train/06_trainer.ipynb #68ea0991
+def set_trainable(
+    model:nn.Module,
+    trains:tuple, # names of its children or parameters
+) -> list: # of (name, parameter), those that learn
+    "Let only `trains` learn (and be in training mode). Raises `LatentSummError` where these have no parameters."
     chosen = lambda name: any(name == t or name.startswith(t + ".") for t in trains)
     for name, p in model.named_parameters(): p.requires_grad_(chosen(name))
     for name, m in model.named_children(): m.train(name in trains)
     named = [(n, p) for n, p in model.named_parameters() if chosen(n)]
     if named: return named
-    raise LatentSummError(f"Nothing to train: {', '.join(trains) or 'no part'} has no parameters here. Name parts that have some, or leave the stage out.")
+    raise LatentSummError(f"Nothing to train: {', '.join(trains) or 'no part'} has no parameters here. "
+                          "Name parts that have some, or leave the stage out.")
 
 # %% ../../nbs/train/06_trainer.ipynb #dea131ab
 def world() -> tuple: # (rank, size)
     "Which process this is, of how many."
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
-def summed(numbers:list, device) -> list:
+def summed(
+    numbers:list, # as many in every process
+    device, # of the message: that of the process group
+) -> list: # of float
     "Each number summed over all processes."
     if world()[1] == 1: return [float(n) for n in numbers]
     total = torch.tensor(numbers, dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return total.tolist()
 
-def sum_gradients(parameters:list):
+def sum_gradients(
+    parameters:list, # the same ones in every process
+):
     "Sum gradients over all processes, in place; one message for all of them."
     if world()[1] == 1: return
     for p in parameters:
@@ -112,10 +125,16 @@ def _set_rng_state(state:dict):
     if state["cuda"] and torch.cuda.is_available(): torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
 
 # %% ../../nbs/train/06_trainer.ipynb #818cacbd
-def planned_steps(rows:int, batch_size:int, epochs:int, window:int) -> int:
-    "Optimizer steps of a job; `window` is the number of batches in each."
+def planned_steps(
+    rows:int, # training rows
+    batch_size:int, # rows
+    epochs:int,
+    window:int, # batches in each step, over all processes
+) -> int:
+    "Optimizer steps of a job."
     return epochs * math.ceil(math.ceil(rows / batch_size) / window)
 
+# %% ../../nbs/train/06_trainer.ipynb #9d451f2e
 class Trainer:
     "Trains one `Job`: `Trainer(job, cfg, device).run()`."
     def __init__(self,
@@ -127,39 +146,50 @@ class Trainer:
         folder=None, # where checkpoints go (None: none are written)
     ):
         if not len(job.rows): raise LatentSummError(f"Stage {job.name} has no rows to train on.")
-        self.job, self.cfg, self.device, self.at = job, cfg, device, Position()
-        self.log, self.saver, self.folder = log or EventLog(), saver or Saver(background=False), folder and Path(folder)
+        self.job = job
+        self.cfg = cfg
+        self.device = device
+        self.at = Position()
+        self.log = log or EventLog()
+        self.saver = saver or Saver(background=False)
+        self.folder = folder and Path(folder)
         self.named = set_trainable(job.model, job.trains)
         self.optimizers = make_optimizers(self.named, cfg)
         self.rank, self.size = world()
         self.window = cfg.gradient_accumulation_steps * self.size # batches per optimizer step
         self.steps = planned_steps(len(job.rows), job.batch_size, job.epochs, self.window)
         self.scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(cfg, device) is torch.float16)
-        self.best_weights, self.kept, self.loading = None, [], 0.0
-        for torn in self.folder.glob(".step-*.tmp") if self.folder and not self.rank else (): torn.unlink(missing_ok=True) # of a run that was killed while it wrote
+        self.best_weights = None
+        self.kept = [] # step checkpoints of this job
+        self.loading = 0.0 # seconds spent waiting for rows
+        unfinished = self.folder.glob(".step-*.tmp") if self.folder and not self.rank else ()
+        for p in unfinished: p.unlink(missing_ok=True) # of a run that was killed while it wrote
 
 # %% ../../nbs/train/06_trainer.ipynb #8aeffdeb
 @patch
-def _turns(self:Trainer, cuts:list) -> tuple: # (this process' batches, how many of the last are spare: they weigh nothing)
-    "This process' share of some batches; where all keep step, one that has fewer than others gets the first batch once more, as a spare."
+def _turns(self:Trainer, cuts:list) -> tuple: # (batches of this process, how many of the last are spare)
+    """This process' share of some batches.
+
+    Where all processes keep step, one with fewer batches repeats the window's first, as a spare without weight."""
     mine = cuts[self.rank::self.size]
     spare = int(self.job.in_step and len(mine) < math.ceil(len(cuts) / self.size))
     return mine + cuts[:spare], spare
 
 @patch
 def _backward(self:Trainer, batches:list, spare:int=0) -> dict:
-    "Accumulate the gradients of this process' batches of a window; returns the mean of the loss and its parts over all processes."
+    "Accumulate gradients over this process' part of a window; returns the mean loss and parts over all processes."
     weights = [self.job.weight(b) for b in batches[:len(batches) - spare]] + [0] * spare
-    total, parts = summed([sum(weights)], self.device)[0], {}
+    total = summed([sum(weights)], self.device)[0]
+    means = {}
     for batch, w in zip(batches, weights):
-        with autocast(self.cfg, self.device): loss, here = self.job.loss(batch, self.at.step / self.steps)
+        with autocast(self.cfg, self.device): loss, parts = self.job.loss(batch, self.at.step / self.steps)
         self.scaler.scale(loss * (w / total)).backward()
-        for k, v in dict(loss=loss.detach(), **here).items(): parts[k] = parts.get(k, 0.0) + float(v) * w / total
-    return parts if self.size == 1 else self._all_parts(parts)
+        for k, v in dict(loss=loss.detach(), **parts).items(): means[k] = means.get(k, 0.0) + float(v) * w / total
+    return means if self.size == 1 else self._all_parts(means)
 
 @patch
 def _all_parts(self:Trainer, parts:dict) -> dict:
-    "Parts of the loss summed over processes (one without a batch in the last window learns their names from the others)."
+    "Parts summed over processes; one without a batch in the last window learns their names from the others."
     names = [None] * self.size
     dist.all_gather_object(names, list(parts))
     names = max(names, key=len)
@@ -167,8 +197,8 @@ def _all_parts(self:Trainer, parts:dict) -> dict:
 
 # %% ../../nbs/train/06_trainer.ipynb #a8ecccec
 @patch
-def _update(self:Trainer, window:list) -> tuple:
-    "Clip and step; returns the gradient norm and the learning rate (of AdamW, or Muon's where it is alone)."
+def _update(self:Trainer, window:list) -> tuple: # (gradient norm, learning rate)
+    "Clip and step. The learning rate is that of AdamW, or Muon's where it is alone."
     parameters = [p for _, p in self.named]
     sum_gradients(parameters)
     for o in self.optimizers: self.scaler.unscale_(o)
@@ -183,13 +213,15 @@ def _update(self:Trainer, window:list) -> tuple:
     return norm, self.optimizers[0].param_groups[0]["lr"]
 
 @patch
-def _check_finite(self:Trainer, what:str, value:float, window:list):
+def _check_finite(self:Trainer, quantity:str, value:float, window:list):
     "Raise, naming the rows, before a step is taken on something that is not a number."
     if math.isfinite(value): return
     ids = [self.job.rows.ids[i] if self.job.rows.ids else i for cut in window for i in cut]
     for o in self.optimizers: o.zero_grad()
-    raise LatentSummError(f"The {what} became {value} in {self.job.name} at step {self.at.step + 1}; nothing was changed by that step. Rows: {ids[:8]}"
-                          f"{' ...' if len(ids) > 8 else ''}. Lower learning_rate ({self.cfg.learning_rate}) or look at these rows.")
+    listed = f"{ids[:8]}{' ...' if len(ids) > 8 else ''}"
+    raise LatentSummError(f"The {quantity} became {value} in {self.job.name} at step {self.at.step + 1}; "
+                          f"nothing was changed by that step. Rows: {listed}. "
+                          f"Lower learning_rate ({self.cfg.learning_rate}) or look at these rows.")
 
 # %% ../../nbs/train/06_trainer.ipynb #cbc91fc7
 @patch
@@ -202,18 +234,26 @@ def _step(self:Trainer, window:list, batches:list, spare:int=0):
     self.at.step += 1
     self.at.batch += len(window)
     if self.at.step % max(self.steps // 500, 1) and self.at.step != self.steps: return
-    took, rows = time.monotonic() - start, sum(map(len, window))
+    seconds = time.monotonic() - start
+    rows = sum(map(len, window))
     tokens = sum(batch_weight(b) for b in batches) * self.size if batches and "labels" in batches[0] else 0
-    self.log.emit("step", stage=self.job.name, step=self.at.step, steps=self.steps, epoch=self.at.epoch, lr=lr, grad_norm=round(norm, 5), memory_mb=round(peak_memory_mb() or 0),
-                  rows_per_s=round(rows / took, 1), tokens_per_s=round(tokens / took, 1), **{k: round(v, 5) for k, v in parts.items()})
+    self.log.emit("step", stage=self.job.name, step=self.at.step, steps=self.steps, epoch=self.at.epoch, lr=lr,
+                  grad_norm=round(norm, 5), memory_mb=round(peak_memory_mb() or 0),
+                  rows_per_s=round(rows / seconds, 1), tokens_per_s=round(tokens / seconds, 1),
+                  **{k: round(v, 5) for k, v in parts.items()})
 
+# %% ../../nbs/train/06_trainer.ipynb #cf04c6ac
 @patch
 @torch.inference_mode()
-def validate(self:Trainer) -> dict:
+def validate(self:Trainer) -> dict: # {"loss": mean, part: mean}
     "Mean loss and parts over the validation rows, without dropout; torch's generator is left as it was."
-    rows, total, count, state = self.job.validation, {}, 0, _rng_state()
+    state = _rng_state()
+    rows = self.job.validation
+    size = self.job.batch_size
     order = np.arange(len(rows)) if rows.lengths is None else np.argsort(rows.lengths, kind="stable")
-    cuts, spare = self._turns([order[i:i + self.job.batch_size].tolist() for i in range(0, len(order), self.job.batch_size)])
+    cuts, spare = self._turns([order[i:i + size].tolist() for i in range(0, len(order), size)])
+    total = {}
+    count = 0
     self.job.model.eval()
     for i, batch in enumerate(rows.loader(cuts, self.cfg)):
         with autocast(self.cfg, self.device): loss, parts = self.job.loss(to_device(batch, self.device), 1.0)
@@ -230,11 +270,14 @@ def validate(self:Trainer) -> dict:
 @patch
 def _end_of_epoch(self:Trainer):
     "Validate, and remember the weights if they are the best so far."
-    self.at.epoch, self.at.batch = self.at.epoch + 1, 0
+    self.at.epoch += 1
+    self.at.batch = 0
     if not self.job.validation: return
     parts = self.validate()
     self.log.emit("validation", stage=self.job.name, step=self.at.step, **{k: round(v, 5) for k, v in parts.items()})
-    if parts["loss"] < self.at.best: self.at.best, self.best_weights = parts["loss"], snapshot(self.job.model.state_dict())
+    if parts["loss"] < self.at.best:
+        self.at.best = parts["loss"]
+        self.best_weights = snapshot(self.job.model.state_dict())
 
 @patch
 def _epoch(self:Trainer, stopping:Callable):
@@ -251,11 +294,16 @@ def _epoch(self:Trainer, stopping:Callable):
         self._stop_if(stopping)
         if self.at.step % self.cfg.save_every == 0: self.checkpoint()
 
+# %% ../../nbs/train/06_trainer.ipynb #4c4840b4
 @patch
-def run(self:Trainer) -> nn.Module:
-    "Train to the end (from where `restore` left off) and return the model with its best weights. Raises `Interrupted` after Ctrl-C."
-    job, start = self.job, time.monotonic()
-    self.log.emit("stage_start", stage=job.name, step=self.at.step, steps=self.steps, epochs=job.epochs, rows=len(job.rows), batch_size=job.batch_size)
+def run(self:Trainer) -> nn.Module: # the job's model
+    """Train to the end (from where `restore` left off) and return the model with its best weights.
+
+    Raises `Interrupted` after Ctrl-C."""
+    job = self.job
+    start = time.monotonic()
+    self.log.emit("stage_start", stage=job.name, step=self.at.step, steps=self.steps, epochs=job.epochs,
+                  rows=len(job.rows), batch_size=job.batch_size)
     with stop_on_signal("Stopping after this step") as stopping:
         while self.at.epoch < job.epochs:
             self._epoch(stopping)
@@ -263,13 +311,16 @@ def run(self:Trainer) -> nn.Module:
             self._stop_if(stopping)  # a signal while validating
     if self.best_weights is not None: job.model.load_state_dict(self.best_weights)
     job.model.requires_grad_(False).eval()
-    took = time.monotonic() - start
-    self.log.emit("stage_end", stage=job.name, seconds=round(took, 1), loading_share=round(self.loading / max(took, 1e-9), 4),
+    seconds = time.monotonic() - start
+    self.log.emit("stage_end", stage=job.name, seconds=round(seconds, 1),
+                  loading_share=round(self.loading / max(seconds, 1e-9), 4),
                   best_loss=None if math.isinf(self.at.best) else self.at.best)
     return job.model
 
 # %% ../../nbs/train/06_trainer.ipynb #5da0237c
-def step_files(folder) -> list:
+def step_files(
+    folder, # with checkpoints
+) -> list: # of paths
     "Step checkpoints in a folder, oldest first."
     return sorted(Path(folder).glob("step-*.pt"), key=_number)
 
@@ -283,14 +334,17 @@ def checkpoint(self:Trainer):
     if self.size > 1: dist.all_gather_object(rng, _rng_state())
     if self.rank: return
     path = self.folder/f"step-{self.job.name}-{self.at.step:07d}.pt"
-    meta = dict(self.job.meta, stage=self.job.name, steps=self.steps, window=self.window, position=vars(self.at), config=self.cfg.__dict__)
-    state = dict(model=self.job.model.state_dict(), best=self.best_weights or {}, optimizers=[o.state_dict() for o in self.optimizers], scaler=self.scaler.state_dict(), rng=rng)
+    meta = dict(self.job.meta, stage=self.job.name, steps=self.steps, window=self.window, position=vars(self.at),
+                config=self.cfg.__dict__)
+    state = dict(model=self.job.model.state_dict(), best=self.best_weights or {},
+                 optimizers=[o.state_dict() for o in self.optimizers], scaler=self.scaler.state_dict(), rng=rng)
     self.saver.save(path, state, meta)
     self.log.emit("checkpoint", stage=self.job.name, step=self.at.step, path=path.name, best=False)
     if path not in self.kept: self.kept.append(path)
     for old in self.kept[:-self.cfg.keep_checkpoints]: old.unlink(missing_ok=True)
     self.kept = self.kept[-self.cfg.keep_checkpoints:]
 
+# %% ../../nbs/train/06_trainer.ipynb #3bf6a827
 @patch
 def _stop_if(self:Trainer, stopping:Callable):
     "Save and raise `Interrupted` if any process was asked to stop."
@@ -298,10 +352,13 @@ def _stop_if(self:Trainer, stopping:Callable):
 
 @patch
 def _interrupt(self:Trainer):
+    "Save and raise `Interrupted`."
     self.checkpoint()
     self.saver.wait()
-    where = f" Everything is saved in {self.folder}; the same command with --resume goes on from here." if self.folder else ""
-    raise Interrupted(f"Stopped in {self.job.name} at step {self.at.step} of {self.steps}.{where}")
+    position = f"Stopped in {self.job.name} at step {self.at.step} of {self.steps}."
+    if not self.folder: raise Interrupted(position)
+    raise Interrupted(f"{position} Everything is saved in {self.folder}; "
+                      "the same command with --resume goes on from here.")
 
 # %% ../../nbs/train/06_trainer.ipynb #6a2b4793
 def check_same_training(
@@ -310,28 +367,39 @@ def check_same_training(
     window:int, # batches per optimizer step now, over all processes
     path, # of the checkpoint, for the message
 ):
-    "Raise `CheckpointError` naming every field of the training and model fingerprints that differs from the saved config."
+    "Raise `CheckpointError` naming every training and model field that differs from the saved config."
     from latent_summ.config import fields_of
     saved = dict(meta["config"])
-    if meta["window"] == window: saved["gradient_accumulation_steps"] = cfg.gradient_accumulation_steps # the same steps, spread over other processes
-    names = [n for n in dict.fromkeys(fields_of("training") + fields_of("model")) if n in saved and saved[n] != getattr(cfg, n)]
+    if meta["window"] == window: # the same steps, perhaps spread over other processes
+        saved["gradient_accumulation_steps"] = cfg.gradient_accumulation_steps
+    fields = dict.fromkeys(fields_of("training") + fields_of("model"))
+    names = [n for n in fields if n in saved and saved[n] != getattr(cfg, n)]
     if meta["window"] != window and not names:
-        raise CheckpointError(f"{path} was trained with {meta['window']} batches per optimizer step (gradient_accumulation_steps x processes), now {window}. "
+        raise CheckpointError(f"{path} was trained with {meta['window']} batches per optimizer step "
+                              f"(gradient_accumulation_steps x processes), now {window}. "
                               "Change --gradient-accumulation-steps so that they agree.")
     if not names: return
     listed = "; ".join(f"{n} was {saved[n]!r}, now {getattr(cfg, n)!r}" for n in names)
-    raise CheckpointError(f"{path} was trained with other settings: {listed}. Use the same ones to resume, or start a new run with another --run-dir.")
+    raise CheckpointError(f"{path} was trained with other settings: {listed}. "
+                          "Use the same ones to resume, or start a new run with another --run-dir.")
 
+# %% ../../nbs/train/06_trainer.ipynb #abc51628
 @patch
-def restore(self:Trainer, path):
-    "Continue from a step checkpoint of the same job and settings."
+def restore(self:Trainer,
+    path, # a step checkpoint
+):
+    "Continue from a step checkpoint of the same job and settings. Raises `CheckpointError` for any other."
     path = Path(path)
     tensors, meta = load_checkpoint(path)
     check_same_training(meta, self.cfg, self.window, path)
-    if meta["steps"] != self.steps: raise CheckpointError(f"{path} belongs to a stage of {meta['steps']} steps, this one has {self.steps}: the rows have changed.")
+    if meta["steps"] != self.steps:
+        raise CheckpointError(f"{path} belongs to a stage of {meta['steps']} steps, this one has {self.steps}: "
+                              "the rows have changed.")
     self.job.model.load_state_dict(tensors["model"])
     for o, s in zip(self.optimizers, tensors["optimizers"]): o.load_state_dict(s)
-    self.at, self.best_weights = Position(**meta["position"]), tensors["best"] or None
-    self.kept = [p for p in step_files(path.parent) if p.name.startswith(f"step-{self.job.name}-") and _number(p) <= _number(path)]
+    self.at = Position(**meta["position"])
+    self.best_weights = tensors["best"] or None
+    earlier = [p for p in step_files(path.parent) if p.name.startswith(f"step-{self.job.name}-")]
+    self.kept = [p for p in earlier if _number(p) <= _number(path)]
     self.scaler.load_state_dict(tensors["scaler"])
     _set_rng_state(tensors["rng"][min(self.rank, len(tensors["rng"]) - 1)])

@@ -20,36 +20,58 @@ from .run import Run, latents_maker
 # %% ../../nbs/train/09_verdict.ipynb #05b4ad4f
 _VERDICT_ROWS = 200
 
-_HINTS = dict(phase1="Train longer (num_epochs), give the prefix more room (prefix_len), or try adapter_latent_positions and readout_weight; "
-                     "phase2 tells whether the compression head is the limit.",
-              phase2="Train longer, or let the latents hold more (latent_seq_len, encoder_pooling latent_tokens or segments, num_encoder_unfrozen_layers).",
-              phase3="Train longer or on more pairs, try middle_residual, or a larger middle (middle_transformer_layers).")
+_HINTS = dict(
+    phase1="Train longer (num_epochs), give the prefix more room (prefix_len), "
+           "or try adapter_latent_positions and readout_weight; "
+           "phase2 tells whether the compression head is the limit.",
+    phase2="Train longer, or let the latents hold more "
+           "(latent_seq_len, encoder_pooling latent_tokens or segments, num_encoder_unfrozen_layers).",
+    phase3="Train longer or on more pairs, try middle_residual, or a larger middle (middle_transformer_layers).")
 
-def word_recall(written:list, wanted:list) -> float:
+def word_recall(
+    written:list, # texts
+    wanted:list, # as many texts
+) -> float: # 0 to 1
     "Share of the wanted texts' words (with repetition) that were written."
-    kept = sum(sum((Counter(a.lower().split()) & Counter(b.lower().split())).values()) for a, b in zip(written, wanted))
+    common = lambda a, b: (Counter(a.lower().split()) & Counter(b.lower().split())).total()
+    kept = sum(common(a, b) for a, b in zip(written, wanted))
     return kept / max(sum(len(b.split()) for b in wanted), 1)
 
-def nearest_share(predicted:torch.Tensor, wanted:torch.Tensor) -> float: # both (rows, latent_seq_len, latent_dim)
+def nearest_share(
+    predicted:torch.Tensor, # (rows, latent_seq_len, latent_dim)
+    wanted:torch.Tensor, # (rows, latent_seq_len, latent_dim)
+) -> float: # 0 to 1
     "Share of rows whose latents are nearer (by cosine) to their own target than to any other row's."
     similarity = F.normalize(predicted.flatten(1), dim=-1) @ F.normalize(wanted.flatten(1), dim=-1).T
     return float((similarity.argmax(1) == torch.arange(len(wanted), device=wanted.device)).float().mean())
 
 # %% ../../nbs/train/09_verdict.ipynb #18af34f1
+def _middle_result(run:Run, batch:dict, n:int) -> tuple: # (what was measured, whether it is good enough)
+    "How often the middle's latents are nearest to the right summary's."
+    share = nearest_share(run.model.summary_latents(batch["inputs"]), batch["outputs"])
+    result = f"the middle's latents are nearest to the right summary's for {share:.0%} of {n} dialogues"
+    return f"{result} (chance: {1 / n:.1%})", share >= 0.5
+
+def _text_result(run:Run, stage:Stage, batch:dict, n:int) -> tuple: # (what was measured, whether it is good enough)
+    "How much of the texts comes back."
+    with autocast(run.cfg, run.device, decoder=True):
+        written = generate(run.decoder, run.model.prefix(batch["inputs"]), run.cfg.override(do_sample=False))
+    targets = [row[row != -100].tolist() for row in batch["labels"]]
+    share = word_recall(written, run.decoder.tokenizer.batch_decode(targets, skip_special_tokens=True))
+    parts = "the adapter rebuilds" if stage.name == "phase1" else "encoder side and adapter together rebuild"
+    return f"{parts} {share:.0%} of the words of {n} short texts", share >= 0.9
+
 @torch.inference_mode()
-def phase_verdict(run:Run, stage:Stage) -> str:
-    "What a diagnostic phase has found, in a sentence or two."
+def phase_verdict(
+    run:Run,
+    stage:Stage, # phase1, phase2 or phase3
+) -> str:
+    "The result of a diagnostic phase, in a sentence or two."
     rows = stage_rows(run.cfg, stage, run.sources, "validation") or stage_rows(run.cfg, stage, run.sources)
-    index = list(range(min(len(rows), _VERDICT_ROWS)))
-    batch = with_latents(to_device(rows.batch(index), run.device), latents_maker(run, stage))
-    latents = batch["inputs"]
-    if stage.wants == ("latents",):
-        share = nearest_share(run.model.summary_latents(latents), batch["outputs"])
-        found, fine = f"the middle's latents are nearest to the right summary's for {share:.0%} of {len(index)} dialogues (chance: {1 / len(index):.1%})", share >= 0.5
-    else:
-        with autocast(run.cfg, run.device, decoder=True): written = generate(run.decoder, run.model.prefix(latents), run.cfg.override(do_sample=False))
-        wanted = run.decoder.tokenizer.batch_decode([[t for t in row.tolist() if t != -100] for row in batch["labels"]], skip_special_tokens=True)
-        share, who = word_recall(written, wanted), "the adapter rebuilds" if stage.name == "phase1" else "encoder side and adapter together rebuild"
-        found, fine = f"{who} {share:.0%} of the words of {len(index)} short texts", share >= 0.9
+    n = min(len(rows), _VERDICT_ROWS)
+    batch = with_latents(to_device(rows.batch(list(range(n))), run.device), latents_maker(run, stage))
+    is_middle = stage.wants == ("latents",)
+    result, is_fine = _middle_result(run, batch, n) if is_middle else _text_result(run, stage, batch, n)
     part = dict(phase1="the decoder side", phase2="the encoder side", phase3="the middle")[stage.name]
-    return f"{stage.name}: {found}: {part} is fine." if fine else f"{stage.name}: {found}: {part} is not there yet. {_HINTS[stage.name]}"
+    if is_fine: return f"{stage.name}: {result}: {part} is fine."
+    return f"{stage.name}: {result}: {part} is not there yet. {_HINTS[stage.name]}"
