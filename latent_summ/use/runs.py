@@ -196,6 +196,7 @@ def _plain_table(index:str, columns:list):
     for c in columns: out.add_column(c, overflow="fold")
     return out
 
+# %% ../../nbs/use/08_runs.ipynb #c8570a44
 def runs_rich(
     table:pd.DataFrame, # of `runs_table`
 ): # a `rich.table.Table`
