@@ -11,24 +11,32 @@ from fastcore.basics import patch
 from ..config import LatentSummError
 
 # %% ../../nbs/ui/03_chat.ipynb #683d3b81
-_HELP = {":help": "this list", ":again": "write the last summary again, by sampling: another wording, or another guess",
-         ":alpha A": "between the last two summaries: 0 is the one before, 1 is the last, 0.5 the middle", ":rebuild": "the last text, rebuilt from its own latents",
-         ":history": "what was given so far, with its summaries", ":quit": "leave (so does Ctrl-D)"}
+_HELP = {":help": "this list",
+         ":again": "write the last summary again, by sampling: another wording, or another guess",
+         ":alpha A": "between the last two summaries: 0 is the one before, 1 is the last, 0.5 the middle",
+         ":rebuild": "the last text, rebuilt from its own latents",
+         ":history": "the texts so far, with their summaries",
+         ":quit": "leave (so does Ctrl-D)"}
 
+# %% ../../nbs/ui/03_chat.ipynb #623991c6
 class Chat:
     "Texts in, summaries out, with a memory: `for line in chat.say(typed): print(line)`."
     def __init__(self,
         summarizer, # a `Summarizer`
         seed:int=0, # of the first `:again`
     ):
-        self.summarizer, self.seed, self.done = summarizer, seed, False
-        self.lines, self.history = [], [] # what is being typed; (text, summary) pairs
+        self.summarizer = summarizer
+        self.seed = seed
+        self.done = False
+        self.lines = [] # typed since the last blank line
+        self.history = [] # (text, summary) pairs
         self.commands = {name.split()[0]: help for name, help in _HELP.items()}
 
     @property
     def greeting(self) -> list:
         "What to show first."
-        return ["Type or paste a text; a blank line ends it, and its summary follows. :help lists what else there is, Ctrl-D leaves."]
+        return ["Type or paste a text; a blank line ends it, and its summary follows. "
+                ":help lists what else there is, Ctrl-D leaves."]
 
     @property
     def prompt(self) -> str:
@@ -54,6 +62,7 @@ def say(self:Chat,
 
 @patch
 def _summary(self:Chat):
+    "The summary of the lines that were typed."
     text = "\n".join(self.lines)
     self.forget()
     summary = self.summarizer.summarize(text)
@@ -62,7 +71,7 @@ def _summary(self:Chat):
 
 @patch
 def end(self:Chat): # yields lines to show
-    "The input is over: answer what is still waiting."
+    "The input is over: summarise the text that is still waiting."
     if self.lines and not self.done: yield from self.say("")
     self.done = True
 
@@ -70,10 +79,11 @@ def end(self:Chat): # yields lines to show
 @patch
 def _command(self:Chat, name:str, rest:str=""):
     "The answer to a command."
-    known = {":help": self._help, ":again": self._again, ":alpha": self._alpha, ":rebuild": self._rebuild, ":history": self._show, ":quit": self._quit}
-    if name not in known: yield f"There is no {name}. :help lists what there is."; return
-    if self.lines: yield from self._summary()  # what was typed before it belongs to it
-    yield from known[name](rest)
+    methods = {":help": self._help, ":again": self._again, ":alpha": self._alpha,
+               ":rebuild": self._rebuild, ":history": self._show, ":quit": self._quit}
+    if name not in methods: yield f"There is no {name}. :help lists what there is."; return
+    if self.lines: yield from self._summary()  # a command ends the text before it
+    yield from methods[name](rest)
 
 @patch
 def _help(self:Chat, rest:str): yield from (f"{name:<10}{text}" for name, text in _HELP.items())
@@ -83,6 +93,7 @@ def _quit(self:Chat, rest:str):
     self.done = True
     yield from ()
 
+# %% ../../nbs/ui/03_chat.ipynb #26cc7cd3
 @patch
 def _again(self:Chat, rest:str):
     if not self.history: yield "Nothing was given yet."; return

@@ -17,37 +17,64 @@ from ..runtime import peak_memory_mb
 from ..train.stages import run_pipeline
 
 # %% ../../nbs/ui/04_demo.ipynb #8d1b2e8a
-def what_next(folder) -> str:
-    "Where things are, and what to try."
+def what_next(
+    folder, # of the run
+) -> str: # a few lines
+    "Where the results are, and what to try next."
+    chat = "Anna: can you lend me your tent? Ben: sure, pick it up on Friday"
     return (f"In {folder}: report.json, report.png, predictions.jsonl, events.jsonl, checkpoints/best_model.pt\n"
             f"Next:\n"
-            f'  latent_summ summarize --run-dir {folder} "Anna: can you lend me your tent? Ben: sure, pick it up on Friday"\n'
+            f'  latent_summ summarize --run-dir {folder} "{chat}"\n'
             f"  latent_summ evaluate --run-dir {folder} --split validation\n"
             f"  latent_summ train --preset mini --dataset-name YOUR_CHATS.jsonl --run-dir runs/mine")
 
 # %% ../../nbs/ui/04_demo.ipynb #db23ea94
-def intervals_text(report:dict) -> str: # lines of at most 79 characters
-    "The 95 % intervals of a report, and its facts in their role where there are such."
-    names = dict(rouge1="ROUGE-1", rouge2="ROUGE-2", rougeL="ROUGE-L", fact_recall="facts", role_recall="facts in their role")
-    scale = lambda k: 100 if k.endswith("recall") else 1
-    parts = [f"{name} {scale(k) * low:.1f}-{scale(k) * high:.1f}" for k, name in names.items() if k in report["intervals"] for low, high in [report["intervals"][k]]]
+_NAMES = dict(rouge1="ROUGE-1", rouge2="ROUGE-2", rougeL="ROUGE-L",
+              fact_recall="facts", role_recall="facts in their role")
+
+def intervals_text(
+    report:dict, # of `evaluate`
+) -> str: # lines of at most 79 characters
+    "The 95 % intervals of a report, and the share of facts in their role, if it was measured."
+    parts = []
+    for key, name in _NAMES.items():
+        if key not in report["intervals"]: continue
+        scale = 100 if key.endswith("recall") else 1
+        low, high = report["intervals"][key]
+        parts.append(f"{name} {scale * low:.1f}-{scale * high:.1f}")
     text = "95 % intervals: " + ", ".join(parts) + "."
     if report.get("role_recall") is not None:
-        text += f" {100 * report['role_recall']:.1f} % of facts are in their role; {100 * report['readable']:.1f} % of summaries can be read for it."
+        text += (f" {100 * report['role_recall']:.1f} % of facts are in their role; "
+                 f"{100 * report['readable']:.1f} % of summaries can be read for it.")
     return textwrap.fill(text, 79)
 
-def show_table(report:dict, name:str="this run"):
+def show_table(
+    report:dict, # of `evaluate`
+    name:str="this run", # what to call its line
+):
     "Print the scores beside known results and baselines, with their intervals below."
     import pandas as pd
     from rich.console import Console
-    others = [scores_table(report["baselines"][k] | dict(baselines={}), k, known={}) for k in report["baselines"] if k == "random3"]
-    table = pd.concat([scores_table(report, name), *(o.rename(index={"random3": "random-3"}) for o in others)])
+    table = scores_table(report, name)
+    if "random3" in report["baselines"]:
+        table = pd.concat([table, scores_table(report["baselines"]["random3"] | dict(baselines={}), "random-3", known={})])
     Console(highlight=False).print(rich_table(table.rename_axis("system"), rows_of(report)))
     print(intervals_text(report))
 
 # %% ../../nbs/ui/04_demo.ipynb #f09eeb57
 LADDER_ROWS = 100
-_GIVEN = dict(text="the chat itself", oracle="latents of the right summary", predicted="the model's own latents", shuffled="latents of another chat", null="no latents")
+_GIVEN = dict(text="the chat itself", oracle="latents of the right summary", predicted="the model's own latents",
+              shuffled="latents of another chat", null="no latents")
+
+def _number(value, scale:int=1) -> str:
+    "One decimal; nothing for None."
+    return "" if value is None else f"{scale * value:.1f}"
+
+def _rung_cells(r:dict) -> list: # of texts
+    "The numbers of a rung, as `show_ladder` prints them."
+    if r["fact_recall"] is None: facts = [_number(r["text_fact_recall"], 100), ""]
+    else: facts = [_number(r["fact_recall"], 100), _number(r["role_recall"], 100)]
+    return [_number(r["bits_per_text"]), _number(r["carried_per_text"]), _number(r["rouge1"]), *facts]
 
 def show_ladder(
     ladder:dict, # of `ladder_report`
@@ -55,21 +82,20 @@ def show_ladder(
     "Print the loss ladder."
     from rich.console import Console
     from rich.table import Table
-    table = Table(title=f"Where it is lost: the same decoder, given ... ({ladder['rows']:,} chats)", title_justify="left")
-    for name in ("given", "bits", "carried", "ROUGE-1", "facts %", "in role %"): table.add_column(name, justify="left" if name == "given" else "right")
-    number = lambda value, scale=1: "" if value is None else f"{scale * value:.1f}"
+    title = f"Where it is lost: the same decoder, given ... ({ladder['rows']:,} chats)"
+    table = Table("given", title=title, title_justify="left")
+    for name in ("bits", "carried", "ROUGE-1", "facts %", "in role %"): table.add_column(name, justify="right")
     for rung, r in ladder["rungs"].items():
-        facts = [number(r["text_fact_recall"], 100), ""] if r["fact_recall"] is None else [number(r[k], 100) for k in ("fact_recall", "role_recall")]
-        table.add_row(_GIVEN[rung], number(r["bits_per_text"]), number(r["carried_per_text"]), number(r["rouge1"]), *facts, style="bold" if rung == "predicted" else None)
+        table.add_row(_GIVEN[rung], *_rung_cells(r), style="bold" if rung == "predicted" else None)
     Console(highlight=False).print(table)
-    print(f"bits: what it takes to tell the summary; carried: against no latents ({ladder['null']}).")
+    print(f"bits: needed for the reference summary; carried: saved against no latents ({ladder['null']}).")
 
 # %% ../../nbs/ui/04_demo.ipynb #c209a619
 def run_demo(
     cfg:Config, # usually the `mini` preset
-    resume:bool=False, # go on with a run that was stopped
-    overwrite:bool=True, # replace a run that is there
-    listeners:tuple=(), # functions that hear every training event
+    resume:bool=False, # continue a run that was stopped
+    overwrite:bool=True, # replace a run that exists
+    listeners:tuple=(), # functions that receive every training event
     examples:int=5, # how many chats to print
 ) -> dict: # the report, as written to `report.json`
     "Train, evaluate on the test split, print examples and scores. Raises what `run_pipeline` and `evaluate` raise."

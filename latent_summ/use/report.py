@@ -30,7 +30,11 @@ from .facts import text_fact_table
 from ..runtime import DataError, atomic_write, write_json
 
 # %% ../../nbs/use/07_report.ipynb #0d1ae3df
-def of_kind(events:list, kind:str, stage=None) -> list:
+def of_kind(
+    events:list, # dicts, each with a key `event`
+    kind:str, # which events: "step", "validation", ...
+    stage=None, # of this stage only (None: of any)
+) -> list: # the same dicts, in the same order
     "Events called `kind`, of one stage if it is given."
     return [e for e in events if e["event"] == kind and stage in (None, e.get("stage"))]
 
@@ -38,11 +42,16 @@ def run_seconds(
     events:list, # of one run, resumed ones included
 ) -> dict: # {"preprocess": s, "pretrain_middle": s, ..., "total": s}
     "Seconds by stage; a stage that was resumed counts its finished part."
-    seconds = {"preprocess": sum(e["seconds"] for e in of_kind(events, "preprocess"))} if of_kind(events, "preprocess") else {}
+    seconds = {}
+    cached = of_kind(events, "preprocess")
+    if cached: seconds["preprocess"] = sum(e["seconds"] for e in cached)
     for e in of_kind(events, "stage_end"): seconds[e["stage"]] = seconds.get(e["stage"], 0) + e.get("seconds", 0)
-    return {k: round(v, 1) for k, v in dict(seconds, total=sum(e["seconds"] for e in of_kind(events, "run_end"))).items()}
+    seconds["total"] = sum(e["seconds"] for e in of_kind(events, "run_end"))
+    return {k: round(v, 1) for k, v in seconds.items()}
 
-def run_rows(events:list) -> dict: # {"pairs/train": rows, ..., "pretrain_middle": rows, ...}
+def run_rows(
+    events:list, # of one run
+) -> dict: # {"pairs/train": rows, ..., "pretrain_middle": rows, ...}
     "Rows by cached source, and by stage."
     cached = {e["source"]: e["rows"] for e in of_kind(events, "preprocess")}
     return cached | {e["stage"]: e["rows"] for e in of_kind(events, "stage_start") if "rows" in e}
@@ -52,47 +61,58 @@ class RunLog:
     "A run's `events.jsonl`, read as it grows, with long stages thinned out."
     def __init__(self,
         path, # the file; it may appear later
-        most:int=600, # step records kept of a stage, about
+        most:int=600, # step records to keep of a stage, about
     ):
-        self.path, self.most = Path(path), most
+        self.path = Path(path)
+        self.most = most
         self.forget()
 
     def forget(self):
-        "Begin anew."
-        self.at, self.lines, self.file, self.kept = 0, 0, None, {}
+        "Start again from the first byte."
+        self.offset = 0 # bytes read
+        self.lines = 0 # lines read
+        self.file = None # (device, inode) of the file that was read
+        self.kept = {} # line number, or (stage, group of steps) -> event
 
     @property
     def events(self) -> list:
-        "All events so far, in order; those of several steps in one have `merged` (how many), `loss_low` and `loss_high`."
+        "All events so far, in order. A record of several steps has `merged` (how many), `loss_low` and `loss_high`."
         return list(self.kept.values())
-
-    def update(self,
-        hear=None, # function of each new event
-    ) -> int: # how many events are new
-        "Read what was added. Raises `LatentSummError` for a line that is no event."
-        if not self.path.is_file(): return 0
-        found, before = self.path.stat(), self.lines
-        if (found.st_dev, found.st_ino) != (self.file or (found.st_dev, found.st_ino)) or found.st_size < self.at: self.forget(); before = 0
-        self.file = found.st_dev, found.st_ino
-        if found.st_size > self.at: self._read(hear)
-        return self.lines - before
 
 # %% ../../nbs/use/07_report.ipynb #1e3c2205
 from fastcore.basics import patch
 
-# %% ../../nbs/use/07_report.ipynb #784db913
+# %% ../../nbs/use/07_report.ipynb #9aeb4329
+@patch
+def update(self:RunLog,
+    hear=None, # function of each new event
+) -> int: # how many lines are new
+    "Read what was added. Raises `LatentSummError` for a line that is not an event."
+    if not self.path.is_file(): return 0
+    stat = self.path.stat()
+    identity = (stat.st_dev, stat.st_ino)
+    if self.file not in (None, identity) or stat.st_size < self.offset: self.forget()
+    before = self.lines
+    self.file = identity
+    if stat.st_size > self.offset: self._read(hear)
+    return self.lines - before
+
 @patch
 def _read(self:RunLog, hear):
+    "Read the complete lines behind `offset`."
     with open(self.path, "rb") as f:
-        f.seek(self.at)
+        f.seek(self.offset)
         for line in f:
             if line[-1:] != b"\n": return
-            self.at, self.lines = self.at + len(line), self.lines + 1
+            self.offset += len(line)
+            self.lines += 1
             if line.isspace(): continue
             try: self._take(event := as_event(line))
-            except (ValueError, KeyError, TypeError) as e: raise LatentSummError(f"{self.path}, line {self.lines} is not an event.") from e
+            except (ValueError, KeyError, TypeError) as e:
+                raise LatentSummError(f"{self.path}, line {self.lines} is not an event.") from e
             if hear: hear(event)
 
+# %% ../../nbs/use/07_report.ipynb #784db913
 @patch
 def _take(self:RunLog, e:dict):
     "Keep one event, alone or with its neighbours."
@@ -100,35 +120,42 @@ def _take(self:RunLog, e:dict):
     if e["event"] != "step": self.kept[self.lines] = e; return
     size = max(-(-e["steps"] // self.most), 1)
     key = e["stage"], (e["step"] - 1) // size
-    was, loss = self.kept.get(key), e["loss"]
-    if size == 1 or was is None: self.kept[key] = e if size == 1 else e | dict(merged=1, loss_low=loss, loss_high=loss); return
-    n = was["merged"] + 1
-    was.update(e, loss=was["loss"] + (loss - was["loss"]) / n, merged=n, loss_low=min(was["loss_low"], loss), loss_high=max(was["loss_high"], loss))
+    loss = e["loss"]
+    if size == 1: self.kept[key] = e; return
+    group = self.kept.get(key)
+    if group is None: self.kept[key] = e | dict(merged=1, loss_low=loss, loss_high=loss); return
+    n = group["merged"] + 1
+    mean = group["loss"] + (loss - group["loss"]) / n
+    group.update(e, loss=mean, merged=n, loss_low=min(group["loss_low"], loss), loss_high=max(group["loss_high"], loss))
 
 @patch
 def _redo(self:RunLog, stage:str, step:int):
     "Forget the steps of `stage` after `step`: they are done again."
-    for k in [k for k, e in self.kept.items() if e["event"] == "step" and e["stage"] == stage and e["step"] > step]: del self.kept[k]
+    def repeated(e): return e["event"] == "step" and e["stage"] == stage and e["step"] > step
+    self.kept = {k: e for k, e in self.kept.items() if not repeated(e)}
 
 # %% ../../nbs/use/07_report.ipynb #f944818c
-def run_events(folder) -> list:
-    "Events of the run in `folder`, thinned out; [] where it has no log."
+def run_events(
+    folder, # of the run
+) -> list: # dicts, [] where the folder has no log
+    "Events of a run, long stages thinned out."
     log = RunLog(Path(folder)/"events.jsonl")
     log.update()
     return log.events
 
 # %% ../../nbs/use/07_report.ipynb #0a20bcfa
 INK = "#767676"  # for all text and lines: as far from white as from black
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", INK)  # Okabe and Ito, grey in place of black
+# of Okabe and Ito, with grey in place of black
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", INK)
 STAGE_TITLES = {s: f"{i}  {s.replace('_', ' ')}" for i, s in enumerate(STAGES, 1)}
 
 class Picture(Figure):
-    "A matplotlib figure that shows itself in a notebook, with no need of pyplot and its global state."
+    "A matplotlib figure that shows itself in a notebook, without pyplot and its global state."
     def __init__(self, width:float, height:float): super().__init__(figsize=(width, height), layout="constrained")
 
     def _save(self, out, **options):
         self.savefig(out, transparent=True, **options)
-        self.set_layout_engine("none")  # the places found are kept: to look for them is most of the work
+        self.set_layout_engine("none")  # keep the layout: finding it is most of the work
         return out.getvalue()
 
     def png(self, dpi:int=110) -> bytes:
@@ -136,17 +163,27 @@ class Picture(Figure):
         return self._save(io.BytesIO(), format="png", dpi=dpi)
 
     def svg(self) -> str:
-        "As SVG, transparent; its ink follows the reader's light or dark mode where a viewer knows of such."
-        with matplotlib.rc_context({"svg.hashsalt": "latent_summ"}): text = self._save(io.StringIO(), format="svg", metadata=dict(Date=None))
+        "As SVG, transparent; its ink follows the reader's light or dark mode in viewers that support it."
+        with matplotlib.rc_context({"svg.hashsalt": "latent_summ"}):
+            text = self._save(io.StringIO(), format="svg", metadata=dict(Date=None))
         return text.replace("<defs>", f"<style>{_SVG_INK}</style>\n <defs>", 1)
 
     def _repr_png_(self): return self.png()
 
-_SVG_INK = "".join(f'@media (prefers-color-scheme:{mode}){{[style*="fill: {INK}"]{{fill:{ink}!important}}[style*="stroke: {INK}"]{{stroke:{ink}!important}}}}'
-                   for mode, ink in (("light", "#333333"), ("dark", "#dddddd")))
+# %% ../../nbs/use/07_report.ipynb #edfe6b29
+def _ink_rules(mode:str, ink:str) -> str:
+    "CSS that changes the grey of fills and strokes to `ink` in one colour scheme."
+    rules = "".join(f'[style*="{kind}: {INK}"]{{{kind}:{ink}!important}}' for kind in ("fill", "stroke"))
+    return f"@media (prefers-color-scheme:{mode}){{{rules}}}"
 
-def tidy(ax, grid:str=""):
-    "Fewer lines around a panel, all of it in the one ink, and no mathematics in anybody's names."
+_SVG_INK = _ink_rules("light", "#333333") + _ink_rules("dark", "#dddddd")
+
+# %% ../../nbs/use/07_report.ipynb #d65c2edf
+def tidy(
+    ax, # matplotlib axes
+    grid:str="", # lines across: "x", "y" or "both" ("": none)
+):
+    "Fewer lines around a panel, all of it in the one ink, and no name read as mathematics."
     ax.spines[["top", "right"]].set_visible(False)
     for spine in ax.spines.values(): spine.set_color(INK)
     ax.tick_params(which="both", labelsize=8, color=INK, labelcolor=INK)
@@ -154,52 +191,81 @@ def tidy(ax, grid:str=""):
     if ax.get_legend(): ax.get_legend().get_frame().set_facecolor("none")
     for text in ax.findobj(Text): text.set_color(INK); text.set_parse_math(False)
 
-def name_axes(ax, title:str="", x:str="", y:str=""):
-    "Title and axes' names."
+def name_axes(
+    ax, # matplotlib axes
+    title:str="", # above the panel, on the left
+    x:str="", # label of the x axis
+    y:str="", # label of the y axis
+):
+    "Set the title and the labels of the axes."
     ax.set_title(title, fontsize=9.5, loc="left")
     ax.set_xlabel(x, fontsize=8.5)
     ax.set_ylabel(y, fontsize=8.5)
 
 # %% ../../nbs/use/07_report.ipynb #8750e168
 def _curve(events:list, kind:str, stage:str, key:str="loss") -> tuple:
-    "Steps and numbers, in order; of records for the same step the last one. What is no finite number is left out."
-    by_step = {e["step"]: e[key] for e in of_kind(events, kind, stage) if isinstance(e.get(key), (int, float)) and math.isfinite(e[key])}
+    "Steps and values, in order; the last record of a step counts. Values that are not finite numbers are left out."
+    def finite(e): return isinstance(e.get(key), (int, float)) and math.isfinite(e[key])
+    by_step = {e["step"]: e[key] for e in of_kind(events, kind, stage) if finite(e)}
     return sorted(by_step), [by_step[s] for s in sorted(by_step)]
 
 def _smooth(values:list) -> list:
     "Running medians over a twentieth of the values."
-    return pd.Series(values, dtype=float).rolling(max(len(values) // 20, 1), center=True, min_periods=1).median().tolist()
+    window = max(len(values) // 20, 1)
+    return pd.Series(values, dtype=float).rolling(window, center=True, min_periods=1).median().tolist()
 
 def _ceiling(losses:list):
     "The top of a loss panel: the first few steps may stick out of it."
     if len(losses) < 20: return None
     return 1.15 * max(sorted(losses)[int(0.98 * len(losses))], losses[-1]) or None
 
-def _unit(stage:str) -> str: return "loss (nats a token)" if stage.endswith("adapter") else "loss (weighted sum, no unit)" if stage in STAGES else "loss"
+def _unit(stage:str) -> str:
+    "Label of a stage's loss axis."
+    if stage.endswith("adapter"): return "loss (nats a token)"
+    return "loss (weighted sum, no unit)" if stage in STAGES else "loss"
 
 # %% ../../nbs/use/07_report.ipynb #1a64c44a
+def _draw_training(ax, steps:list, losses:list):
+    "Training loss of single steps, and its running median."
+    dot = "o" if len(steps) < 3 else ""
+    ax.plot(steps, losses, color=COLOURS[0], linewidth=0.8, alpha=0.4, label="_each")
+    ax.plot(steps, _smooth(losses), marker=dot, color=COLOURS[0], linewidth=1.6, markersize=4, label="training")
+
+def _draw_band(ax, events:list, stage:str):
+    "The range of losses that a record of several steps stands for."
+    by_step = {e["step"]: e for e in of_kind(events, "step", stage) if "loss_low" in e}
+    merged = [by_step[s] for s in sorted(by_step)]
+    low = [e["loss_low"] for e in merged]
+    high = [e["loss_high"] for e in merged]
+    style = dict(color=COLOURS[0], alpha=0.2, linewidth=0, label="lowest to highest")
+    if merged: ax.fill_between(sorted(by_step), low, high, **style)
+
+def _draw_validation(ax, steps:list, losses:list):
+    "Validation losses, with a ring around the best."
+    best = min(range(len(steps)), key=losses.__getitem__)
+    ring = dict(markersize=10, fillstyle="none", label=f"best: {losses[best]:.3g}")
+    ax.plot(steps, losses, "o", color=COLOURS[4], markersize=4, label="validation")
+    ax.plot(steps[best], losses[best], "o", color=COLOURS[4], **ring)
+
+# %% ../../nbs/use/07_report.ipynb #f13f7d30
 def _draw_loss(ax, events:list, stage:str):
     "One stage's losses."
     steps, losses = _curve(events, "step", stage)
-    ax.plot(steps, losses, color=COLOURS[0], linewidth=0.8, alpha=0.4, label="_each")
-    ax.plot(steps, _smooth(losses), marker="o" if len(steps) < 3 else "", color=COLOURS[0], linewidth=1.6, markersize=4, label="training")
-    band = {e["step"]: e for e in of_kind(events, "step", stage) if "loss_low" in e}
-    low, high = ([band[s][k] for s in sorted(band)] for k in ("loss_low", "loss_high"))
-    if band: ax.fill_between(sorted(band), low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="lowest to highest")
-    at, validation = _curve(events, "validation", stage)
-    if at:
-        best = min(range(len(at)), key=validation.__getitem__)
-        ax.plot(at, validation, "o", color=COLOURS[4], markersize=4, label="validation")
-        ax.plot(at[best], validation[best], "o", color=COLOURS[4], markersize=10, fillstyle="none", label=f"best: {validation[best]:.3g}")
+    checks, validation = _curve(events, "validation", stage)
+    _draw_training(ax, steps, losses)
+    _draw_band(ax, events, stage)
+    if checks: _draw_validation(ax, checks, validation)
     name_axes(ax, STAGE_TITLES.get(stage, stage.replace("_", " ")), "optimizer step", _unit(stage))
-    if not at: ax.set_xlim(0, max(steps[-1], 2) * 1.05 if steps else None)
+    if not checks: ax.set_xlim(0, max(steps[-1], 2) * 1.05 if steps else None)
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     ax.set_ylim(bottom=min([0, *losses]), top=_ceiling(losses + validation))
     ax.legend(fontsize=7.5, frameon=False)
     tidy(ax, "y")
 
 # %% ../../nbs/use/07_report.ipynb #690644c7
-def trained_stages(events:list) -> list:
+def trained_stages(
+    events:list, # of one run
+) -> list: # names
     "Stages with at least one step, in the order they ran."
     return list(dict.fromkeys(e["stage"] for e in of_kind(events, "step")))
 
@@ -221,37 +287,48 @@ def loss_figure(
 # %% ../../nbs/use/07_report.ipynb #7d1797d6
 _SERIES = (("lr", "learning rate"), ("grad_norm", "gradient norm"))
 
+def _log_scale(ax):
+    "A logarithmic y axis with plain numbers at the powers of ten."
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("")
+
 def _draw_series(ax, events:list, key:str, label:str):
-    "One number of all steps, stage after stage."
-    start, edges = 0, []
+    "One value of every step, stage after stage."
+    start = 0
+    edges = []
     for i, stage in enumerate(trained_stages(events)):
         steps, values = _curve(events, "step", stage, key)
-        ax.plot([start + s for s in steps], values, color=COLOURS[i % 4], linewidth=1.4, label=STAGE_TITLES.get(stage, stage))
+        title = STAGE_TITLES.get(stage, stage)
+        ax.plot([start + s for s in steps], values, color=COLOURS[i % 4], linewidth=1.4, label=title)
         start += max((e.get("steps") or e["step"] for e in of_kind(events, "step", stage)), default=0)
         edges.append(start)
     for x in edges[:-1]: ax.axvline(x, color=INK, linewidth=0.8, linestyle=":")
     name_axes(ax, x="optimizer step of the run", y=label)
 
+# %% ../../nbs/use/07_report.ipynb #49f5f390
 def schedule_figure(
     events:list, # of `read_events`
 ) -> Picture:
     "Learning rate and gradient norm of all stages. Raises `DataError` when nothing was trained."
-    shown = [(k, label) for k, label in _SERIES if any(k in e for e in of_kind(events, "step"))]
+    recorded = set().union(*of_kind(events, "step"))
+    shown = [(k, label) for k, label in _SERIES if k in recorded]
     if not shown: raise DataError("These events hold no step with a learning rate.")
     figure = Picture(9, 1.9 * len(shown) + 0.6)
     axes = figure.subplots(len(shown), 1, squeeze=False, sharex=True)[:, 0]
     for ax, (key, label) in zip(axes, shown): _draw_series(ax, events, key, label)
     for ax in axes[:-1]: ax.set_xlabel("")
-    if shown[-1][0] == "grad_norm": axes[-1].set_yscale("log"); axes[-1].yaxis.set_major_formatter("{x:g}"); axes[-1].yaxis.set_minor_formatter("")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, fontsize=8, frameon=False, labelcolor=INK)
+    if shown[-1][0] == "grad_norm": _log_scale(axes[-1])
+    style = dict(ncols=4, fontsize=8, frameon=False, labelcolor=INK)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", **style)
     for ax in axes: tidy(ax, "y")
     return figure
 
 # %% ../../nbs/use/07_report.ipynb #4c3c4b04
 def known_results(
-    path=None, # a JSON file of `{name: {"rouge1", ..., "fact_recall", "seconds", "command", "source"}}` (None: the package's own)
-) -> dict: # {} where there is no such file
-    "Results that were measured before and shipped with the package."
+    path=None, # a JSON file of `{name: {"rouge1", ..., "fact_recall", "seconds", ...}}` (None: the package's own)
+) -> dict: # {} where the file does not exist
+    "Results that were measured before and are shipped with the package."
     path = Path(path) if path else files("latent_summ")/"mini"/"results.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -259,9 +336,10 @@ _NAMES = {"lead3": "lead-3", "longest3": "longest-3"}
 _COLUMNS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "fact_recall": "facts %"}
 
 def _record(name:str, scores:dict) -> dict:
-    "A line of the table; facts in percent like the others."
-    facts = scores.get("fact_recall")
-    return dict(system=name, **{label: scores.get(key) for key, label in _COLUMNS.items()}) | {"facts %": None if facts is None else 100 * facts}
+    "A line of the table; facts in percent like the other scores."
+    line = {label: scores.get(key) for key, label in _COLUMNS.items()}
+    if line["facts %"] is not None: line["facts %"] *= 100
+    return dict(system=name, **line)
 
 def scores_table(
     report:dict, # of `evaluate_predictions`
@@ -269,35 +347,42 @@ def scores_table(
     known=None, # as `known_results()` gives it (None: that)
 ) -> pd.DataFrame: # system, ROUGE-1, ROUGE-2, ROUGE-L, facts %: all in percent
     "This run's scores above known results for the same source and the baselines."
-    known = known_results() if known is None else known
-    others = {k: v for k, v in known.items() if v.get("source", "messenger") == report.get("source", "messenger")}
+    results = known_results() if known is None else known
+    source = report.get("source", "messenger")
+    others = {k: v for k, v in results.items() if v.get("source", "messenger") == source}
     lines = [_record(name, report), *(_record(k, v) for k, v in others.items())]
     lines += [_record(_NAMES[k], report["baselines"][k]) for k in BASELINES if k in report["baselines"]]
     return pd.DataFrame(lines).set_index("system").astype(float).dropna(axis=1, how="all")
 
 # %% ../../nbs/use/07_report.ipynb #c14f24e4
+def _cells(values) -> list:
+    "Numbers with one decimal; an empty cell where there is none."
+    return ["" if pd.isna(v) else f"{v:.1f}" for v in values]
+
 def rich_table(
     table:pd.DataFrame, # of `scores_table`
-    title=None, # above it
-):
-    "A table for `rich`'s console; the first line stands out."
+    title=None, # above the table
+): # a `rich.table.Table`
+    "A table for the console of `rich`; the first line is bold."
     from rich.table import Table
     out = Table(title=title, title_justify="left")
     out.add_column(table.index.name or "")
     for c in table.columns: out.add_column(c, justify="right")
     for i, (name, values) in enumerate(table.iterrows()):
-        out.add_row(str(name), *("" if pd.isna(v) else f"{v:.1f}" for v in values), style="bold" if i == 0 else None)
+        out.add_row(str(name), *_cells(values), style="bold" if i == 0 else None)
     return out
 
-def markdown_table(table:pd.DataFrame) -> str:
+def markdown_table(
+    table:pd.DataFrame, # of numbers, with a named index
+) -> str:
     "A table for markdown, numbers with one decimal."
     lines = [[table.index.name or "", *table.columns], ["---", *["---:"] * len(table.columns)]]
-    lines += [[str(name), *("" if pd.isna(v) else f"{v:.1f}" for v in values)] for name, values in table.iterrows()]
+    lines += [[str(name), *_cells(values)] for name, values in table.iterrows()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 # %% ../../nbs/use/07_report.ipynb #cb58a52f
 def _whiskers(report:dict, columns) -> list:
-    "Distances from the score down and up to the ends of its interval, for each column; 0 where there is none."
+    "Distances from each column's score down and up to the ends of its interval; 0 where it has none."
     out = []
     for key, label in _COLUMNS.items():
         if label not in columns: continue
@@ -311,12 +396,13 @@ def _whiskers(report:dict, columns) -> list:
 def _draw_scores(ax, report:dict, known=None):
     "Grouped bars: metrics along x, systems by colour."
     table = scores_table(report, known=known)
-    width, whiskers = 0.84 / len(table), _whiskers(report, table.columns)
+    width = 0.84 / len(table)
+    whiskers = _whiskers(report, table.columns)
     for i, (name, values) in enumerate(table.iterrows()):
-        at = [x + (i + 0.5) * width - 0.42 for x in range(len(values))]
+        centres = [x + (i + 0.5) * width - 0.42 for x in range(len(values))]
         error = dict(yerr=whiskers, error_kw=dict(linewidth=1.2, capsize=3, ecolor=INK)) if i == 0 else {}
-        ax.bar(at, values.fillna(0), width=0.92 * width, color=COLOURS[i % len(COLOURS)], label=name, **error)
-        for x, v, up in zip(at, values, whiskers[1]):
+        ax.bar(centres, values.fillna(0), width=0.92 * width, color=COLOURS[i % len(COLOURS)], label=name, **error)
+        for x, v, up in zip(centres, values, whiskers[1]):
             if not pd.isna(v): ax.text(x, v + 1.5 + up * (i == 0), f"{v:.0f}", ha="center", va="bottom", fontsize=7)
     ax.set_xticks(range(len(table.columns)), [c.removesuffix(" %") for c in table.columns], fontsize=9)
     ax.set_ylim(0, 118)
@@ -335,7 +421,9 @@ def scores_figure(
     return figure
 
 # %% ../../nbs/use/07_report.ipynb #3814cb8d
-def rows_of(report:dict) -> str:
+def rows_of(
+    report:dict, # of `evaluate` or `evaluate_predictions`
+) -> str:
     "What was evaluated, in words: `messenger, test: 500 dialogues`."
     where = f"{Path(report['source']).name}, {report['source_split']}: " if "source" in report else ""
     return f"{where}{report['rows']['evaluated']:,} dialogues"
@@ -351,20 +439,24 @@ def demo_figure(
     above, below = figure.subfigures(2, 1, height_ratios=[1, 1.25])
     _draw_losses(above, events)
     _draw_scores(below.subplots(), report, known)
-    for part, title in ((above, "Loss by stage"), (below, f"Scores, {rows_of(report)}")): part.suptitle(title, fontsize=10, x=0.01, ha="left", color=INK, parse_math=False)
+    style = dict(fontsize=10, x=0.01, ha="left", color=INK, parse_math=False)
+    above.suptitle("Loss by stage", **style)
+    below.suptitle(f"Scores, {rows_of(report)}", **style)
     if path:
         with atomic_write(path) as f: f.write(figure.png(130))
     return figure
 
 # %% ../../nbs/use/07_report.ipynb #5ee3b494
 def _draw_bars(ax, names:list, series:dict, title:str):
-    "Horizontal bars in percent: one colour and hatch a series."
+    "Horizontal bars in percent: one colour and hatch for each series."
     height = 0.8 / len(series)
     for i, (label, values) in enumerate(series.items()):
-        at = [y + (i + 0.5) * height - 0.4 for y in range(len(names))]
-        shown = [100 * (v or 0) for v in values]
-        ax.barh(at, shown, 0.9 * height, color=COLOURS[(0, 1)[i]], label=label, hatch=("", "///")[i], edgecolor="white", linewidth=0)
-        for y, v, known in zip(at, shown, values): ax.text(v + 1, y, "none" if known is None else f"{v:.0f}", va="center", fontsize=7.5)
+        centres = [y + (i + 0.5) * height - 0.4 for y in range(len(names))]
+        percent = [100 * (v or 0) for v in values]
+        style = dict(color=COLOURS[(0, 1)[i]], hatch=("", "///")[i], edgecolor="white", linewidth=0)
+        ax.barh(centres, percent, 0.9 * height, label=label, **style)
+        for y, p, value in zip(centres, percent, values):
+            ax.text(p + 1, y, "none" if value is None else f"{p:.0f}", va="center", fontsize=7.5)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlim(0, 112)
@@ -373,24 +465,31 @@ def _draw_bars(ax, names:list, series:dict, title:str):
     if len(series) > 1: ax.legend(fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(0.0, -0.16), ncols=2)
     tidy(ax, "x")
 
+# %% ../../nbs/use/07_report.ipynb #f3b0267a
 def facts_figure(
     report:dict, # of `evaluate_predictions`
 ) -> Picture:
     "Recall by type of fact. Raises `DataError` where the report counts none."
-    own, read = report.get("facts") or {}, {k: v for k, v in report.get("text_facts", {}).items() if v["in_reference"]}
-    if not (own or read): raise DataError("The report counts no facts.")
-    figure = Picture(4.6 * (bool(own) + bool(read)), 0.34 * max(len(own), len(read)) + 1.4)
-    axes = list(figure.subplots(1, bool(own) + bool(read), squeeze=False)[0])
-    own = dict(sorted(own.items(), key=lambda kv: -(kv[1] or 0)))
-    if own: _draw_bars(axes.pop(0), list(own), dict(recall=list(own.values())), "facts of the corpus: recall")
-    named, measures = [f"{k} ({v['in_reference']:,})" for k, v in read.items()], {m: [v[m] for v in read.values()] for m in ("recall", "precision")}
-    if read: _draw_bars(axes.pop(0), named, measures, "facts read off the text")
+    corpus = report.get("facts") or {}
+    read = {k: v for k, v in report.get("text_facts", {}).items() if v["in_reference"]}
+    if not (corpus or read): raise DataError("The report counts no facts.")
+    panels = bool(corpus) + bool(read)
+    figure = Picture(4.6 * panels, 0.34 * max(len(corpus), len(read)) + 1.4)
+    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    corpus = dict(sorted(corpus.items(), key=lambda kv: -(kv[1] or 0)))
+    if corpus: _draw_bars(axes.pop(0), list(corpus), dict(recall=list(corpus.values())), "facts of the corpus: recall")
+    names = [f"{k} ({v['in_reference']:,})" for k, v in read.items()]
+    measures = dict(recall=[v["recall"] for v in read.values()], precision=[v["precision"] for v in read.values()])
+    if read: _draw_bars(axes.pop(0), names, measures, "facts read off the text")
     return figure
 
 # %% ../../nbs/use/07_report.ipynb #88a618db
-def ladder_of(report:dict) -> Picture:
+def ladder_of(
+    report:dict, # of `evaluate`, with `ladder`
+) -> Picture:
     "The loss ladder of a report as a waterfall. Raises `DataError` where it has none."
-    if "ladder" not in report: raise DataError("The report has no loss ladder: latent_summ evaluate --ladder makes one.")
+    if "ladder" not in report:
+        raise DataError("The report has no loss ladder: latent_summ evaluate --ladder makes one.")
     figure = Picture(7, 3.2)
     ax = figure.subplots()
     draw_ladder(ax, pd.DataFrame.from_dict(report["ladder"]["rungs"], orient="index"))
@@ -399,35 +498,47 @@ def ladder_of(report:dict) -> Picture:
     return figure
 
 # %% ../../nbs/use/07_report.ipynb #da20f470
-def _bytes(texts) -> float: return float(np.mean([len(t.encode()) for t in texts])) if texts else float("nan")
+def _bytes(texts) -> float:
+    "Mean size in UTF-8."
+    return float(np.mean([len(t.encode()) for t in texts])) if texts else float("nan")
 
+def _text_points(report:dict, records:list, has_facts:bool) -> list: # of (name, bytes, facts)
+    "The baselines of a report: some lines of each dialogue, kept as text."
+    rows = [dict(dialogue=r["dialogue"], summary=r["reference"]) for r in records]
+    points = []
+    for key in BASELINES if records else ():
+        lines = [BASELINES[key](r["dialogue"]) for r in rows]
+        if has_facts: recall = report["baselines"][key]["fact_recall"]
+        else: recall = float(text_fact_table(lines, rows).loc["all"].recall)
+        points.append((f"{_NAMES[key]}, as text", _bytes(lines), recall))
+    return points
+
+# %% ../../nbs/use/07_report.ipynb #e8a31279
 def rate_points(
     report:dict, # of `evaluate`
     records:list=(), # of `predictions.jsonl`
     name:str="latents", # of this run's points
 ) -> pd.DataFrame: # name, bytes, facts
-    "Bytes that stand for a text, and the share of facts that is had back from them. Raises `DataError` where neither is known."
-    own = report.get("fact_recall") is not None
-    rungs, sizes = report.get("ladder", {}).get("rungs", {}), report.get("latent_bytes", {})
-    reached = report["fact_recall"] if own else report.get("text_facts", {}).get("all", {}).get("recall")
-    points = [(f"{name}, {kind}", sizes[kind], reached) for kind in ("float32", "int8") if kind in sizes]
-    rows = [dict(dialogue=r["dialogue"], summary=r["reference"]) for r in records]
+    "Bytes that stand for a text, and the facts recovered from them. Raises `DataError` where neither is known."
+    has_facts = report.get("fact_recall") is not None
+    sizes = report.get("latent_bytes", {})
+    rung = report.get("ladder", {}).get("rungs", {}).get("text")
+    recall = report["fact_recall"] if has_facts else report.get("text_facts", {}).get("all", {}).get("recall")
+    points = [(f"{name}, {kind}", sizes[kind], recall) for kind in ("float32", "int8") if kind in sizes]
     whole = _bytes([r["dialogue"] for r in records]) if records else sizes.get("text")
-    if "text" in rungs: points.append(("the whole text", whole, rungs["text"]["fact_recall" if own else "text_fact_recall"]))
-    if records: points.append(("summary, as text", _bytes([r["prediction"] for r in records]), reached))
-    for key in BASELINES if records else ():
-        lines = [BASELINES[key](r["dialogue"]) for r in rows]
-        recall = report["baselines"][key]["fact_recall"] if own else float(text_fact_table(lines, rows).loc["all"].recall)
-        points.append((f"{_NAMES[key]}, as text", _bytes(lines), recall))
-    points = pd.DataFrame([p for p in points if p[1] and p[2] is not None], columns=["name", "bytes", "facts"])
-    if not len(points): raise DataError("The report does not say how many bytes stand for a text: latent_summ evaluate measures it.")
-    return points
+    if rung: points.append(("the whole text", whole, rung["fact_recall" if has_facts else "text_fact_recall"]))
+    if records: points.append(("summary, as text", _bytes([r["prediction"] for r in records]), recall))
+    points += _text_points(report, records, has_facts)
+    complete = [p for p in points if p[1] and p[2] is not None]
+    if not complete:
+        raise DataError("The report does not say how many bytes stand for a text: latent_summ evaluate measures it.")
+    return pd.DataFrame(complete, columns=["name", "bytes", "facts"])
 
 # %% ../../nbs/use/07_report.ipynb #37a18528
 def rate_figure(
-    points:pd.DataFrame, # of `rate_points`; those of several runs may stand below one another
+    points:pd.DataFrame, # of `rate_points`; those of several runs may be concatenated
 ) -> Picture:
-    "Bytes a text against facts that are had back."
+    "Bytes for a text against the facts recovered from them."
     figure = Picture(7, 3.6)
     ax = figure.subplots()
     for i, p in enumerate(points.itertuples()):
@@ -437,7 +548,7 @@ def rate_figure(
     ax.set_xlim(points.bytes.min() / 1.6, points.bytes.max() * 1.6)
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.set_ylim(0, 105)
-    name_axes(ax, x="bytes that stand for a text (UTF-8, or latents)", y="facts had back (percent)")
+    name_axes(ax, x="bytes that stand for a text (UTF-8, or latents)", y="facts recovered (percent)")
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     tidy(ax, "both")
     return figure
@@ -453,11 +564,13 @@ def examples_text(
     n:int=5, # how many, from the start
     width:int=100, # characters in a line
 ) -> str:
-    "The first `n` dialogues, each with what was written and its reference."
+    "The first `n` dialogues, each with its predicted summary and its reference."
+    wrap = textwrap.TextWrapper(width, initial_indent="  ", subsequent_indent="    ")
     parts = []
     for i, (row, prediction) in enumerate(list(zip(rows, predictions))[:n], 1):
-        lines = [textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ") for line in row["dialogue"].splitlines()]
-        parts.append("\n".join([f"[{i}] {row.get('id', '')}", *lines, _wrapped("summary", prediction, width), _wrapped("reference", row["summary"], width)]))
+        lines = [f"[{i}] {row.get('id', '')}", *map(wrap.fill, row["dialogue"].splitlines())]
+        lines += [_wrapped("summary", prediction, width), _wrapped("reference", row["summary"], width)]
+        parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 # %% ../../nbs/use/07_report.ipynb #9a79138a
@@ -466,17 +579,19 @@ REPORT_FILES = (("report", ".json"), ("report", ".png"), ("predictions", ".jsonl
 def write_report(
     folder, # a run's folder
     report:dict, # of `evaluate`
-    rows:list, # what was evaluated
-    predictions:list, # what was written for it
-    suffix:str="", # in the files' names, before the ending
+    rows:list, # the evaluated rows
+    predictions:list, # a summary for each row
+    suffix:str="", # in the names of the files, before the extension
 ) -> dict: # the report with the run's seconds and rows
-    "Write the report, its picture (where there are losses to draw) and the predictions into a run's folder."
+    "Write the report, its picture (if there are losses to draw) and the predictions into a run's folder."
     folder = Path(folder)
     events = run_events(folder)
-    spent, trained = dict(report.get("seconds", {})), run_seconds(events)
-    training = trained.pop("total")
-    total = spent.pop("total", round(training + sum(spent.values()), 1))
-    report = rounded(dict(report, seconds=dict(trained, **spent, total=total), rows=run_rows(events) | report["rows"]))
+    evaluation = dict(report.get("seconds", {}))
+    training = run_seconds(events)
+    training_total = training.pop("total")
+    total = evaluation.pop("total", round(training_total + sum(evaluation.values()), 1))
+    seconds = dict(training, **evaluation, total=total)
+    report = rounded(dict(report, seconds=seconds, rows=run_rows(events) | report["rows"]))
     to_json, to_png, to_jsonl = (folder/f"{stem}{suffix}{end}" for stem, end in REPORT_FILES)
     write_predictions(to_jsonl, rows, predictions)
     if trained_stages(events): demo_figure(events, report, to_png)
@@ -487,40 +602,49 @@ def write_report(
 @dataclass
 class Measured:
     "Latents of some texts, as arrays."
-    embeddings: np.ndarray # (texts, vectors, width): what the cache keeps
-    lengths: dict # kind -> (texts, latent_seq_len): of the vectors before they are normalised
-    document: np.ndarray # (texts, latent_seq_len, latent_dim)
-    predicted: np.ndarray # the same: summary latents that the middle makes
-    reference: np.ndarray # the same: latents of the reference summaries
+    embeddings: np.ndarray # (texts, vectors, width): what the cache stores
+    lengths: dict # kind -> (texts, latent_seq_len): norms of the vectors before they are normalised
+    document: np.ndarray # (texts, latent_seq_len, latent_dim): latents of the texts
+    predicted: np.ndarray # the same shape: summary latents that the middle predicts
+    reference: np.ndarray # the same shape: latents of the reference summaries
 
 def measure_latents(
     summarizer, # a `Summarizer`
-    texts:list,
+    texts:list, # strings
     references:list, # their summaries
 ) -> Measured:
-    "What the model makes of texts; of one that is too long, its first part."
+    "Latents that the model makes of texts; of a text that is too long, its first part counts."
     import torch
     from latent_summ.encode.embed import embed_texts
-    first = [p[0] for p in summarizer.parts(texts) if p]
-    model, cfg, device = summarizer.model, summarizer.cfg, summarizer.device
+    parts = summarizer.parts(texts)
+    model = summarizer.model
+    device = summarizer.device
     with torch.inference_mode():
-        x = torch.from_numpy(embed_texts(cfg, summarizer.encoder, first, device=device)).to(device)
-        latents = model.document_latents(x)
+        vectors = embed_texts(summarizer.cfg, summarizer.encoder, [p[0] for p in parts if p], device=device)
+        x = torch.from_numpy(vectors).to(device) # (texts, vectors, width)
+        latents = model.document_latents(x) # (texts, latent_seq_len, latent_dim)
         raw = dict(document=model.compression(model.normalizer(x)), summary=model.middle(latents))
-        return Measured(x.cpu().numpy(), {k: v.norm(dim=-1).cpu().numpy() for k, v in raw.items()}, latents.cpu().numpy(),
-                        model.summary_latents(latents).cpu().numpy(), summarizer.encode([r for r, p in zip(references, summarizer.parts(texts)) if p]).numpy())
+        lengths = {k: v.norm(dim=-1).cpu().numpy() for k, v in raw.items()}
+        predicted = model.summary_latents(latents).cpu().numpy()
+        reference = summarizer.encode([r for r, p in zip(references, parts) if p]).numpy()
+        return Measured(x.cpu().numpy(), lengths, latents.cpu().numpy(), predicted, reference)
 
 # %% ../../nbs/use/07_report.ipynb #7edbb2e3
-def cosines(a:np.ndarray, b:np.ndarray) -> np.ndarray: # (rows of a, rows of b)
-    "Cosines between rows (..., dim) of two arrays."
+def cosines(
+    a:np.ndarray, # (..., rows of a, dim)
+    b:np.ndarray, # (..., rows of b, dim)
+) -> np.ndarray: # (..., rows of a, rows of b)
+    "Cosines between the rows of two arrays."
     unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
     return unit(a) @ np.swapaxes(unit(b), -1, -2)
 
 def _draw_lengths(ax, lengths:dict):
+    "The norm of each latent vector: median, and the range of most texts."
     for i, (kind, x) in enumerate(lengths.items()):
         low, mid, high = np.percentile(x, [5, 50, 95], axis=0)
-        at = np.arange(1, x.shape[1] + 1) + 0.2 * i - 0.1
-        ax.errorbar(at, mid, [mid - low, high - mid], fmt="os"[i], color=COLOURS[(0, 4)[i]], capsize=3, markersize=5, label=f"{kind}, 5 to 95 % of texts")
+        positions = np.arange(1, x.shape[1] + 1) + 0.2 * i - 0.1
+        style = dict(fmt="os"[i], color=COLOURS[(0, 4)[i]], capsize=3, markersize=5)
+        ax.errorbar(positions, mid, [mid - low, high - mid], label=f"{kind}, 5 to 95 % of texts", **style)
     ax.set_ylim(bottom=0)
     name_axes(ax, "length before normalising", "latent vector", "Euclidean norm")
     ax.legend(fontsize=7.5, frameon=False, loc="lower left")
@@ -545,20 +669,22 @@ def latents_figure(
     within = cosines(measured.document, measured.document).mean(0)
     flat = lambda x: x.reshape(len(x), -1)
     across = cosines(flat(measured.predicted), flat(measured.reference))
-    found = float((across.argmax(1) == np.arange(len(across))).mean())
+    nearest = float((across.argmax(1) == np.arange(len(across))).mean())
+    title = f"own summary is nearest: {100 * nearest:.0f} % of {len(across)}"
     figure = Picture(11.6, 3.4)
-    left, middle, right = figure.subplots(1, 3, width_ratios=[1.25, 1, 1])
-    _draw_lengths(left, measured.lengths)
-    _draw_map(figure, middle, within, "vectors of one text (mean)", "latent vector", "latent vector", ticks=len(within) <= 16)
-    _draw_map(figure, right, across[:32, :32], f"own summary is nearest: {100 * found:.0f} % of {len(across)}", "latents of reference", "predicted latents of chat")
+    axes = figure.subplots(1, 3, width_ratios=[1.25, 1, 1])
+    _draw_lengths(axes[0], measured.lengths)
+    label = "latent vector"
+    _draw_map(figure, axes[1], within, "vectors of one text (mean)", label, label, ticks=len(within) <= 16)
+    _draw_map(figure, axes[2], across[:32, :32], title, "latents of reference", "predicted latents of chat")
     return figure
 
 # %% ../../nbs/use/07_report.ipynb #321ef9f7
 def rounding_errors(
     x:np.ndarray, # (..., dim)
-    bits:int=8, # of a number
-) -> np.ndarray: # (vectors,)
-    "Length of what rounding changes, over the length of the vector, for each vector; 8 bits are those of the cache."
+    bits:int=8, # for each number
+) -> np.ndarray: # (vectors,), each a share of the vector's length
+    "Norm of the rounding error over the norm of the vector, for each vector; with 8 bits, the rounding of the cache."
     if bits == 8: rounded_x = dequantize_int8(*quantize_int8(x))
     else:
         step = np.maximum(np.abs(x).max(axis=-1, keepdims=True), 1e-12) / (2 ** (bits - 1) - 1)
@@ -569,15 +695,18 @@ def quantisation_figure(
     measured:Measured, # of `measure_latents`
 ) -> Picture:
     "Error of int8, and of other sizes."
-    kinds, figure = {"embeddings (cache)": measured.embeddings, "latents (files)": measured.predicted}, Picture(9, 3.2)
-    left, right = figure.subplots(1, 2)
+    kinds = {"embeddings (cache)": measured.embeddings, "latents (files)": measured.predicted}
+    figure = Picture(9, 3.2)
+    by_vector, by_bits = figure.subplots(1, 2)
     for i, (kind, x) in enumerate(kinds.items()):
         colour = COLOURS[(0, 4)[i]]
-        left.hist(100 * rounding_errors(x), bins=30, color=colour, alpha=0.6, label=kind, hatch=("", "///")[i], edgecolor=colour, histtype="stepfilled")
-        right.plot(range(2, 11), [100 * np.median(rounding_errors(x, b)) for b in range(2, 11)], "os"[i] + "-", color=colour, label=kind, linewidth=1.4)
-    name_axes(left, "int8, vector by vector", "rounding error (percent of the vector's length)", "vectors")
-    right.axvline(8, color=INK, linestyle=":", linewidth=1)
-    right.set_yscale("log"); right.yaxis.set_major_formatter("{x:g}"); right.yaxis.set_minor_formatter("")
-    name_axes(right, "median, other sizes", "bits a number", "error (percent, logarithmic)")
-    for ax in (left, right): ax.legend(fontsize=8, frameon=False); tidy(ax, "y")
+        style = dict(alpha=0.6, hatch=("", "///")[i], edgecolor=colour, histtype="stepfilled")
+        by_vector.hist(100 * rounding_errors(x), bins=30, color=colour, label=kind, **style)
+        medians = [100 * np.median(rounding_errors(x, bits)) for bits in range(2, 11)]
+        by_bits.plot(range(2, 11), medians, "os"[i] + "-", color=colour, label=kind, linewidth=1.4)
+    name_axes(by_vector, "int8, vector by vector", "rounding error (percent of the vector's length)", "vectors")
+    by_bits.axvline(8, color=INK, linestyle=":", linewidth=1)
+    _log_scale(by_bits)
+    name_axes(by_bits, "median, other sizes", "bits for each number", "error (percent, logarithmic)")
+    for ax in (by_vector, by_bits): ax.legend(fontsize=8, frameon=False); tidy(ax, "y")
     return figure
