@@ -1,1 +1,25 @@
+"""Summarise text in latent space: `from latent_summ import Summarizer`. Written by hand, but for the version, which nbdev keeps."""
+import importlib
+import os
+
 __version__ = "0.1.0"
+__all__ = ["Config", "Stage", "Summarizer", "__version__", "evaluate", "load_pairs", "run_pipeline"]
+
+# oneDNN keeps a compiled kernel for each of the last 1,024 matrix shapes; batches of text have so many shapes that this alone takes gigabytes.
+# It reads the bound when the first matrices are multiplied in bf16, so it is set before any part of the package can do that.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+
+# names of the package itself -> the module that is loaded when they are asked for
+_HOMES = {"Config": ".config", "Stage": ".plan", "Summarizer": ".use.inference", "run_pipeline": ".train.stages",
+          "load_pairs": ".data.sources", "evaluate": ".use.evaluate"}
+
+
+def __getattr__(name: str):
+    "The names of `_HOMES`, loaded at first use: `import latent_summ` alone takes no time and loads no torch."
+    if name not in _HOMES: raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
+    value = getattr(importlib.import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list: return sorted({*globals(), *_HOMES})

@@ -8,10 +8,10 @@ __all__ = ['SECTIONS', 'REFERENCE_SECTIONS', 'PRESETS', 'STAGES', 'LatentSummErr
            'AttentionAndNormalization', 'Checkpointing', 'Inference', 'UI', 'LatentHandling', 'Datasets', 'Caching',
            'CacheFieldControls', 'PipelineControl', 'StageEpochs', 'StageBatchSizes', 'StageMaxSamples',
            'PerDatasetCaps', 'LossWeights', 'DiagnosticModes', 'Bottleneck', 'Teaching', 'Optimization', 'Sources',
-           'Config', 'read_json', 'fields_of']
+           'Config', 'read_json', 'from_reference', 'unused_text', 'fields_of']
 
 # %% ../nbs/00_config.ipynb #9e6c049f
-import dataclasses, difflib, hashlib, json, math, os, re, typing
+import dataclasses, difflib, hashlib, json, math, os, re, typing, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -478,12 +478,44 @@ def read_json(path) -> dict:
     if not isinstance(values, dict): raise ConfigError(f"{path} must hold a JSON object of name: value, got a {type(values).__name__}.")
     return values
 
+# %% ../nbs/00_config.ipynb #a5c57fe5
+_SOURCES = dict(wikitext="wikitext", arxiv="arxiv", english_pretrain="english") # a source's name in the reference's fields -> in ours
+_UNUSED = ("wikitext_split", "arxiv_split", "english_pretrain_split", "cache_store_embeddings_fp16", "cache_store_ideas_fp16", "cache_store_ideas_int8",
+           "stop_latent_l2_threshold", "pretrain_middle_max_samples_scitldr", "pretrain_adapter_max_samples_english", "pretrain_adapter_max_samples_scitldr", "test_mode")
+
+def _cap_source(values:dict, ours:str, cap:int):
+    "Cap the rows of a source in each stage that reads it."
+    for stage in ("pretrain_middle", "pretrain_adapter"):
+        name = f"{stage}_max_samples_{ours}"
+        if name not in Config.__dataclass_fields__: continue
+        now = values.get(name, Config.__dataclass_fields__[name].default)
+        values[name] = cap if now is None else min(now, cap)
+
+def from_reference(
+    values:dict, # of a config file
+) -> tuple: # (values with names of this package, dict of the reference's fields that have none)
+    "What a file of the reference's own code says, in our fields; files of ours come back as they are."
+    values = dict(values)
+    for theirs, ours in _SOURCES.items():
+        cap, wanted = values.pop(f"{theirs}_max_samples", None), values.pop(f"preprocess_{theirs}", True)
+        if type(cap) is int: _cap_source(values, ours, cap)
+        if not wanted: values[f"{theirs}_dataset"] = ""
+    if "test_mode" in values and values["test_mode"] and "training_phase" not in values: values["training_phase"] = values.pop("test_mode")
+    if values.get("attn_implementation", "") is None: values["attn_implementation"] = "sdpa"
+    if values.get("stop_latent_init") == "zero": values["stop_latent_init"] = "zeros"
+    return values, {name: values.pop(name) for name in _UNUSED if name in values}
+
+def unused_text(unused:dict) -> str:
+    "The note on fields of the reference that do nothing here."
+    return f"fields of the reference's code without a counterpart here, not used: {', '.join(f'{k}={json.dumps(v)}' for k, v in unused.items())}."
+
 # %% ../nbs/00_config.ipynb #cbddd82a
 @patch(cls_method=True)
 def load(cls:Config, path, base:Optional[Config]=None) -> Config:
     "Read a config file; what it does not name comes from `base` (default: the reference)."
-    values = read_json(path)
+    values, unused = from_reference(read_json(path))
     _check_names(values, f"{path}: ")
+    if unused: warnings.warn(f"{path}: {unused_text(unused)}", stacklevel=2)
     try: return (base or cls()).override(**values)
     except ConfigError as e: raise ConfigError(f"{path}: {e}") from e
 

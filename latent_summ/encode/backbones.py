@@ -83,7 +83,7 @@ def locate(
     if is_gguf(name) and not split_gguf(name):
         raise ModelError(f"The {what} {name!r} is no file here (a GGUF file on the hub is named owner/name/file.gguf). {_instead(what, field_name)}")
     import huggingface_hub
-    if not sys.stderr.isatty(): huggingface_hub.utils.disable_progress_bars()  # hundreds of lines in a log
+    if sys.stderr is None or not sys.stderr.isatty(): huggingface_hub.utils.disable_progress_bars()  # hundreds of lines in a log
     try: folder, file = _download(name, revision)
     except ModelError: raise
     except Exception as e: raise _place_error(e, name, what, field_name, revision) from e # dozens of types, not all of them OSErrors: `hub_case` knows them by name
@@ -99,7 +99,9 @@ def damaged(
     book, bad = folder.parent.parent/".verified.json", []
     try: known = json.loads(book.read_text(encoding="utf-8"))
     except (OSError, ValueError): known = {}
-    for file in [folder/file] if file else sorted(p for pattern in ("*.safetensors", *_PICKLES) for p in folder.rglob(pattern)):
+    bad += [link for link in sorted(folder.iterdir()) if not link.exists()] # a link to a blob that was removed
+    weights = [folder/file] if file else sorted(p for pattern in ("*.safetensors", *_PICKLES) for p in folder.rglob(pattern))
+    for file in sorted(set(weights) - set(bad)):
         blob = file.resolve()
         stamp = [blob.stat().st_size, blob.stat().st_mtime_ns]
         if len(blob.name) != 64 or known.get(blob.name) == stamp: continue

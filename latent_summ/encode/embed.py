@@ -26,8 +26,8 @@ import torch
 from fastcore.basics import patch
 
 from ..config import Config
-from ..runtime import CacheError, Interrupted, ModelError, autocast, autocast_dtype, pick_device, say_once
-from ..runtime import stop_on_signal
+from ..runtime import CacheError, Interrupted, ModelError, autocast, autocast_dtype, is_terminal, pick_device, say_once
+from ..runtime import speak, stop_on_signal
 from ..plan import pairs_cap, pretrain_caps, pretrain_sources
 from ..data.sources import Rows, load_pairs, load_texts, shared_dialogues
 from .backbones import Decoder, Encoder
@@ -223,7 +223,7 @@ def clock(
 
 def _face() -> str:
     "Where progress is shown: `terminal`, `notebook` or `log`."
-    if sys.stdout.isatty(): return "terminal"
+    if is_terminal(sys.stdout): return "terminal"
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return "notebook" if type(shell).__name__ == "ZMQInteractiveShell" else "log"
 
@@ -286,7 +286,7 @@ def line(self:EmbedProgress) -> str:
 # %% ../../nbs/encode/06_embed.ipynb #35f7c0d8
 @patch
 def _show(self:EmbedProgress):
-    if self.face == "log": print(self.line, flush=True)
+    if self.face == "log": speak(self.line)
     elif self.face == "terminal": self._show_bar()
     else:
         from IPython.display import HTML, display

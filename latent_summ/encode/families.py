@@ -8,7 +8,7 @@ __all__ = ['TOLERANCE', 'about_folder', 'refuse_format', 'encoder_part', 'text_p
            'own_generation']
 
 # %% ../../nbs/encode/02_families.ipynb #b075fe17
-import contextlib, json
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional

@@ -8,10 +8,10 @@ __all__ = ['DEMO_RUN', 'COMMANDS', 'Plain', 'Common', 'Demo', 'Doctor', 'Cache',
            'newest_run', 'model_path', 'run_folder', 'listeners', 'demo', 'train', 'doctor', 'cache', 'usual_values',
            'check_writable', 'evaluate', 'runs', 'input_texts', 'summarize', 'reconstruct', 'interpolate', 'chat',
            'settings', 'setting_line', 'report', 'plan', 'bench', 'completion', 'about', 'takes_settings', 'overview',
-           'command_first', 'check_bools', 'run_command', 'status_of', 'main']
+           'command_first', 'check_theirs', 'check_bools', 'run_command', 'status_of', 'ready_streams', 'main']
 
 # %% ../../nbs/ui/07_cli.ipynb #8a7a6b5e
-import contextlib, copy, dataclasses, difflib, importlib, json, os, re, shlex, shutil, sys, textwrap
+import codecs, contextlib, copy, dataclasses, difflib, importlib, json, os, re, shlex, shutil, sys, textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,9 @@ from typing import Annotated, Literal, Optional
 import tyro
 
 from .. import __version__
-from ..config import Config, ConfigError, LatentSummError, PRESETS, SECTIONS, read_json
+from ..config import Config, ConfigError, LatentSummError, PRESETS, SECTIONS, from_reference, read_json, unused_text
 from .flags import choices_of, command_form, completion_script, flag_words, flags_given, option
-from ..runtime import DataError, atomic_write, say_once
+from ..runtime import DataError, atomic_write, is_terminal, say_once, speak
 
 # %% ../../nbs/ui/07_cli.ipynb #53724211
 _PRESET = f"Starting point: {', '.join(PRESETS)}"
@@ -238,7 +238,8 @@ def layers(
         Config.preset(preset)  # complains if there is none
         start = start.with_values(PRESETS[preset], f"preset {preset}")
     if config is None: return start
-    values = read_json(config)
+    values, unused = from_reference(read_json(config))
+    if unused: say_once(f"{config}: {unused_text(unused)}")
     try: return start.with_values(values, str(config))
     except ConfigError as e: raise ConfigError(f"{config}: {e}") from e
 
@@ -302,7 +303,9 @@ def train(own:Train, origin:Origin, model:Optional[Path]=None):
     with listeners(origin.cfg) as heard: folder = run_pipeline(origin.cfg, resume=own.resume, overwrite=own.overwrite, listeners=heard)
     if os.environ.get("RANK", "0") != "0": return  # under torchrun the first process speaks for all
     print(f"Finished: {folder}")
-    if origin.cfg.training_phase == "normal": print(f'Next:\n  latent_summ evaluate --run-dir {shlex.quote(str(folder))}\n  latent_summ summarize --run-dir {shlex.quote(str(folder))} "..."')
+    if origin.cfg.training_phase != "normal": return
+    named = f"--run-dir {shlex.quote(str(folder))}"
+    print(f'Next:\n  latent_summ evaluate {named}\n  latent_summ summarize {named} "..."')
 
 def doctor(own:Doctor, origin:Origin, model:Optional[Path]=None):
     "Say what is here and what is missing; exit with 1 when something must be changed first."
@@ -532,7 +535,9 @@ def input_texts(
 ) -> tuple: # (list of (id, text), whether rows came in)
     "The texts to summarise. Raises `DataError` when there is none, or when it is not clear which."
     if own.text is not None and own.input is not None: raise DataError("Give either a text or --input, not both.")
-    if own.text is None and own.input is None and sys.stdin.isatty():
+    if sys.stdin is None and own.text is None and own.input in (None, "-"):
+        raise DataError('Standard input is closed: give a text (latent_summ summarize "...") or --input FILE.')
+    if own.text is None and own.input is None and is_terminal(sys.stdin):
         raise DataError('There is nothing to summarise: give a text (latent_summ summarize "..."), --input FILE, or pipe one in.')
     if own.text is not None:
         short = len(own.text) < 200 and "\n" not in own.text
@@ -680,9 +685,26 @@ def command_first(words:list) -> list:
         if used: rest = words[:i] + words[i + used:]; return rest if rest[:1] == [given] else [given, *rest]
     return words
 
+_THEIR_MODES = dict(inference="summarize", generate="summarize", eval="evaluate", preprocess="cache")
+_THEIR_FLAGS = {"--epochs": "--num-epochs", "--no-fp16": "--no-use-fp16", "--no-tui": "--no-use-tui", "--checkpoint": "--model"}
+
+def check_theirs(
+    words:list, # a command and what follows it
+    why:str="", # what else is wrong with them
+):
+    "Raise `ConfigError` for words of the reference's command line, with the nearest ones of ours."
+    pairs = [word.partition("=") for word in words]
+    flags = [name for name, _, _ in pairs if name in _THEIR_FLAGS]
+    if not flags and not why: return
+    ours = [_THEIR_FLAGS.get(name, name) + sign + value for name, sign, value in pairs]
+    reasons = [why] * bool(why) + [f"{name} is {_THEIR_FLAGS[name]} here" for name in dict.fromkeys(flags)]
+    epochs = " num_epochs belongs to the legacy pipeline; the stages have epochs of their own, from --pretrain-middle-epochs on." if "--epochs" in flags else ""
+    raise ConfigError(f"{'; '.join(reasons)}. The nearest is: latent_summ {shlex.join(ours)}{epochs and '.' + epochs}")
+
 def _no_command(words:list):
     "Say what is wrong with words that do not begin with a command."
     word, named = words[0], next((w for w in words if w in COMMANDS), None)
+    if word in _THEIR_MODES: check_theirs([_THEIR_MODES[word], *words[1:]], f"{word!r} is not a command")
     if word.startswith("-") and named: message = f"the command comes first: latent_summ {shlex.join([named, *(w for w in words if w != named)])}"
     elif word.startswith("-"): message = f"which command shall {word} go to? latent_summ COMMAND {word} ...; the commands are {', '.join(COMMANDS)}."
     else:
@@ -718,6 +740,8 @@ def _start(name:str, own:type, words:list) -> tuple: # (Origin, model path or No
     return layers(base, None, first.config), model
 
 # %% ../../nbs/ui/07_cli.ipynb #db9aca2c
+_WORKS_ON_FILES = ("demo", "train", "cache", "report") # what they print is only about their work
+
 def run_command(
     words:list, # what follows `latent_summ`
 ):
@@ -726,7 +750,10 @@ def run_command(
     if not words or words[0] in ("-h", "--help"): print(overview()); return
     if words[0] == "--version": print(f"latent_summ {__version__}"); return
     if words[0] not in COMMANDS: _no_command(words)
+    check_theirs(words)
     name, words = words[0], words[1:]
+    if sys.stdout is None and name not in _WORKS_ON_FILES and not any(w.split("=")[0] == "--output" for w in words):
+        raise ConfigError(f"Standard output is closed, and {name} writes its result there: leave it open, or send it to a file.")
     own, function = COMMANDS[name]
     parse = lambda form: tyro.cli(form, args=words, prog=f"latent_summ {name}", description=about(name) + _HINT * takes_settings(own))
     if not takes_settings(own): return function(parse(command_form(own, None)))
@@ -740,25 +767,48 @@ def _stopped(e:BaseException) -> bool:
     "Whether an error is a run that was stopped on request (by name: importing the trainer would load torch)."
     return isinstance(e, KeyboardInterrupt) or type(e).__name__ == "Interrupted"
 
+def _failed_output() -> Optional[OSError]:
+    "Why nothing printed arrives any more; None where it does. A refused write is dropped from the buffer, so a line is needed to see it."
+    try: print(flush=True)
+    except OSError as e: return e
+
+def _lost_output(e:OSError) -> int:
+    "Say that standard output is full or gone, and let nothing more be written there."
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(e, BrokenPipeError): return 141  # nothing more to say to nobody
+    speak(f"error: Cannot write to standard output: {e.strerror}. Send it to another place, or to a file.", "stderr")
+    return 1
+
 def status_of(words:list) -> int:
     "Run a command; errors become a message on stderr and a status."
     try:
         run_command(words)
-        sys.stdout.flush()
+        if sys.stdout: sys.stdout.flush()
         return 0
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say to nobody
-        return 141
+    except OSError as e:
+        lost = e if isinstance(e, BrokenPipeError) else _failed_output() if sys.stdout else None
+        if lost is None: raise
+        return _lost_output(lost)
     except (LatentSummError, KeyboardInterrupt) as e:
         if "--traceback" in words: raise
-        if _stopped(e): print(f"\n{e or 'Stopped.'}", file=sys.stderr)
-        else: print(f"error: {e}", file=sys.stderr)
+        speak(f"\n{e or 'Stopped.'}" if _stopped(e) else f"error: {e}", "stderr")
         return 130 if _stopped(e) else 1
+
+def _escape(e:UnicodeError) -> tuple: # (what stands for the characters, where to go on)
+    "For `codecs`: characters that a stream's encoding lacks, as escapes; said once."
+    say_once(f"the output's encoding ({e.encoding}) lacks some characters: they are written as escapes. PYTHONIOENCODING=utf-8 writes them as they are.")
+    return codecs.backslashreplace_errors(e)
+
+def ready_streams():
+    "Make the standard streams fit for any text, and give the numbers of closed ones (`>&-`) to the null device, lest a file of ours gets them."
+    codecs.register_error("latent_summ", _escape)
+    for number in (0, 1, 2):
+        try: os.fstat(number)
+        except OSError: os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and stream.errors == "strict": stream.reconfigure(errors="latent_summ")
 
 def main(words:Optional[list]=None):
     "The `latent_summ` command; `words` instead of `sys.argv` in tests."
-    # oneDNN keeps a compiled kernel for each of the last 1,024 matrix shapes; batches of text have so many shapes that this alone takes gigabytes
-    for stream in (sys.stdout, sys.stderr):  # whatever the locale says
-        if hasattr(stream, "reconfigure"): stream.reconfigure(encoding="utf-8")
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    ready_streams()
     sys.exit(status_of(sys.argv[1:] if words is None else list(words)))

@@ -9,7 +9,7 @@ __all__ = ['Check', 'ok', 'tokens', 'redacted', 'check_packages', 'check_device'
            'check_memory', 'tiny_run', 'check_first_batches', 'checks', 'lines', 'verdict', 'show']
 
 # %% ../../nbs/ui/05_doctor.ipynb #e4e4870a
-import contextlib, importlib.metadata, importlib.util, io, json, os, platform, re, shutil, sys, threading, time
+import contextlib, importlib.metadata, importlib.util, io, os, platform, re, shutil, sys, threading, time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -361,7 +361,8 @@ def tiny_run(
     stages = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetune_adapter")
     epochs = {f"{s}_epochs": min(getattr(cfg, f"{s}_epochs"), 1) for s in stages}
     rows = {f"{s}_max_samples": _FEW_ROWS if epochs[f"{s}_epochs"] else None for s in stages}
-    batches = {f"{s}_batch_size": None for s in stages} | dict(batch_size=2, gradient_accumulation_steps=1, teach_encoder_batch_size=2, teach_encoder_steps=min(cfg.teach_encoder_steps, 2))
+    lesson = dict(teach_encoder_batch_size=2, teach_encoder_steps=min(cfg.teach_encoder_steps, 2))
+    batches = {f"{s}_batch_size": None for s in stages} | dict(batch_size=2, gradient_accumulation_steps=1) | lesson
     places = dict(run_dir=str(Path(folder)/"run"), preprocess_cache_dir=str(Path(folder)/"cache"), checkpoint_dir="checkpoints")
     sources = dict(dataset_name="messenger", wikitext_dataset="messenger-texts", arxiv_dataset="", english_pretrain_dataset="", messenger_rows=32)
     rest = dict(max_train_samples=_FEW_ROWS, max_eval_samples=2, num_workers=0, num_epochs=1, run_preprocessing=True, run_pretraining=True, use_torch_compile=False,

@@ -27,7 +27,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ..config import Config, STAGES
-from ..runtime import peak_memory_mb, say_once
+from ..runtime import is_terminal, peak_memory_mb, say_once, speak
 from ..train.run_state import RunState, StageState
 
 # %% ../../nbs/ui/01_tui.ipynb #27537212
@@ -48,7 +48,7 @@ def short_number(x:float) -> str:
 # %% ../../nbs/ui/01_tui.ipynb #ecf62312
 def plain_terminal(file) -> bool:
     "Whether `file` is a terminal that knows the escape codes for writing over a line."
-    return file.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return is_terminal(file) and os.environ.get("TERM") not in ("dumb", "unknown")
 
 class LineView:
     "Prints events as lines; call it with one event after another. A context manager; `close` ends a line that was to be written over."
@@ -68,20 +68,20 @@ class LineView:
 
     def line(self, label:str, text:str):
         "A line that stays."
-        print(("\r\033[2K" if self.open else "") + f"{label:<10}  {text}", file=self.file or sys.stdout, flush=True)
+        speak(("\r\033[2K" if self.open else "") + f"{label:<10}  {text}", self.file or "stdout")
         self.open = False
 
     def passing(self, text:str):
         "A line that is written over by the next one; in a log, one every few seconds."
         if self.live:
             text = f"{'':<10}  {text}"[:shutil.get_terminal_size().columns - 1]
-            print(f"\r\033[2K{text}", end="", file=self.file or sys.stdout, flush=True)
+            speak(f"\r\033[2K{text}", self.file or "stdout", end="")
             self.open = True
         elif time.monotonic() - self.told >= self.every: self.told = time.monotonic(); self.line("", text)
 
     def close(self):
         "Leave the cursor at the start of a line."
-        if self.open: print(file=self.file or sys.stdout, flush=True)
+        if self.open: speak("", self.file or "stdout")
         self.open = False
 
     def __enter__(self): return self
@@ -362,7 +362,7 @@ _drawing = [] # views that draw in this process
 def start(self:LiveView):
     "Begin to draw."
     self.live = _Live(_Panel(self.state), console=self.console, transient=True, refresh_per_second=self.per_second, vertical_overflow="crop",
-                      redirect_stderr=sys.stderr.isatty())
+                      redirect_stderr=is_terminal(sys.stderr))
     before = sys.stdout, sys.stderr
     self.live.start(refresh=True)
     self.streams = list(zip(before, (sys.stdout, sys.stderr)))

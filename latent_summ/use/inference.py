@@ -28,7 +28,7 @@ from ..encode.tokens import input_ids
 from ..data.hub import first_line, hub_case
 from .latents import SavedLatents, compressor_fingerprint, read_latents, write_latents
 from ..model.model import LatentSummarizer, build_model, check_use
-from ..runtime import CheckpointError, DataError, ModelError, autocast_dtype, pick_device, say_once
+from ..runtime import CheckpointError, DataError, ModelError, autocast_dtype, own_world, pick_device, say_once
 from .share import export_model, fetch, is_hub_id, load_backbones, model_card, own_encoder, read_model
 from ..train.run import checkpoint_folder
 
@@ -62,6 +62,16 @@ def saved_config(
 ) -> Config:
     "The config a finished model was trained with."
     return config_of(read_model(path)[1])
+
+# %% ../../nbs/use/03_inference.ipynb #8273155e
+_THEIRS = dict(max_new_tokens="max_generation_length", max_length="max_generation_length", device_map="device, one for everything", dtype="use_bf16 and use_fp16",
+               torch_dtype="use_bf16 and use_fp16", cache_dir="the environment variable HF_HOME", local_files_only="the environment variable HF_HUB_OFFLINE=1",
+               trust_remote_code="nothing: code that comes with a model is never run", subfolder="the folder itself as the path")
+
+def _check_words(given:dict):
+    "Raise `ConfigError` for an option of transformers that has another name here."
+    for name in given:
+        if name in _THEIRS: raise ConfigError(f"{name} is what transformers calls it; here it is {_THEIRS[name]}.")
 
 # %% ../../nbs/use/03_inference.ipynb #9f717247
 _LARGE = 50_000_000 # parameters of a decoder for which lower precision pays
@@ -98,6 +108,7 @@ class Summarizer(ModelHubMixin):
         self.meta = meta or dict(stage="", config=cfg.__dict__, backbones=dict(encoder=encoder.identity, decoder=decoder.identity))
 
     @classmethod
+    @own_world()
     def from_pretrained(cls,
         path, # `mini`, run folder, checkpoint folder, a finished `.pt`, a folder of `save_pretrained`, or a hub id
         revision:Optional[str]=None, # of a model on the hub: branch, tag or commit
@@ -106,6 +117,7 @@ class Summarizer(ModelHubMixin):
         **overrides, # config fields of use: `device`, `do_sample`, `temperature`, `max_generation_length` ...
     ) -> "Summarizer":
         "Load a trained model with its backbones. Raises `CheckpointError`, `ModelError` or `ConfigError` with the next step."
+        _check_words(overrides)
         file = find_model(path, revision, token)
         tensors, meta = read_model(file)
         saved = config_of(meta)
@@ -119,6 +131,22 @@ class Summarizer(ModelHubMixin):
         return cls(cfg, build_model(tensors, cfg, encoder.model, decoder.model, middle), encoder, decoder, meta, file)
 
     def __repr__(self): return f"Summarizer({self.cfg.modernbert_model} -> {self.cfg.latent_seq_len} x {self.cfg.latent_dim} -> {self.cfg.gpt2_model}, {self.device})"
+
+# %% ../../nbs/use/03_inference.ipynb #2bc091fa
+@patch
+def to(self:Summarizer,
+    device, # `cpu`, `cuda:1` or a `torch.device`
+) -> Summarizer:
+    "Move everything to another device. Raises `ConfigError` for what is no device, or none of this machine."
+    try:
+        device = torch.device(device)
+        torch.empty(1, device=device).item()
+    except (RuntimeError, TypeError, AssertionError) as e:
+        raise ConfigError(f"to({device!r}): no device of this machine ({first_line(e)}). Precision is chosen when a model is loaded: use_bf16, use_fp16.") from e
+    for part in (self.model, self.encoder.model, self.decoder.model): part.to(device)
+    self.device = device
+    self.cfg = self.cfg.override(device=str(device))
+    return self
 
 # %% ../../nbs/use/03_inference.ipynb #b188e0aa
 def clean_texts(
@@ -160,6 +188,7 @@ _USE = ("temperature", "max_generation_length", "do_sample", "top_p", "top_k", "
 @patch
 def _config(self:Summarizer, overrides:dict) -> Config:
     "The config of one call. Raises `ConfigError` for a field that would be ignored."
+    _check_words(overrides)
     wrong = [k for k in overrides if k not in _USE and k in Config.__dataclass_fields__]
     if wrong: raise ConfigError(f"{wrong[0]} cannot be set for one call; these can: {', '.join(_USE)}. Others are set when the model is loaded, with from_pretrained.")
     return self.cfg.override(**overrides)
@@ -170,8 +199,8 @@ def _by_length(lengths:list) -> list: # of lists of positions
     return [order[i:i + _AT_ONCE] for i in range(0, len(order), _AT_ONCE)]
 
 @patch
-@torch.inference_mode()
-def _latents(self:Summarizer, cfg:Config, parts:list, summary:bool) -> torch.Tensor: # (texts, latent_seq_len, latent_dim) on the CPU
+@own_world()
+def _latents(self:Summarizer, cfg:Config, parts:list, summary:bool, advance:Optional[Callable]=None) -> torch.Tensor: # (texts, latent_seq_len, latent_dim) on the CPU
     "Mean latents of each text's parts; the stop latent's where there is none."
     out = normalize_latents(self.model.stop_latent, cfg.normalize_latent).repeat(len(parts), 1, 1).cpu()
     owner = torch.tensor([i for i, p in enumerate(parts) for _ in p], dtype=torch.long)
@@ -181,35 +210,11 @@ def _latents(self:Summarizer, cfg:Config, parts:list, summary:bool) -> torch.Ten
         x = torch.from_numpy(embed_texts(cfg, self.encoder, [flat[i] for i in some], device=self.device)).to(self.device)
         latents = self.model.document_latents(x)
         out.index_add_(0, owner[some], (self.model.summary_latents(latents) if summary else latents).cpu())
+        if advance: advance(len(some), len(some))
     if len(flat) > len(full): out[full] = normalize_latents(out[full], True) if cfg.normalize_latent else out[full] / owner.bincount(minlength=len(parts))[full, None, None]
     return out
 
-# %% ../../nbs/use/03_inference.ipynb #9934f6a2
-@patch
-def encode(self:Summarizer,
-    texts, # a text, or a list of texts
-    **overrides, # `preprocess_batch_size`
-) -> torch.Tensor: # (texts, latent_seq_len, latent_dim), float32 on the CPU; `.numpy()` makes an array
-    "Document latents, a row for each text. Raises `DataError` for what is no text."
-    return self._latents(self._config(overrides), self.parts(texts), summary=False)
-
-@patch
-@torch.inference_mode()
-def compress_meaning(self:Summarizer,
-    latents:torch.Tensor, # document latents (texts, latent_seq_len, latent_dim)
-) -> torch.Tensor: # (texts, latent_seq_len, latent_dim) on the CPU
-    "Summary latents: what the middle makes of document latents."
-    return self.model.summary_latents(self._checked(latents)).cpu()
-
-@patch
-def _checked(self:Summarizer, latents) -> torch.Tensor:
-    "Latents (torch or numpy) on the device. Raises `DataError` for another shape."
-    latents = torch.as_tensor(latents, dtype=torch.float32)
-    want = (self.cfg.latent_seq_len, self.cfg.latent_dim)
-    if latents.ndim != 3 or tuple(latents.shape[1:]) != want: raise DataError(f"Latents of this model are (texts, {want[0]}, {want[1]}), got {tuple(latents.shape)}.")
-    return latents.to(self.device)
-
-# %% ../../nbs/use/03_inference.ipynb #e783440e
+# %% ../../nbs/use/03_inference.ipynb #5c1f0e72
 class TextProgress(EmbedProgress):
     "Counts written texts; silent in logs, and for the first two seconds."
     def __init__(self, label:str, rows:int):
@@ -224,16 +229,55 @@ class TextProgress(EmbedProgress):
         left = f", {clock(seconds * (self.rows - self.texts) / self.texts)} left" if self.texts else ""
         return f"{self.label}: {self.texts:,}/{self.rows:,} texts, {self.texts / seconds:.1f} texts/s{left}"
 
+# %% ../../nbs/use/03_inference.ipynb #9934f6a2
+@patch
+def encode(self:Summarizer,
+    texts, # a text, or a list of texts
+    batch_size:Optional[int]=None, # texts at a time in the encoder (None: `preprocess_batch_size`)
+    show_progress_bar:bool=False, # on a terminal or in a notebook, for what takes more than two seconds
+    convert_to_numpy:bool=False, # an array instead of a tensor
+    device=None, # move the whole summarizer there first, as `to` does (None: where it is)
+    **overrides, # `preprocess_batch_size`
+) -> torch.Tensor: # (texts, latent_seq_len, latent_dim), float32 on the CPU, for one text too
+    "Document latents, a row for each text. Raises `DataError` for what is no text."
+    if batch_size is not None: overrides["preprocess_batch_size"] = batch_size
+    cfg, parts = self._config(overrides), self.parts(texts)
+    if device is not None: self.to(device)
+    with TextProgress("encode", sum(map(len, parts))) as progress:
+        if not show_progress_bar: progress.face = "quiet"
+        latents = self._latents(cfg, parts, False, progress.advance)
+    return latents.numpy() if convert_to_numpy else latents
+
+@patch
+@own_world()
+def compress_meaning(self:Summarizer,
+    latents:torch.Tensor, # document latents (texts, latent_seq_len, latent_dim)
+) -> torch.Tensor: # (texts, latent_seq_len, latent_dim) on the CPU
+    "Summary latents: what the middle makes of document latents."
+    return self.model.summary_latents(self._checked(latents)).cpu()
+
+@patch
+@own_world()
+def _checked(self:Summarizer, latents) -> torch.Tensor:
+    "Latents (torch or numpy) on the device. Raises `DataError` for another shape."
+    latents = torch.as_tensor(latents, dtype=torch.float32)
+    want = (self.cfg.latent_seq_len, self.cfg.latent_dim)
+    if latents.ndim != 3 or tuple(latents.shape[1:]) != want: raise DataError(f"Latents of this model are (texts, {want[0]}, {want[1]}), got {tuple(latents.shape)}.")
+    return latents.to(self.device)
+
+# %% ../../nbs/use/03_inference.ipynb #e783440e
+_drawing = threading.Lock() # torch has one generator for all threads: whoever draws from it draws alone
+
 @contextlib.contextmanager
-def _seeded(seed:Optional[int]):
-    "torch's generators seeded inside, and as before after it; with None nothing is done."
-    if seed is None: yield; return
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+def _seeded(seed:Optional[int], draws:bool):
+    "With a seed, torch's generators seeded inside and as before after it; nobody else samples meanwhile, in any thread."
+    if seed is None and not draws: yield; return
+    with _drawing, torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None: torch.manual_seed(seed)
         yield
 
 @patch
-@torch.inference_mode()
+@own_world()
 def _write(self:Summarizer, cfg:Config, latents:torch.Tensor, advance:Callable) -> list:
     "The text of each row's latents."
     latents = latents.to(self.device)
@@ -256,7 +300,7 @@ def decode(self:Summarizer,
 ) -> list: # one text per row
     "Write the text of each row's latents, without the middle. Raises `DataError` for another shape."
     cfg, latents = self._config(overrides), self._checked(latents)
-    with _seeded(seed), TextProgress("decode", len(latents)) as progress: return self._write(cfg, latents, progress.advance)
+    with _seeded(seed, cfg.do_sample), TextProgress("decode", len(latents)) as progress: return self._write(cfg, latents, progress.advance)
 
 # %% ../../nbs/use/03_inference.ipynb #4e16c97e
 _LONG = ("join", "mean")
@@ -273,7 +317,7 @@ def _texts(self:Summarizer, label:str, texts, long:str, summary:bool, seed:Optio
     "A text written for each text: sorted by length, a few hundred at a time, in the order they came."
     cfg, (units, owners, n) = self._config(overrides), self._units(texts, long)
     written = [""] * len(units)
-    with _seeded(seed), TextProgress(label, len(units)) as progress:
+    with _seeded(seed, cfg.do_sample), TextProgress(label, len(units)) as progress:
         for some in _by_length([sum(map(len, u)) for u in units]):
             latents = self._latents(cfg, [units[i] for i in some], summary)
             for i, text in zip(some, self._write(cfg, latents, progress.advance)): written[i] = text
@@ -304,6 +348,15 @@ def reconstruct(self:Summarizer,
     out = self._texts("reconstruct", texts, "join", False, seed, overrides)
     return out[0] if isinstance(texts, str) else out
 
+# %% ../../nbs/use/03_inference.ipynb #de8f0f0d
+@patch
+def __call__(self:Summarizer,
+    texts, # a text, or a list of texts
+    **options, # as in `summarize`
+): # a summary, or a list of summaries in the same order
+    "`summarizer(texts)` is `summarizer.summarize(texts)`."
+    return self.summarize(texts, **options)
+
 # %% ../../nbs/use/03_inference.ipynb #ec6cee60
 class _Halt(StoppingCriteria):
     "Stops `generate` when the event is set."
@@ -311,14 +364,18 @@ class _Halt(StoppingCriteria):
     def __call__(self, ids, scores, **_): return torch.full((len(ids),), self.event.is_set(), device=ids.device)
 
 @patch
+@own_world()
+def _stops(self:Summarizer, cfg:Config, latents:torch.Tensor) -> torch.Tensor: return self.model.is_stop(latents, cfg)
+
+@patch
 def _pieces(self:Summarizer, cfg:Config, latents:torch.Tensor, seed:Optional[int]):
     "The text of one row's latents, piece by piece."
     streamer, halt, errors = TextIteratorStreamer(self.decoder.tokenizer, skip_special_tokens=True), threading.Event(), []
-    @torch.inference_mode()
+    @own_world()
     def work():
         try:
             prefix = self.model.prefix(latents).to(self.decoder.model.dtype)
-            with _seeded(seed): generate(self.decoder, prefix, cfg, streamer=streamer, stopping_criteria=StoppingCriteriaList([_Halt(halt)]))
+            with _seeded(seed, cfg.do_sample): generate(self.decoder, prefix, cfg, streamer=streamer, stopping_criteria=StoppingCriteriaList([_Halt(halt)]))
         except Exception as e: errors.append(e); streamer.end()
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -345,14 +402,16 @@ def stream(self:Summarizer,
     if not isinstance(text, str): raise DataError(f"stream takes one text, got a {type(text).__name__}.")
     cfg, began = self._config(overrides), False
     for part in self.parts(text)[0]:
-        latents, gap = self._latents(cfg, [[part]], True).to(self.device), " " if began else ""
-        if self.model.is_stop(latents, cfg)[0]: continue
+        latents = self._latents(cfg, [[part]], True).to(self.device)
+        gap = " " if began else ""
+        if self._stops(cfg, latents)[0]: continue
         for piece in _trimmed(self._pieces(cfg, latents, seed)):
             yield gap + piece
             gap, began = "", True
 
 # %% ../../nbs/use/03_inference.ipynb #fd3a14c0
 @patch
+@own_world()
 def interpolate(self:Summarizer,
     a:str,
     b:str,
@@ -367,6 +426,12 @@ def interpolate(self:Summarizer,
 
 # %% ../../nbs/use/03_inference.ipynb #76768c21
 @patch
+def _directions(self:Summarizer, x) -> torch.Tensor: # (texts, latent_seq_len * latent_dim)
+    "Texts or latents as vectors of length one."
+    return F.normalize(self._checked(x if hasattr(x, "ndim") else self.encode(x)).flatten(1), dim=-1)
+
+@patch
+@own_world()
 def nearest(self:Summarizer,
     query, # a text, a list of texts, or latents (texts, latent_seq_len, latent_dim)
     corpus, # texts or latents to look among
@@ -374,18 +439,28 @@ def nearest(self:Summarizer,
 ) -> list: # (position in the corpus, cosine) pairs, nearest first; a list of such lists, unless the query is one text
     "The texts of `corpus` whose latents are most like the query's."
     if k < 1: raise ConfigError(f"k must be >= 1, got {k}.")
-    def flat(x): return F.normalize(self._checked(x if hasattr(x, "ndim") else self.encode(x)).flatten(1), dim=-1)
-    found, among = [], flat(corpus)
-    for some in flat(query).split(_AT_ONCE):
+    found, among = [], self._directions(corpus)
+    for some in self._directions(query).split(_AT_ONCE):
         cosine, at = (some @ among.T).topk(min(k, len(among)), dim=-1)
         found += [list(zip(i, c)) for i, c in zip(at.tolist(), cosine.tolist())]
     return found[0] if isinstance(query, str) else found
+
+# %% ../../nbs/use/03_inference.ipynb #ded4193f
+@patch
+@own_world()
+def similarity(self:Summarizer,
+    a, # a text, a list of texts, or latents (texts, latent_seq_len, latent_dim)
+    b, # the same
+) -> torch.Tensor: # (texts in a, texts in b), float32 on the CPU
+    "Cosine of each text's latents in `a` with each one's in `b`."
+    return (self._directions(a) @ self._directions(b).T).cpu()
 
 # %% ../../nbs/use/03_inference.ipynb #587be9d6
 @patch
 def _fingerprint(self:Summarizer, summary:bool) -> dict: return compressor_fingerprint(self.model, self.cfg, self.encoder.identity, summary)
 
 @patch
+@own_world()
 def save_latents(self:Summarizer,
     path, # a file; `.safetensors` is usual
     latents, # (texts, latent_seq_len, latent_dim), from `encode` or `compress_meaning`
@@ -396,6 +471,7 @@ def save_latents(self:Summarizer,
     return write_latents(path, self._checked(latents), self._fingerprint(summary), ids)
 
 @patch
+@own_world()
 def load_latents(self:Summarizer,
     path, # what `save_latents` wrote
 ) -> SavedLatents: # latents, ids, summary
@@ -424,9 +500,11 @@ def save_pretrained(self:Summarizer,
     folder, # made where it is not there
     **options, # of the mixin: `push_to_hub`, `repo_id` ...
 ):
-    "Write the model to a folder that `from_pretrained` reads. Raises `CheckpointError` for a run's own folder."
+    "Write the model to a folder that `from_pretrained` reads. Raises `CheckpointError` for a file, a run's own folder, and where nothing can be written."
+    if Path(folder).exists() and not Path(folder).is_dir(): raise CheckpointError(f"{folder} is a file. A model is saved to a folder: choose another name.")
     if (Path(folder)/"events.jsonl").exists(): raise CheckpointError(f"{folder} holds a run: its config.json would be replaced. Choose another folder.")
-    return ModelHubMixin.save_pretrained(self, folder, **options)
+    try: return ModelHubMixin.save_pretrained(self, folder, **options)
+    except OSError as e: raise CheckpointError(f"Cannot save the model to {folder}: {e.strerror or first_line(e)}. Choose another folder.") from e
 
 @patch
 def push_to_hub(self:Summarizer,

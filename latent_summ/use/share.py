@@ -18,7 +18,7 @@ from ..encode.backbones import check_backbone, load_decoder, load_encoder, locat
 from ..train.checkpoint import config_of, content_hash, load_finished
 from ..config import Config, STAGES
 from ..model.model import LatentSummarizer
-from ..runtime import CheckpointError, atomic_write, write_json
+from ..runtime import CheckpointError, atomic_write, is_terminal, write_json
 
 # %% ../../nbs/use/02_share.ipynb #d84c7507
 FORMAT, WEIGHTS = 1, "model.safetensors"
@@ -92,7 +92,7 @@ def fetch(
 ) -> Path: # a snapshot's folder
     "Files of a model on the hub, from the local cache where they are there. Raises what `huggingface_hub` raises."
     import huggingface_hub
-    if not sys.stderr.isatty(): huggingface_hub.utils.disable_progress_bars()  # hundreds of lines in a log
+    if not is_terminal(sys.stderr): huggingface_hub.utils.disable_progress_bars()  # hundreds of lines in a log
     return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=files, token=token))
 
 def _pinned(field_name:str, name:str, identity:dict, what:str) -> str:

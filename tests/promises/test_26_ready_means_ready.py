@@ -33,7 +33,8 @@ def test_what_loading_refuses_the_doctor_refuses(what, tmp_path, attacks):
 
 
 def test_too_few_positions(tmp_path):
-    encoder, decoder = saved(AutoModel, "bert", SMALL | dict(max_position_embeddings=40), tmp_path / "e"), saved(AutoModelForCausalLM, "gpt2", GPT | dict(n_positions=20), tmp_path / "d")
+    encoder = saved(AutoModel, "bert", SMALL | dict(max_position_embeddings=40), tmp_path / "e")
+    decoder = saved(AutoModelForCausalLM, "gpt2", GPT | dict(n_positions=20), tmp_path / "d")
     cfg = settings(modernbert_model=str(encoder), gpt2_model=str(decoder))
     found = [check_folder("encoder", encoder, cfg, "modernbert_hidden_dim"), check_folder("decoder", decoder, cfg, "gpt2_hidden_dim")]
     for check, load in zip(found, (load_encoder, load_decoder)):
