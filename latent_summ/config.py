@@ -28,16 +28,16 @@ class ConfigError(LatentSummError, ValueError):
 # %% ../nbs/00_config.ipynb #8f7c0dae
 def par(
     default, # the only home of this default
-    help:str, # one line for `--help`, the docs table and the form
+    help:str, # one line for --help, the docs table and the form
     *,
-    affects:str="", # space-separated fingerprints this field belongs to: `cache`, `model`, `training`
+    affects:str="", # space-separated fingerprints this field belongs to: cache, model, training
     choices:tuple=(), # allowed values, when they are few
     ge:Optional[float]=None, # smallest allowed value
     gt:Optional[float]=None, # value must be larger than this
     le:Optional[float]=None, # largest allowed value
     lt:Optional[float]=None, # value must be smaller than this
     form:str="", # a regular expression that a text must match as a whole
-    means:str="", # what `form` says, in words
+    means:str="", # what form says, in words
 ):
     "A dataclass field whose help, choices and bounds are metadata."
     meta = dict(help=help, affects=tuple(affects.split()), choices=tuple(choices), ge=ge, gt=gt, le=le, lt=lt, form=form, means=means)
@@ -79,7 +79,7 @@ def _check_number(field:dataclasses.Field, value, optional:bool):
     if not _in_bounds(value, field.metadata): raise ConfigError(f"{field.name} must be {_bounds_text(field.metadata)}{' or None' if optional else ''}, got {value!r}.")
 
 def check_value(
-    field:dataclasses.Field, # a field made by `par`
+    field:dataclasses.Field, # a field made by par
     value, # the value somebody wants to give it
 ): # the value as it will be stored (an int for a float field becomes a float)
     "Check one value against its field's type, choices, bounds and form; raises `ConfigError` naming all of them."

@@ -42,7 +42,7 @@ SOURCE_FIELDS = dict(wikitext="wikitext_dataset", arxiv="arxiv_dataset", english
 
 def pretrain_sources(
     cfg:Config,
-) -> dict: # `wikitext`, `arxiv`, `english` -> hub id, file or built-in corpus
+) -> dict: # wikitext, arxiv, english -> hub id, file or built-in corpus
     "The pretraining sources that are named."
     named = {key: getattr(cfg, field) for key, field in SOURCE_FIELDS.items()}
     return {key: name for key, name in named.items() if name}
@@ -107,7 +107,7 @@ def _single_stage(
     return _sized(cfg, name, half="alone", **about[name])
 
 # %% ../nbs/02_plan.ipynb #plan0017
-def stage_table(cfg:Config) -> list: # of `Stage`
+def stage_table(cfg:Config) -> list: # of Stage
     "The stages that `cfg` runs, in order."
     if cfg.training_phase != "normal": return [_single_stage(cfg, cfg.training_phase)]
     if cfg.pipeline_mode == "legacy": return [_single_stage(cfg, "legacy")]
@@ -139,7 +139,7 @@ def _smallest_cap(*caps) -> Optional[int]:
 
 def pretrain_caps(
     cfg:Config,
-    stages:Optional[list]=None, # of `Stage` (None: those of the config)
+    stages:Optional[list]=None, # of Stage (None: those of the config)
 ) -> dict: # key of a source -> most rows that any stage needs (None: all)
     "Which pretraining sources the stages read, and how much of each."
     named = pretrain_sources(cfg)
@@ -151,7 +151,7 @@ def pretrain_caps(
 
 def pairs_cap(
     cfg:Config,
-    stages:Optional[list]=None, # of `Stage` (None: those of the config)
+    stages:Optional[list]=None, # of Stage (None: those of the config)
 ) -> Optional[int]: # None: all; 0: no stage reads any
     "The most training pairs that any stage needs."
     caps = [stage.max_rows for stage in stages or stage_table(cfg) if stage.kind == "pairs"]
@@ -160,8 +160,8 @@ def pairs_cap(
 # %% ../nbs/02_plan.ipynb #plan0026
 def holds_latents(
     cfg:Config,
-    kind:str, # `texts` or `pairs`
-    stages:Optional[list]=None, # of `Stage` (None: those of the config)
+    kind:str, # texts or pairs
+    stages:Optional[list]=None, # of Stage (None: those of the config)
 ) -> bool:
     "Whether caches of this kind hold latents: with `cache_store_latents`, if no stage from the first that reads them on teaches the head."
     stages = stages or stage_table(cfg)

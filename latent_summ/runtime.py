@@ -37,7 +37,7 @@ def peak_memory_mb() -> float: # or None on a system that does not say (Windows)
 
 # %% ../nbs/01_runtime.ipynb #2a84b4fc
 def is_terminal(
-    stream, # `sys.stdout`, `sys.stderr`, or what stands in their place
+    stream, # sys.stdout, sys.stderr, or what stands in their place
 ) -> bool:
     "Whether a person looks at `stream`. No for one that is missing, closed or cannot say."
     try: return bool(stream.isatty())
@@ -50,7 +50,7 @@ def _writable(line:str, stream) -> str:
 
 def speak(
     line:str, # a note or a progress line, never a result
-    where="stdout", # or `stderr`, as `sys` has it at this moment; or a stream
+    where="stdout", # or stderr, as sys has it at this moment; or a stream
     end:str="\n", # what follows the line
 ):
     "Print a line if there is somewhere to print it; a stream that is missing, closed or full is left alone."
@@ -98,8 +98,8 @@ def _available(device) -> bool:
     return device.type == "cpu" or torch.backends.mps.is_available()
 
 def pick_device(
-    cfg:Config, # `cfg.device` is what was asked for
-): # a `torch.device`
+    cfg:Config, # cfg.device is what was asked for
+): # a torch.device
     "The device of `cfg`, or the CPU with a note when there is none such here."
     import torch
     device = torch.device(cfg.device)
@@ -125,7 +125,7 @@ def autocast_dtype(cfg:Config, device, decoder:bool=False):
 
 def autocast(
     cfg:Config,
-    device, # a `torch.device`
+    device, # a torch.device
     decoder:bool=False, # True around the decoder, where fp16 overflows
 ):
     "A context manager for the forward pass: autocast to `autocast_dtype`, or nothing at fp32."
@@ -181,7 +181,7 @@ def hash_seed(*parts) -> int:
 @contextlib.contextmanager
 def atomic_write(
     path, # where the finished file shall appear
-    mode:str="wb", # `wb` or `w` (UTF-8)
+    mode:str="wb", # wb or w (UTF-8)
 ):
     "Yield a file object; on success it replaces `path` in one step, on any error nothing changes."
     path = Path(path)

@@ -61,8 +61,8 @@ _BROKEN = {"RemoteProtocolError", "ReadError", "ReadTimeout", "IncompleteRead", 
 _NETWORK = {"ConnectionError", "TimeoutError", "LocalEntryNotFoundError", "TransportError", "OfflineModeIsEnabled"} # and what derives from them
 
 def hub_case(
-    error:BaseException, # what `datasets` or `huggingface_hub` raised
-    page:str, # path of the repository's page: `owner/name`, or `datasets/owner/name`
+    error:BaseException, # what datasets or huggingface_hub raised
+    page:str, # path of the repository's page: owner/name, or datasets/owner/name
 ) -> tuple: # (case, next step)
     "Say in words which of the usual hub failures this is. Order matters: a gated repository is also a repository not found."
     from huggingface_hub import constants, is_offline_mode
@@ -93,14 +93,14 @@ def hub_error(name:str, flag:str, error:BaseException) -> DataError:
 def is_gguf(name:str) -> bool: return name.lower().endswith(".gguf")
 
 def split_gguf(
-    name:str, # `owner/name/file.gguf`
-) -> Optional[tuple]: # (`owner/name`, the file's path in it); None: no such name
+    name:str, # owner/name/file.gguf
+) -> Optional[tuple]: # (owner/name, the file's path in it); None: no such name
     "Which file of which repository a name means."
     found = re.fullmatch(r"([\w.-]+/[\w.-]+)/([\w./-]+)", name)
     return found.groups() if found and is_gguf(name) and ".." not in name else None
 
 def fetch_gguf(
-    name:str, # `owner/name/file.gguf`
+    name:str, # owner/name/file.gguf
     revision:Optional[str]=None, # commit on the hub (None: the newest)
 ) -> tuple: # (the snapshot's folder, the file's path in it)
     "One GGUF file of the hub, downloaded if need be. Raises what `huggingface_hub` raises."

@@ -1018,7 +1018,7 @@ def fact_tuple(row: dict # a row of this corpus
     "What makes a chat *this* chat: rows of different splits never share it."
     return (row["kind"], *sorted(f["text"].lower() for f in row["facts"] if f["type"] != "decision"))
 
-def _bucket(key: tuple # see `fact_tuple`
+def _bucket(key: tuple # see fact_tuple
            ) -> str:   # "train", "validation" or "test"
     "The split that owns a combination of facts."
     n = zlib.crc32("|".join(key).encode()) % 100
@@ -1304,7 +1304,7 @@ def _typo(rng, wording):
 
 # %% ../../nbs/data/01_messenger.ipynb #d20ac1c9
 def _talk(rng: random.Random,
-          d: dict    # from `_draw`
+          d: dict    # from _draw
          ) -> tuple: # the dialogue, and the twist in it ("" if none)
     "Write the conversation around the facts."
     kind, values, cast = _KINDS[d["kind"]], d["values"], list(d["people"])
@@ -1361,8 +1361,8 @@ def chats(n: int,                 # how many
           split: str = "train",   # "train", "validation" or "test"
           seed: int = 0,          # which corpus
           start: int = 0,         # number of the first row
-          fullest: bool = False,  # as for `chat`
-         ) -> list:               # rows as `chat` gives them
+          fullest: bool = False,  # as for chat
+         ) -> list:               # rows as chat gives them
     "Rows `start` to `start + n` of a split."
     return [chat(i, split, seed, fullest) for i in range(start, start + n)]
 
@@ -1373,7 +1373,7 @@ def _told(d, split):
     texts = {t.format_map(d["values"]): _in_split(spec, d, split) for t, spec in ranked}
     return [t for t, belongs in texts.items() if belongs] if next(iter(texts.values())) else []
 
-def versions(i: int,                # number of the row, as for `chat`
+def versions(i: int,                # number of the row, as for chat
              split: str = "train",  # "train", "validation" or "test": all facts of all wordings belong to it
              seed: int = 0,         # which corpus
             ) -> list:              # of {"dialogue", "summaries"}: row and twin, or one of them, or none

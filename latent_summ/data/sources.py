@@ -113,7 +113,7 @@ _EXTRA = ("facts", "kind") # what the built-in corpus knows about a row beyond i
 
 def clean_rows(
     raw, # iterable of dicts, as the source has them
-    columns:dict, # our name -> the source's name, e.g. `{"id": None, "text": "abstract"}`
+    columns:dict, # our name -> the source's name, e.g. {"id": None, "text": "abstract"}
     max_rows:Optional[int]=None, # stop after this many kept rows
     keep:Optional[Callable]=None, # row id -> does the row belong to this split? (None: all do)
 ) -> Rows:
@@ -234,7 +234,7 @@ def _by_split(found:list) -> dict:
 def local_files(
     name:str, # file, folder or stem
     cfg:Config,
-) -> dict: # split -> list of files; the split is `all` when nothing names one
+) -> dict: # split -> list of files; the split is all when nothing names one
     "The files a local source consists of; raises `DataError` when there are none."
     path = Path(name).expanduser()
     if path.is_dir() and (found := _in_folder(path, cfg)): return _by_split(found)
@@ -284,7 +284,7 @@ def _json_line(line:str) -> Optional[dict]:
 
 # %% ../../nbs/data/04_sources.ipynb #7bcd0ba5
 def read_files(
-    files:list, # of one source and split, as `local_files` gives them
+    files:list, # of one source and split, as local_files gives them
     columns:Optional[list]=None, # read only these where the format allows it (None: all)
 ):
     "Yield the files' rows as dicts (None for a line that is no JSON object); raises `DataError` for a file that cannot be read."
@@ -312,7 +312,7 @@ def _readable(paths:list, kind:str):
         raise DataError(f"Cannot read {', '.join(paths)} as {kind}: {first_line(e)}") from e
 
 def columns_of(
-    files:list, # as for `read_files`
+    files:list, # as for read_files
 ) -> list: # [] for files that are empty
     "The columns of a source: those of a parquet file, else those of the first 100 rows."
     if all(f.format == "parquet" for f in files):
@@ -363,7 +363,7 @@ _HELD_OUT_ROWS = 500 # validation and test rows of a built-in corpus where max_e
 
 def built_in_rows(
     cfg:Config,
-    name:str, # a key of `BUILT_IN`
+    name:str, # a key of BUILT_IN
     split:str, # train, validation or test
     max_rows:Optional[int]=None, # cap
 ) -> list: # dicts
@@ -388,6 +388,7 @@ def _flag(cfg:Config, name:str) -> str:
     return next((flag for f, flag in _FLAGS.items() if getattr(cfg, f) == name), "--dataset-name")
 
 def looks_local(name:str) -> bool:
+    "Whether a name is that of a file or folder, not of a dataset on the hub."
     path = Path(name).expanduser()
     return path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1 or any(s in FORMATS or s in COMPRESSED for s in path.suffixes) or \
         (path.parent.is_dir() and any(p.name.startswith(path.name + ".") for p in path.parent.iterdir()))
@@ -468,8 +469,8 @@ def _smaller(*caps): return min((c for c in caps if c is not None), default=None
 def load_pairs(
     cfg:Config,
     split:str="train", # train, validation or test: the config says what a source calls them
-    max_rows:Optional[int]=None, # cap beside `max_train_samples` / `max_eval_samples`
-    name:Optional[str]=None, # source (None: `cfg.dataset_name`)
+    max_rows:Optional[int]=None, # cap beside max_train_samples / max_eval_samples
+    name:Optional[str]=None, # source (None: cfg.dataset_name)
 ) -> Rows:
     "Dialogue-summary rows `{id, dialogue, summary}`; raises `DataError` with the next step in it."
     name = name or cfg.dataset_name
@@ -480,7 +481,7 @@ def load_texts(
     cfg:Config,
     name:str, # source
     split:str="train", # train or validation
-    max_rows:Optional[int]=None, # cap (validation is also capped by `max_eval_samples`)
+    max_rows:Optional[int]=None, # cap (validation is also capped by max_eval_samples)
 ) -> Rows:
     "Rows `{id, text}` of a pretraining source; raises `DataError` with the next step in it."
     cap = max_rows if split == "train" else _smaller(max_rows, cfg.max_eval_samples)
@@ -490,7 +491,7 @@ def load_texts(
 def shared_dialogues(
     rows:Rows, # e.g. validation
     other:Rows, # e.g. train
-) -> set: # ids of the rows whose dialogue (or text) is also in `other`
+) -> set: # ids of the rows whose dialogue (or text) is also in other
     "Which rows also occur in another split."
     words = lambda row: _digest(re.findall(r"\w+", (row["text"] if "text" in row else row["dialogue"]).casefold()))
     ours = {r["id"]: words(r) for r in rows}

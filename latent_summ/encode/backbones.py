@@ -71,8 +71,8 @@ def _download(name:str, revision:Optional[str]) -> tuple: # (folder, file in it 
     return (folder if any(folder.rglob("*.safetensors")) else snapshot(_FILES + _PICKLES)), None
 
 def locate(
-    name:str, # `mini`, a folder, a GGUF file, a hub id, or a hub id and a GGUF file in it (`owner/name/file.gguf`)
-    what:str, # `encoder` or `decoder`
+    name:str, # mini, a folder, a GGUF file, a hub id, or a hub id and a GGUF file in it (owner/name/file.gguf)
+    what:str, # encoder or decoder
     field_name:str, # the config field this name came from
     revision:Optional[str]=None, # commit on the hub (None: the newest)
 ) -> Path: # a folder, or a GGUF file
@@ -295,8 +295,8 @@ def _check_encoder(encoder:Encoder, cfg:Config, title:str):
     check_positions("encoder", encoder.model, cfg, title)
 
 def load_encoder(
-    cfg:Config, # `modernbert_model` names it; `modernbert_hidden_dim` must be its width
-    device=None, # a `torch.device`; default: by `cfg.device`
+    cfg:Config, # modernbert_model names it; modernbert_hidden_dim must be its width
+    device=None, # a torch.device; default: by cfg.device
 ) -> Encoder:
     "The frozen encoder of `cfg`. Raises `ModelError` when it cannot be had, its width differs, it has too few positions, or it is none."
     folder, device = locate(cfg.modernbert_model, "encoder", "modernbert_model"), device or pick_device(cfg)
@@ -351,8 +351,8 @@ def _check_decoder(decoder:Decoder, cfg:Config, title:str):
     check_positions("decoder", decoder.model, cfg, title, len(decoder.bos_ids) + len(decoder.separator_ids))
 
 def load_decoder(
-    cfg:Config, # `gpt2_model` names it; `gpt2_hidden_dim` must be its width
-    device=None, # a `torch.device`; default: by `cfg.device`
+    cfg:Config, # gpt2_model names it; gpt2_hidden_dim must be its width
+    device=None, # a torch.device; default: by cfg.device
 ) -> Decoder:
     "The frozen decoder of `cfg`. Raises `ModelError` when it cannot be had, its width differs, it has no end token, or its loss or text would not be its own."
     folder = locate(cfg.gpt2_model, "decoder", "gpt2_model")

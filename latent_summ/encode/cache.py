@@ -53,7 +53,7 @@ def _kind(value, int8:bool) -> dict:
     raise CacheError(f"A cached value must be text, a list of integers or a float array (vectors, dim); got {got}.")
 
 def fields_of_row(
-    row:dict, # `id`, float arrays (vectors, dim), lists of integers, text
+    row:dict, # id, float arrays (vectors, dim), lists of integers, text
     int8:bool, # quantise vectors (else float32)
 ) -> dict: # {name: {kind, shape}}
     "The fields of a row; raises `CacheError` for a value that cannot be kept."
@@ -77,7 +77,7 @@ def _bytes64(a:np.ndarray) -> str:
 
 def json_line(
     row:dict, # with float arrays (vectors, dim)
-    fields:dict, # of all rows, from `fields_of_row`
+    fields:dict, # of all rows, from fields_of_row
 ) -> bytes: # one line
     "A row as one line of JSON."
     row = {k: _bytes64(v) if isinstance(v, np.ndarray) else v for k, v in _stored(row, fields).items()}
@@ -251,7 +251,7 @@ class ArrowShard(Shard):
         "Every field as arrays that are views of the file."
         return {name: self._column(name, f) for name, f in self.fields.items()}
 
-    def pick(self, name:str, rows:list): # as from `JsonlShard.pick`
+    def pick(self, name:str, rows:list): # as from JsonlShard.pick
         "One field of some rows as it is stored."
         kind = self.fields[name]["kind"]
         if kind == "text": return [self.columns[name][i].as_py() for i in rows]
@@ -271,7 +271,7 @@ class ArrowShard(Shard):
 
 # %% ../../nbs/encode/05_cache.ipynb #cbd38c58
 @patch
-def _numbers(self:ArrowShard, name:str, depth:int) -> np.ndarray: # the flat numbers below `depth` levels of lists
+def _numbers(self:ArrowShard, name:str, depth:int) -> np.ndarray: # the flat numbers below depth levels of lists
     "A column's numbers, not copied."
     column = self.table[name].chunk(0)
     for _ in range(depth): column = column.flatten()
@@ -384,7 +384,7 @@ class CacheWriter:
         folder, # the cache's own folder; made when missing
         fingerprint:dict, # everything the content depends on, as plain JSON
         overwrite:bool=False, # discard what the folder holds
-        format:str="jsonl", # `jsonl` or `arrow`
+        format:str="jsonl", # jsonl or arrow
         int8:bool=True, # quantise vectors (else float32)
         offsets:bool=True, # write the index of line starts (jsonl)
         shard_rows:int=SHARD_ROWS, # rows in a shard
@@ -420,6 +420,7 @@ def _state(self:CacheWriter) -> dict:
 # %% ../../nbs/encode/05_cache.ipynb #04a1006c
 @patch
 def __enter__(self:CacheWriter):
+    "Open the writer."
     instead = "Choose another with --preprocess-cache-dir."
     try: self.folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise CacheError(f"Cannot make the cache folder {self.folder}: {e.strerror}. {instead}") from e
@@ -432,7 +433,9 @@ def __enter__(self:CacheWriter):
     return self
 
 @patch
-def __exit__(self:CacheWriter, *_): self._held.close()
+def __exit__(self:CacheWriter, *_):
+    "Close the writer; what was written stays."
+    self._held.close()
 
 # %% ../../nbs/encode/05_cache.ipynb #00de9c33
 @patch
@@ -542,8 +545,8 @@ def _sweep(self:CacheWriter, resumed:bool):
 # %% ../../nbs/encode/05_cache.ipynb #ece9f8d9
 @patch
 def add(self:CacheWriter,
-    rows:list, # dicts with `id`, float arrays (vectors, dim), lists of integers, text
-    counts:Optional[dict]=None, # e.g. `{"truncated": 3}`; the manifest holds the sums
+    rows:list, # dicts with id, float arrays (vectors, dim), lists of integers, text
+    counts:Optional[dict]=None, # e.g. {"truncated": 3}; the manifest holds the sums
 ):
     "Add rows; each full shard is written at once. Raises `CacheError` for rows of another shape and for a full disk."
     self.counts.update(counts or {})
@@ -598,7 +601,7 @@ def _disk(self:CacheWriter):
 @patch
 def finish(self:CacheWriter,
     extra:Optional[dict]=None, # further entries for the manifest, e.g. the report of the source
-): # a `Cache`
+): # a Cache
     "Write the last shard and the manifest; returns the cache, open."
     if self.buffer: self._flush()
     if not self.shards: raise CacheError(f"No rows were added to {self.folder}; an empty cache is of no use.")
@@ -772,7 +775,7 @@ def ids(self:Cache) -> list:
 
 # %% ../../nbs/encode/05_cache.ipynb #e50c1b2d
 def parse_part(
-    text:str, # e.g. `2/8`
+    text:str, # e.g. 2/8
 ) -> tuple: # (i, n), 1 <= i <= n
     "Read `i/n`; raises `CacheError` for anything else."
     m = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text.strip())
@@ -845,7 +848,7 @@ def find_parts(
         for p in slices: parts.setdefault(_PART.fullmatch(p.name)[1], []).append(p)
     return parts
 
-def _slice(cache:Cache) -> dict: return cache.manifest["fingerprint"]["part"] # {part, rows, of}, by `part_fingerprint`
+def _slice(cache:Cache) -> dict: return cache.manifest["fingerprint"]["part"] # {part, rows, of}, by part_fingerprint
 
 def _check_one_cache(parts:list):
     "Raise `CacheError` unless the slices' fingerprints differ in nothing but the slice."
@@ -879,9 +882,9 @@ def _in_order(name:str, parts:list) -> list:
 _OWN = {"version", "format", "rows", "fingerprint", "fields", "shards", "counts", "offsets", "seal"}
 
 def merge_parts(
-    into, # the cache folder to join them in (`preprocess_cache_dir`)
-    folders=(), # where the slices lie (none: in `into`)
-) -> list: # of `Cache`
+    into, # the cache folder to join them in (preprocess_cache_dir)
+    folders=(), # where the slices lie (none: in into)
+) -> list: # of Cache
     "Join all slices; raises `CacheError` when some are missing, damaged or not of one cache. The slices stay."
     folders = folders or [into]
     slices = find_parts(folders)

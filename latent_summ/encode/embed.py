@@ -82,7 +82,7 @@ def pool(
 
 # %% ../../nbs/encode/06_embed.ipynb #a1432b1b
 def check_pooling(
-    cfg:Config, # for `encoder_pooling` and `latent_seq_len`
+    cfg:Config, # for encoder_pooling and latent_seq_len
     encoder:Encoder, # for its latent tokens and queries
 ):
     "Raise `ModelError` when the encoder cannot be pooled as the config asks, naming the field to change."
@@ -128,7 +128,7 @@ def _pooled(cfg:Config, encoder:Encoder, states, attention_mask, input_ids): # (
 
 def encode_batch(
     cfg:Config, # for the precision and the pooling
-    encoder:Encoder, # its model is on the device of `input_ids`
+    encoder:Encoder, # its model is on the device of input_ids
     input_ids, # (batch, tokens), on the encoder's device
     attention_mask, # (batch, tokens)
 ): # (batch, vectors, hidden), float32
@@ -145,7 +145,7 @@ class Embedder:
     def __init__(self,
         cfg:Config, # for the batch size, the precision and the pooling
         encoder:Encoder, # frozen
-        device=None, # a `torch.device` (None: by `cfg.device`)
+        device=None, # a torch.device (None: by cfg.device)
     ):
         check_pooling(cfg, encoder)
         self.cfg = cfg
@@ -303,10 +303,13 @@ def _show_bar(self:EmbedProgress):
     self.bar.update(self.bar.task_ids[0], completed=self.share, description=self.line)
 
 @patch
-def __enter__(self:EmbedProgress): return self
+def __enter__(self:EmbedProgress):
+    "Start to show the progress."
+    return self
 
 @patch
 def __exit__(self:EmbedProgress, *_):
+    "Stop to show it."
     if not self.bar: return
     if self.face == "terminal": self.bar.stop()
     else:
@@ -318,7 +321,7 @@ def embed_texts(
     cfg:Config, # for the batch size, the precision and the pooling
     encoder:Encoder, # frozen
     texts:list, # of str
-    device=None, # a `torch.device` (None: by `cfg.device`)
+    device=None, # a torch.device (None: by cfg.device)
     label:Optional[str]=None, # show progress under this name
 ) -> np.ndarray: # float32 (texts, vectors, hidden)
     "Embeddings of `texts`, in their order. Texts are sorted by length within windows of 4,096."
@@ -368,7 +371,7 @@ def tokenise(
 def cached_rows(
     cfg:Config, # its cache_store_* parameters choose the fields
     window:Window, # rows and their tokens
-    vectors, # float32 (texts, vectors, hidden), of `window.inputs`
+    vectors, # float32 (texts, vectors, hidden), of window.inputs
 ) -> list: # rows for the cache
     "A window's rows as they are cached."
     n = len(window.rows)
@@ -405,10 +408,10 @@ def cache_fingerprint(
 
 # %% ../../nbs/encode/06_embed.ipynb #fc322d8e
 def cache_folder(
-    cfg:Config, # for `preprocess_cache_dir`
+    cfg:Config, # for preprocess_cache_dir
     name:str, # source: a hub id, a file or a folder
     split:str, # train, validation or test
-    fingerprint:dict, # from `cache_fingerprint`
+    fingerprint:dict, # from cache_fingerprint
 ) -> Path:
     "Where the cache of a source's split lies."
     is_hub_id = name.count("/") == 1 and not Path(name).parent.exists()
@@ -453,7 +456,7 @@ def build_cache(
     encoder:Encoder, # frozen
     decoder:Decoder, # for its tokenizer
     kind:str="pairs", # pairs or texts
-    name:Optional[str]=None, # source (None: `cfg.dataset_name`)
+    name:Optional[str]=None, # source (None: cfg.dataset_name)
     split:str="train", # train, validation or test
     max_rows:Optional[int]=None, # cap
     rows:Optional[Rows]=None, # the source's rows, if they have been read already
@@ -562,7 +565,7 @@ def _embed_into(folder, fingerprint, cfg, embedder, decoder, rows:Rows, bounds:t
 # %% ../../nbs/encode/06_embed.ipynb #b9e19dac
 def needed_rows(
     cfg:Config, # for the sources, the stages and their caps
-    stages:Optional[list]=None, # of `plan.Stage` (None: those of the config)
+    stages:Optional[list]=None, # of plan.Stage (None: those of the config)
 ):
     "Yield `(key, source, split, Rows)` for all that the stages read; keys are like `texts/wikitext/train`."
     fraction = cfg.preprocess_validation_fraction
@@ -587,9 +590,9 @@ def preprocess(
     encoder:Encoder, # frozen
     decoder:Decoder, # for its tokenizer
     on_done:Optional[Callable]=None, # called with (key, cache, seconds) after each
-    part:Optional[tuple]=None, # (i, n): only this slice of each source; `cache.merge_parts` joins them
-    sources:Optional[Iterable]=None, # of `needed_rows` (None: all of them)
-) -> dict: # `pairs/train`, `pairs/validation`, `texts/wikitext/train`, ... -> Cache
+    part:Optional[tuple]=None, # (i, n): only this slice of each source; cache.merge_parts joins them
+    sources:Optional[Iterable]=None, # of needed_rows (None: all of them)
+) -> dict: # pairs/train, pairs/validation, texts/wikitext/train, ... -> Cache
     "All caches that the stages need. Without `run_preprocessing` a missing one is a `CacheError`."
     caches = {}
     for key, name, split, rows in needed_rows(cfg) if sources is None else sources:

@@ -48,7 +48,7 @@ def refuse_format(
 
 # %% ../../nbs/encode/02_families.ipynb #a9ac32c0
 def encoder_part(
-    model:nn.Module, # as `AutoModel` gives it
+    model:nn.Module, # as AutoModel gives it
     missing:list, # names of the weights that the checkpoint lacks
 ) -> tuple: # (the part that reads, the missing weights that it needs)
     "The encoder of a seq2seq model, else the model; without a pooler where the checkpoint has none."
@@ -57,7 +57,7 @@ def encoder_part(
     return model, [k for k in missing if not k.startswith("pooler.")]
 
 def text_part(
-    model:nn.Module, # as `AutoModelForCausalLM` gives it
+    model:nn.Module, # as AutoModelForCausalLM gives it
 ) -> nn.Module:
     "The language model of one that also sees or hears, else the model itself."
     config = model.config.get_text_config(decoder=True)
@@ -155,7 +155,7 @@ class Head:
 
     def back(self,
         slope:torch.Tensor, # (positions, words): of a loss over the logits
-        squashed:Optional[torch.Tensor], # from `logits`
+        squashed:Optional[torch.Tensor], # from logits
     ) -> torch.Tensor: # (positions, hidden)
         "The gradient of the hidden states. Changes `slope`."
         if squashed is not None: slope *= 1 - squashed.square()

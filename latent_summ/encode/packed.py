@@ -31,7 +31,7 @@ def attend(
     q, # (texts x heads, tokens, head size), already scaled
     k, # the same shape
     v, # the same shape
-    band:Optional[torch.Tensor]=None, # of `window_band`; None: every token attends to all
+    band:Optional[torch.Tensor]=None, # of window_band; None: every token attends to all
 ): # the same shape
     "Softmax attention within texts of equal length."
     out = torch.empty_like(q)

@@ -18,7 +18,7 @@ from torch import nn
 def waves(
     tokens:int, # positions 0 .. tokens - 1
     width:int, # even
-    device=None, # a `torch.device` (None: the CPU)
+    device=None, # a torch.device (None: the CPU)
 ) -> torch.Tensor: # (tokens, width), each vector of root mean square 0.7
     "Sines and cosines of the position, of lengths from 6 to 60,000 tokens."
     speeds = 10000.0 ** (-torch.arange(0, width, 2, device=device) / width) # (width / 2,)
@@ -67,7 +67,7 @@ def save_queries(
 def load_queries(
     folder, # of an encoder
     heads:int, # of the encoder
-    device=None, # a `torch.device` (None: the CPU)
+    device=None, # a torch.device (None: the CPU)
 ) -> Optional[Queries]: # frozen; None where the folder has none
     "The queries of an encoder's folder. Raises `RuntimeError` or `SafetensorError` for a file that does not hold any."
     file = Path(folder)/FILE

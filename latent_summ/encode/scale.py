@@ -126,7 +126,7 @@ class Pool:
 @patch
 def fit(self:Pool,
     cfg:Config, # for its device
-    have:dict, # what the cluster has: `{"CPU": 8.0, "GPU": 2.0}`
+    have:dict, # what the cluster has: {"CPU": 8.0, "GPU": 2.0}
 ) -> tuple: # (config for the workers, most workers, GPUs each)
     "How many workers there is room for, on GPUs if `cfg` asks for them and there are any. Raises `ConfigError`."
     if cfg.device.startswith("cuda:"):
@@ -232,7 +232,7 @@ def preprocess_ray(
     decoder:Decoder, # for its tokenizer
     on_done:Optional[Callable]=None, # called with (key, cache, seconds) after each
     pool:Pool=Pool(), # workers, and what each takes
-) -> dict: # `pairs/train`, `pairs/validation`, `texts/wikitext/train`, ... -> Cache
+) -> dict: # pairs/train, pairs/validation, texts/wikitext/train, ... -> Cache
     "What `preprocess` does, on a Ray cluster, with the same errors. After a death only unfinished shards are repeated."
     if not cfg.run_preprocessing: return preprocess(cfg, encoder, decoder, on_done)
     ray = need_ray()
@@ -257,8 +257,8 @@ def _full_name(name:str) -> str:
 
 # %% ../../nbs/encode/07_scale.ipynb #cc6f7d2b
 def shard_decoder(
-    decoder:Decoder, # frozen, whole; on the CPU or on `device`
-    device, # a `torch.device`: where this process computes
+    decoder:Decoder, # frozen, whole; on the CPU or on device
+    device, # a torch.device: where this process computes
 ) -> Decoder:
     "Split a decoder's layers over all processes, in place, on `device`. All processes must then run it equally often."
     import torch.distributed as dist
@@ -358,8 +358,8 @@ def lines(self:Plan) -> list: # of (label, text)
 def plan_corpus(
     documents:int, # texts in the corpus
     devices:int=1, # working side by side
-    tokens_per_s:Optional[float]=None, # of one device (None: what `rates` has)
-    tokens_per_text:Optional[float]=None, # of your texts (None: what `rates` has)
+    tokens_per_s:Optional[float]=None, # of one device (None: what rates has)
+    tokens_per_text:Optional[float]=None, # of your texts (None: what rates has)
     text_bytes:Optional[float]=None, # of one of your texts, for the network
     rates:Rates=Rates(), # measured ones
     cfg:Optional[Config]=None, # for the widths and the latents (None: the defaults)
@@ -403,7 +403,7 @@ def _plan(documents:int, devices:int, rates:Rates, text_bytes:Optional[float], c
 
 # %% ../../nbs/encode/07_scale.ipynb #81d0fdb7
 def rehearse(
-    plan:Plan, # from `plan_corpus`
+    plan:Plan, # from plan_corpus
     tokens:tuple=(116, 273), # a row's fewest and most tokens, all equally likely: the range that was measured
     hours_between_deaths:float=float("inf"), # of one device, on average
     restart_s:float=300.0, # until a device that died works again

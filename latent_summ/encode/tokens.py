@@ -12,7 +12,7 @@ from .backbones import Decoder, Encoder
 
 # %% ../../nbs/encode/04_tokens.ipynb #b3f561b8
 def n_vectors(
-    cfg:Config, # `encoder_pooling` and `latent_seq_len` decide
+    cfg:Config, # encoder_pooling and latent_seq_len decide
 ) -> int:
     "Vectors in an embedding: 1 for `mean`, else `latent_seq_len`."
     return 1 if cfg.encoder_pooling == "mean" else cfg.latent_seq_len
@@ -25,7 +25,7 @@ def _plain_ids(tokenizer, texts) -> list:
 
 # %% ../../nbs/encode/04_tokens.ipynb #3b3cf281
 def input_ids(
-    cfg:Config, # for `max_seq_len` and the latent tokens
+    cfg:Config, # for max_seq_len and the latent tokens
     encoder:Encoder, # for its tokenizer
     texts:list, # of str
 ) -> tuple: # (list of id lists, how many texts were cut)
@@ -43,15 +43,15 @@ def input_ids(
 
 # %% ../../nbs/encode/04_tokens.ipynb #c7e2c4e3
 def target_ids(
-    cfg:Config, # for `max_target_len`
+    cfg:Config, # for max_target_len
     decoder:Decoder, # for its tokenizer
     texts:list, # of str
-) -> list: # of id lists, each at most `max_target_len` long and ending with the end token
+) -> list: # of id lists, each at most max_target_len long and ending with the end token
     "What the decoder should write: tokens without a begin token, cut to `max_target_len`, and the end token."
     return targets_and_cuts(cfg, decoder, texts)[0]
 
 def targets_and_cuts(
-    cfg:Config, # for `max_target_len`
+    cfg:Config, # for max_target_len
     decoder:Decoder, # for its tokenizer
     texts:list, # of str
 ) -> tuple: # (list of id lists, how many texts were cut)

@@ -28,7 +28,7 @@ def unit_gain_(
 class PrefixAdapter(nn.Module):
     "Latents to prefix embeddings: learned queries, one cross-attention, a SwiGLU network and an output norm."
     def __init__(self,
-        cfg, # `prefix_len`, `gpt2_hidden_dim`, the `adapter_*` fields, latent sizes, the fields of RoPE and of the norm
+        cfg, # prefix_len, gpt2_hidden_dim, the adapter_* fields, latent sizes, the fields of RoPE and of the norm
         output_rms:float=1.0, # root mean square of the decoder's scaled embeddings; the prefix starts at this size
     ):
         super().__init__()
@@ -53,7 +53,7 @@ class PrefixAdapter(nn.Module):
 # %% ../../nbs/model/03_adapter.ipynb #a61dc1a3
 @patch
 def _add_options(self:PrefixAdapter,
-    cfg, # `adapter_latent_positions`, `adapter_flat_rank` and the shapes
+    cfg, # adapter_latent_positions, adapter_flat_rank and the shapes
     width:int, # numbers in each prefix embedding
 ):
     "Parameters of the options beyond the reference; None where they are off."
@@ -89,7 +89,7 @@ def hidden(self:PrefixAdapter,
 
 @patch
 def forward(self:PrefixAdapter,
-    latents:torch.Tensor, # (batch, latent_seq_len, latent_dim); of unit length where `normalize_latent` is on
+    latents:torch.Tensor, # (batch, latent_seq_len, latent_dim); of unit length where normalize_latent is on
 ) -> torch.Tensor: # (batch, prefix_len, gpt2_hidden_dim), of the size of the decoder's scaled embeddings
     "Prefix embeddings for the decoder; raises `ModelError` for latents of another shape."
     return self.norm(self.hidden(latents))

@@ -132,7 +132,7 @@ class CompressionHead(nn.Module):
     "Embedding to latents: from one vector to all latents, or from each vector to its own latent."
     def __init__(self,
         embed_dim:int, # numbers in each embedding vector
-        n_vectors:int, # vectors per text: one, or `latent_seq_len`
+        n_vectors:int, # vectors per text: one, or latent_seq_len
         latent_seq_len:int, # latents per text
         latent_dim:int, # numbers in each latent
     ):
@@ -160,19 +160,19 @@ class CompressionHead(nn.Module):
 
 # %% ../../nbs/model/01_compress.ipynb #3511712e
 def vectors_per_text(
-    cfg, # `encoder_pooling` and `latent_seq_len` decide
-) -> int: # 1 for mean pooling, else `latent_seq_len`
+    cfg, # encoder_pooling and latent_seq_len decide
+) -> int: # 1 for mean pooling, else latent_seq_len
     "Embedding vectors that the compression head receives for each text."
     return 1 if cfg.encoder_pooling == "mean" else cfg.latent_seq_len
 
 def make_normalizer(
-    cfg, # `embedding_normalizer`, `encoder_pooling`, `modernbert_hidden_dim`
+    cfg, # embedding_normalizer, encoder_pooling, modernbert_hidden_dim
 ) -> Normalizer: # not fitted yet
     "The normaliser that the config asks for."
     return Normalizer(vectors_per_text(cfg), cfg.modernbert_hidden_dim, cfg.embedding_normalizer)
 
 def make_compression(
-    cfg, # `encoder_pooling`, `modernbert_hidden_dim`, `latent_seq_len`, `latent_dim`
+    cfg, # encoder_pooling, modernbert_hidden_dim, latent_seq_len, latent_dim
 ) -> CompressionHead:
     "The compression head that the config asks for, freshly drawn: make one per run and keep it."
     return CompressionHead(cfg.modernbert_hidden_dim, vectors_per_text(cfg), cfg.latent_seq_len, cfg.latent_dim)
@@ -180,7 +180,7 @@ def make_compression(
 # %% ../../nbs/model/01_compress.ipynb #85660053
 def normalize_latents(
     latents:torch.Tensor, # (..., latent_dim)
-    on:bool=True, # `normalize_latent` of the config; False returns the input
+    on:bool=True, # normalize_latent of the config; False returns the input
 ) -> torch.Tensor: # (..., latent_dim), each vector of length one
     "Scale each latent vector to length one."
     return F.normalize(latents, dim=-1) if on else latents

@@ -110,8 +110,8 @@ def prefix_loss(
     decoder:Decoder,
     prefix_embeds:torch.Tensor, # (batch, prefix_len, hidden); gradients flow into it
     labels:torch.Tensor, # (batch, tokens), -100 where there is no target
-    importance:torch.Tensor=None, # (batch, tokens), from `token_importance`; None: all tokens count the same
-    teacher:torch.Tensor=None, # (positions, hidden), from `teacher_states` of the first rows
+    importance:torch.Tensor=None, # (batch, tokens), from token_importance; None: all tokens count the same
+    teacher:torch.Tensor=None, # (positions, hidden), from teacher_states of the first rows
 ):
     "Sum of the token cross-entropies of `labels` after `prefix_embeds`, and the number of tokens (or their importance): `(loss_sum, tokens)`; with a teacher its divergence too."
     keep = labels != -100
@@ -169,10 +169,10 @@ def _after_first_word(
     return (begins.cumsum(1) > 0) & (labels != -100)
 
 def teacher_prompts(
-    cfg:Config, # `max_seq_len` bounds them
+    cfg:Config, # max_seq_len bounds them
     decoder:Decoder,
     dialogues:list, # texts
-    targets:list, # ids of each one's summary, from `target_ids`
+    targets:list, # ids of each one's summary, from target_ids
 ) -> list: # of id lists
     "What the teacher reads before it is asked: begin token, dialogue, cue, and the first word of the summary."
     def ids(texts): return decoder.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
@@ -184,7 +184,7 @@ def teacher_prompts(
 @torch.no_grad()
 def teacher_states(
     decoder:Decoder,
-    context:torch.Tensor, # (batch, longest): `teacher_prompts`, padded with -100
+    context:torch.Tensor, # (batch, longest): teacher_prompts, padded with -100
     labels:torch.Tensor, # (batch, tokens), -100 where there is no target
 ) -> torch.Tensor: # (positions, hidden)
     "Hidden states that predict the label tokens after each row's first word, of the decoder that reads the text."
@@ -221,7 +221,7 @@ _LEG, _FEW = 8, 16 # words between two looks at who has ended; rows from which l
 def _in_legs(
     decoder:Decoder,
     prompt, # (batch, positions, hidden)
-    options:dict, # of transformers' `generate`
+    options:dict, # of transformers' generate
 ) -> torch.Tensor: # ids (batch, max_new_tokens), filled up with the padding id
     "What `generate` writes after each prompt, in legs: rows that have ended leave."
     begun, most, at, more = prompt.shape[1], options["max_new_tokens"], 0, dict(inputs_embeds=prompt)
@@ -242,7 +242,7 @@ def generate(
     decoder:Decoder,
     prefix_embeds:torch.Tensor, # (batch, prefix_len, hidden)
     cfg:Config, # its Inference section
-    **options, # more for transformers' `generate`: `streamer`, `stopping_criteria` ...
+    **options, # more for transformers' generate: streamer, stopping_criteria ...
 ) -> list: # one text per row
     "Texts that the decoder writes after each prefix."
     if not len(prefix_embeds): return []

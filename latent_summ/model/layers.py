@@ -40,7 +40,7 @@ class RMSNorm(nn.Module):
 
     def forward(self,
         x:torch.Tensor, # (..., dim)
-    ) -> torch.Tensor: # (..., dim), dtype of `x`
+    ) -> torch.Tensor: # (..., dim), dtype of x
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return (scaled * self.weight).to(x.dtype)
@@ -50,8 +50,8 @@ class RMSNorm(nn.Module):
 # %% ../../nbs/model/00_layers.ipynb #179cb03b
 def make_norm(
     dim:int, # numbers in each vector
-    cfg, # `use_rmsnorm` and `rmsnorm_eps` decide
-) -> nn.Module: # `RMSNorm` or `torch.nn.LayerNorm`
+    cfg, # use_rmsnorm and rmsnorm_eps decide
+) -> nn.Module: # RMSNorm or torch.nn.LayerNorm
     "The norm that the config asks for."
     return RMSNorm(dim, cfg.rmsnorm_eps) if cfg.use_rmsnorm else nn.LayerNorm(dim, eps=cfg.rmsnorm_eps)
 
@@ -60,7 +60,7 @@ def rope_frequencies(
     head_dim:int, # numbers in each head; even
     length:int, # positions 0 .. length-1
     base:float=10000, # the slowest pair turns about 1/base of a radian per position
-    device=None, # a `torch.device` (None: the CPU)
+    device=None, # a torch.device (None: the CPU)
 ) -> tuple: # (cos, sin), each (length, head_dim // 2), float32
     "Cosines and sines of the RoPE angles (Su et al. 2021); raises `ModelError` for an odd `head_dim`."
     if head_dim % 2:
@@ -73,9 +73,9 @@ def rope_frequencies(
 # %% ../../nbs/model/00_layers.ipynb #d6caaf1f
 def apply_rope(
     x:torch.Tensor, # (..., length, head_dim): queries or keys
-    cos:torch.Tensor, # (length, head_dim // 2), of `rope_frequencies`
-    sin:torch.Tensor, # (length, head_dim // 2), of `rope_frequencies`
-) -> torch.Tensor: # (..., length, head_dim), dtype of `x`
+    cos:torch.Tensor, # (length, head_dim // 2), of rope_frequencies
+    sin:torch.Tensor, # (length, head_dim // 2), of rope_frequencies
+) -> torch.Tensor: # (..., length, head_dim), dtype of x
     "Turn each pair (x[i], x[i + head_dim/2]) by its position's angle."
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1).to(x.dtype)
@@ -104,8 +104,8 @@ class Attention(nn.Module):
     "Multi-head attention with biased projections, to itself or to a `context` of `kv_dim` numbers."
     def __init__(self,
         dim:int, # width of the input, of the queries and of the output
-        heads:int, # must divide `dim`
-        kv_dim:int=None, # width of the context (None: `dim`)
+        heads:int, # must divide dim
+        kv_dim:int=None, # width of the context (None: dim)
         rope_q:bool=False, # turn the queries by their position
         rope_k:bool=False, # turn the keys by their position
         base:float=10000, # RoPE base
@@ -133,7 +133,7 @@ class Attention(nn.Module):
 @patch
 def _project(self:Attention,
     x:torch.Tensor, # (batch, length, dim)
-    context:torch.Tensor=None, # (batch, context_length, kv_dim); None: `x` itself
+    context:torch.Tensor=None, # (batch, context_length, kv_dim); None: x itself
 ) -> tuple: # query (batch, heads, length, head_dim), key and value (batch, heads, context_length, head_dim)
     "Queries, keys and values, split over the heads and turned where asked."
     context = x if context is None else context
@@ -151,7 +151,7 @@ def _project(self:Attention,
 @patch
 def forward(self:Attention,
     x:torch.Tensor, # (batch, length, dim)
-    context:torch.Tensor=None, # (batch, context_length, kv_dim); None: `x` itself
+    context:torch.Tensor=None, # (batch, context_length, kv_dim); None: x itself
 ) -> torch.Tensor: # (batch, length, dim)
     "Each position of `x` gathers from all positions of `context`."
     query, key, value = self._project(x, context)
@@ -161,7 +161,7 @@ def forward(self:Attention,
 @patch
 def weights(self:Attention,
     x:torch.Tensor, # (batch, length, dim)
-    context:torch.Tensor=None, # (batch, context_length, kv_dim); None: `x` itself
+    context:torch.Tensor=None, # (batch, context_length, kv_dim); None: x itself
 ) -> torch.Tensor: # (batch, heads, length, context_length), rows sum to one
     "The attention weights that `forward` uses, for plots and tests."
     query, key, _ = self._project(x, context)

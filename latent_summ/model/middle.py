@@ -17,7 +17,7 @@ from ..runtime import ModelError
 class MiddleBlock(nn.Module):
     "Pre-norm self-attention over the latents, then a SwiGLU feed-forward network, each added to its input."
     def __init__(self,
-        cfg, # `latent_dim`, the `middle_*` fields of heads, width, dropout and RoPE, `rope_base` and the norm's fields
+        cfg, # latent_dim, the middle_* fields of heads, width, dropout and RoPE, rope_base and the norm's fields
     ):
         super().__init__()
         dim = cfg.latent_dim
@@ -51,7 +51,7 @@ def zero_(
 class MiddleTransformer(nn.Module):
     "Latents of a text to latents of its summary, by a pre-norm transformer without a final norm."
     def __init__(self,
-        cfg, # the `middle_*` fields, `latent_dim`, `latent_seq_len`, `rope_base` and the norm's fields
+        cfg, # the middle_* fields, latent_dim, latent_seq_len, rope_base and the norm's fields
     ):
         super().__init__()
         self.latent_seq_len = cfg.latent_seq_len
@@ -79,7 +79,7 @@ class MiddleTransformer(nn.Module):
 class LegacyMiddle(nn.Module):
     "Latents of a text to latents of its summary, by an MLP over the flattened latents."
     def __init__(self,
-        cfg, # `middle_layers`, `middle_hidden_dim`, `middle_dropout`, `middle_residual`, latent sizes, norm fields
+        cfg, # middle_layers, middle_hidden_dim, middle_dropout, middle_residual, latent sizes, norm fields
     ):
         super().__init__()
         self.latent_seq_len = cfg.latent_seq_len
@@ -104,7 +104,7 @@ def _legacy_layer(a:int, b:int, cfg) -> nn.Sequential:
 
 # %% ../../nbs/model/02_middle.ipynb #e7ce0063
 def make_middle(
-    cfg, # `pipeline_mode` decides which
-) -> nn.Module: # `MiddleTransformer`, or `LegacyMiddle` where `pipeline_mode` is legacy
+    cfg, # pipeline_mode decides which
+) -> nn.Module: # MiddleTransformer, or LegacyMiddle where pipeline_mode is legacy
     "The middle that the config asks for."
     return LegacyMiddle(cfg) if cfg.pipeline_mode == "legacy" else MiddleTransformer(cfg)

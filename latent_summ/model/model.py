@@ -122,7 +122,7 @@ def build_model(
     tensors:dict, # of a finished model
     cfg:Config,
     encoder:nn.Module,
-    decoder:Optional[nn.Module]=None, # needed where the model corrects it (`decoder_lora_rank`)
+    decoder:Optional[nn.Module]=None, # needed where the model corrects it (decoder_lora_rank)
     middle:Optional[nn.Module]=None, # for a model that was trained with a middle of its own
 ) -> LatentSummarizer:
     "The module with its weights; a tuned top of the encoder goes into `encoder`, a correction of the decoder onto `decoder`."

@@ -41,7 +41,7 @@ def content_hash(
 
 # %% ../../nbs/train/01_checkpoint.ipynb #fb3c2d7c
 def save_checkpoint(
-    path, # the `.pt` file
+    path, # the .pt file
     tensors:dict, # nested dicts and lists of tensors and plain values
     meta:dict, # JSON: config, stage, position, backbones ...
 ) -> Path:
@@ -59,7 +59,7 @@ def _cause(error:BaseException) -> BaseException:
 
 # %% ../../nbs/train/01_checkpoint.ipynb #e46cdbbc
 def load_checkpoint(
-    path, # a file that `save_checkpoint` wrote
+    path, # a file that save_checkpoint wrote
     map_location="cpu", # device of the tensors
 ) -> tuple: # (tensors, meta)
     """Read and check a checkpoint; nothing in it is ever executed.
@@ -139,7 +139,7 @@ class Saver:
 # %% ../../nbs/train/01_checkpoint.ipynb #78237761
 @patch
 def save(self:Saver,
-    path, # the `.pt` file
+    path, # the .pt file
     tensors:dict, # copied at once where a thread writes them
     meta:dict, # JSON
 ):

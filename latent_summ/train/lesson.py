@@ -59,7 +59,7 @@ def _lesson_texts(cfg:Config, split:str, n:int) -> list:
     return [r for name in sources.values() for r in load_texts(cfg, name, split, math.ceil(n / len(sources)))]
 
 def lesson_rows(
-    cfg:Config, # its `teach_encoder_summaries` and `teach_encoder_dialogues` are shares of the rows
+    cfg:Config, # its teach_encoder_summaries and teach_encoder_dialogues are shares of the rows
     encoder:Encoder, # whose tokenizer makes the inputs
     decoder:Decoder, # whose tokenizer makes the targets
     split:str, # train or validation
@@ -82,10 +82,10 @@ def lesson_rows(
 
 # %% ../../nbs/train/08_lesson.ipynb #c4fa9a7e
 def lesson_job(
-    cfg:Config, # `teach_encoder_steps` says how many rows it takes
+    cfg:Config, # teach_encoder_steps says how many rows it takes
     encoder:Encoder, # it learns: its modules are shared
     decoder:Decoder,
-    device, # a `torch.device`
+    device, # a torch.device
 ) -> Job:
     "Stage 0 as the trainer sees it. Trains with the config of `lesson_rates`."
     lesson = Lesson(cfg, encoder, decoder).to(device)
@@ -99,7 +99,7 @@ def lesson_job(
     return Job(LESSON, lesson, trains, rows, loss, 1, batch_size, validation, about)
 
 def lesson_rates(
-    cfg:Config, # `teach_encoder_learning_rate` is taken
+    cfg:Config, # teach_encoder_learning_rate is taken
 ) -> Config:
     "The config with stage 0's learning rate."
     rate = cfg.teach_encoder_learning_rate
@@ -130,9 +130,9 @@ def _teach(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decod
 
 # %% ../../nbs/train/08_lesson.ipynb #8498d827
 def taught(
-    cfg:Config, # its `run_dir` gets the encoder
+    cfg:Config, # its run_dir gets the encoder
     log:EventLog,
-    device, # a `torch.device`
+    device, # a torch.device
     encoder:Encoder, # as it was before the lesson
     decoder:Decoder,
 ) -> Config:

@@ -71,7 +71,7 @@ def contrastive(
 
 # %% ../../nbs/train/02_objectives.ipynb #4864d90f
 def latent_loss(
-    cfg, # `latent_mse_weight` and the `contrastive_*` fields
+    cfg, # latent_mse_weight and the contrastive_* fields
     pred:torch.Tensor, # (batch, latent_seq_len, latent_dim)
     target:torch.Tensor, # (batch, latent_seq_len, latent_dim)
 ) -> tuple: # (loss, {"mse": ..., "contrastive": ...}): the weighted sum, and its parts unweighted and detached
@@ -118,7 +118,7 @@ def _with_stop_labels(labels:torch.Tensor, rows:int, decoder:Decoder) -> torch.T
 
 def word_loss(
     decoder:Decoder,
-    cfg:Config, # `fact_token_weight` weighs the tokens, `teacher_kl_weight` the teacher
+    cfg:Config, # fact_token_weight weighs the tokens, teacher_kl_weight the teacher
     prefix:torch.Tensor, # (rows, prefix_len, hidden)
     labels:torch.Tensor, # (rows, tokens), -100 where there is no token
     context:Optional[torch.Tensor]=None, # (rows, tokens) that a teacher reads; None: no teacher
@@ -141,7 +141,7 @@ def latents_loss(
     model:LatentSummarizer,
     decoder:Decoder,
     cfg:Config,
-    batch:dict, # `inputs` and `outputs` (rows, latent_seq_len, latent_dim), with `words` also `labels` (rows, tokens)
+    batch:dict, # inputs and outputs (rows, latent_seq_len, latent_dim), with words also labels (rows, tokens)
     progress:float=1.0, # share of the stage's steps that is done; not used here
     same:bool=False, # the target is the input itself
     words:float=0.0, # weight of the target text's cross-entropy
@@ -183,7 +183,7 @@ def text_loss(
     model:LatentSummarizer,
     decoder:Decoder,
     cfg:Config,
-    batch:dict, # `inputs` (rows, latent_seq_len, latent_dim), `labels` (rows, tokens), perhaps `outputs` and `context`
+    batch:dict, # inputs (rows, latent_seq_len, latent_dim), labels (rows, tokens), perhaps outputs and context
     progress:float=1.0, # share of the stage's steps that is done
     middle:bool=True, # send the latents through the middle first
     readout:float=0.0, # weight of the readout loss

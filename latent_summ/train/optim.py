@@ -24,7 +24,7 @@ def _kind(name:str, p:nn.Parameter, optimizer:str) -> str:
 
 def make_optimizers(
     named:list, # of (name, parameter), those that learn
-    cfg:Config, # `optimizer`, the learning rates and `weight_decay`
+    cfg:Config, # optimizer, the learning rates and weight_decay
 ) -> list: # AdamW, Muon or both
     "Optimizers for the parameters; every group keeps its peak learning rate as `initial_lr`."
     kinds = dict(muon=[], decay=[], plain=[])

@@ -58,7 +58,7 @@ class Ragged:
     def __getitem__(self, i:int) -> np.ndarray: return self.ids[self.starts[i]:self.starts[i + 1]]
     def take(self, index:list): return Ragged([self[i] for i in index])
 
-    def batch(self, index:list) -> dict: # `input_ids`, `attention_mask`: (batch, longest)
+    def batch(self, index:list) -> dict: # input_ids, attention_mask: (batch, longest)
         rows = [torch.from_numpy(self[i].astype(np.int64)) for i in index]
         ones = [torch.ones_like(r) for r in rows]
         padded = pad_sequence(rows, batch_first=True) # padding is masked, so any id will do
@@ -75,7 +75,7 @@ class TrainingRows(Protocol):
     @property
     def lengths(self) -> Optional[np.ndarray]: ... # what decides the cost of a row; None: all cost the same
 
-    def batch(self, index:list) -> dict: ... # the rows at `index`
+    def batch(self, index:list) -> dict: ... # the rows at index
 
     def loader(self, cuts:list, cfg:Config): ... # batches, one for each list of row numbers
 
@@ -139,7 +139,7 @@ class CachedRows:
     "Rows of a stage that are read from caches batch by batch."
     def __init__(self,
         parts:list, # (cache, row numbers) pairs
-        fields:dict, # `inputs`, `outputs`, `labels` -> the cache's name of it
+        fields:dict, # inputs, outputs, labels -> the cache's name of it
     ):
         self.parts = [(cache, np.asarray(index)) for cache, index in parts]
         self.fields = fields
@@ -198,7 +198,7 @@ def token_rows(
     cfg:Config,
     encoder:Encoder, # whose tokenizer makes the inputs
     decoder:Decoder, # whose tokenizer makes the targets
-    rows, # `{"id", "text"}` or `{"id", "dialogue", "summary"}`, all of one kind
+    rows, # {"id", "text"} or {"id", "dialogue", "summary"}, all of one kind
 ) -> StageRows:
     "A source's rows as token ids: inputs, summaries (of pairs) and targets."
     is_pairs = "dialogue" in rows[0]
@@ -284,7 +284,7 @@ def _joined(columns:list):
     return Vectors(torch.cat([column.values for column in columns]), scale)
 
 def joined_rows(
-    parts:list, # of `StageRows`, all with the same columns
+    parts:list, # of StageRows, all with the same columns
 ) -> StageRows:
     "The rows of several sources as one."
     if len(parts) == 1: return parts[0]
@@ -302,9 +302,9 @@ def _gigabytes(parts:list, stage:Stage) -> float:
 def stage_rows(
     cfg:Config,
     stage:Stage,
-    sources:dict, # key -> `Cache`, or `StageRows` of token ids
+    sources:dict, # key -> Cache, or StageRows of token ids
     split:str="train", # or validation
-): # `StageRows`, `CachedRows` where they are too many for memory, or None
+): # StageRows, CachedRows where they are too many for memory, or None
     "The rows of a stage's `split`; None where there are none."
     parts = [(source, index) for source, index in chosen_rows(cfg, stage, sources, split) if index]
     if not parts: return None
@@ -325,7 +325,7 @@ class Waiting:
 # %% ../../nbs/train/03_rows.ipynb #e1847948
 def with_latents(
     batch:dict, # of a stage's rows
-    latents_of:Callable, # `model.document_latents`, where the rows are embeddings
+    latents_of:Callable, # model.document_latents, where the rows are embeddings
 ) -> dict:
     "A batch as a loss sees it: with document latents as `inputs`, and as `outputs` where it has these."
     out = batch | dict(inputs=latents_of(batch["inputs"]))

@@ -65,7 +65,7 @@ def latents_maker(
 
 # %% ../../nbs/train/07_run.ipynb #b2cc6473
 def checkpoint_folder(
-    cfg:Config, # its `run_dir` and `checkpoint_dir`
+    cfg:Config, # its run_dir and checkpoint_dir
 ) -> Path:
     "Where this run's checkpoints are: `checkpoint_dir`, inside `run_dir` unless absolute."
     return Path(cfg.run_dir)/cfg.checkpoint_dir
@@ -88,7 +88,7 @@ def _own_models(cfg:Config) -> list:
 # %% ../../nbs/train/07_run.ipynb #18074d65
 def check_run(
     cfg:Config,
-    resume:bool=False, # continue the run in `cfg.run_dir`
+    resume:bool=False, # continue the run in cfg.run_dir
     overwrite:bool=False, # replace it
 ) -> bool: # whether the folder holds a run
     "Raise `LatentSummError` when the run folder holds another run, or nothing to resume; nothing is written."
@@ -109,7 +109,7 @@ def _remove_run(cfg:Config):
 
 def open_run(
     cfg:Config,
-    resume:bool=False, # continue the run in `cfg.run_dir`
+    resume:bool=False, # continue the run in cfg.run_dir
     overwrite:bool=False, # replace it
 ) -> Path: # the run folder
     "Make or reopen the run folder. Raises `LatentSummError` when it holds another run, or nothing to resume."
@@ -140,7 +140,7 @@ def save_model(
     path, # of the finished model
     model:LatentSummarizer,
     cfg:Config, # that it was trained with
-    backbones:dict, # `Run.backbones`
+    backbones:dict, # Run.backbones
     stage:str, # the last stage it went through
 ) -> Path:
     "Write a finished model: trained parts, config and the identities of its backbones."

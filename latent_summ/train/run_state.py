@@ -88,6 +88,7 @@ class RunState:
 # %% ../../nbs/train/11_run_state.ipynb #ff0689ad
 @patch
 def on_run_start(self:RunState, e):
+    "Note the start of the run."
     self.begin()
     config = e.get("config", {})
     self.folder = config.get("run_dir", "")
@@ -106,19 +107,25 @@ def take_up(self:RunState, path):
 
 @patch
 def on_plan(self:RunState, e):
+    "Note which stages will run."
     known, self.stages = self.stages, {}
     for s in e["stages"]: self.stages[s["stage"]] = known.get(s["stage"]) or StageState(s["stage"])
     for s in e["stages"]: self.stages[s["stage"]].steps = s["steps"]
 
 @patch
-def on_run_end(self:RunState, e): self.ended, self.ok = self.clock(), e.get("ok")
+def on_run_end(self:RunState, e):
+    "Note the end of the run."
+    self.ended, self.ok = self.clock(), e.get("ok")
 
 @patch
-def on_checkpoint(self:RunState, e): self.checkpoint, self.checkpoint_at = e["path"], self.clock()
+def on_checkpoint(self:RunState, e):
+    "Note a checkpoint."
+    self.checkpoint, self.checkpoint_at = e["path"], self.clock()
 
 # %% ../../nbs/train/11_run_state.ipynb #e1de2cfc
 @patch
 def on_stage_start(self:RunState, e):
+    "Note the start of a stage."
     s = self.current = self.stage(e["stage"])
     s.start, s.steps, s.step, s.state, s.first, s.seconds = e, e["steps"], e.get("step", 0), "running", None, None
     s.history = [h for h in s.history if h["step"] <= s.step]
@@ -126,6 +133,7 @@ def on_stage_start(self:RunState, e):
 
 @patch
 def on_step(self:RunState, e):
+    "Note a step."
     s, now = self.stage(e["stage"]), self.clock()
     s.gap, s.step, s.steps, s.at = max(e["step"] - s.step, 1), e["step"], e["steps"], now
     s.history.append(e)
@@ -133,10 +141,12 @@ def on_step(self:RunState, e):
 
 @patch
 def on_validation(self:RunState, e):
+    "Note a validation loss."
     if math.isfinite(e["loss"]): self.stage(e["stage"]).validations.append(e)
 
 @patch
 def on_stage_end(self:RunState, e):
+    "Note the end of a stage."
     s = self.stage(e["stage"])
     s.state, s.seconds = "done", e["seconds"]
 

@@ -17,7 +17,7 @@ from ..runtime import say_once
 _NOT_SCALARS = {"time", "event", "stage", "step", "steps", "epoch"}
 
 def scalars_of(
-    event:dict, # a `step` or `validation` event
+    event:dict, # a step or validation event
 ) -> dict: # {"pretrain_middle/loss": 0.4, ...}
     "The numbers of an event by name; those of a validation as `<stage>/validation_loss` and so on."
     start = f"{event['stage']}/" + ("validation_" if event["event"] == "validation" else "")
@@ -28,7 +28,7 @@ class Sink:
     "Sends events to one tracker; a listener and context manager."
     def __init__(self,
         name:str, # of the tracker, for messages
-        open, # function of a `run_start` event; what it returns has `scalars(values, step, time)`, `text(name, text)` and `close()`
+        open, # function of a run_start event; what it returns has scalars(values, step, time), text(name, text) and close()
     ):
         self.name, self.open, self.target = name, open, None
 
@@ -94,8 +94,8 @@ class _Trackio:
 TRACKERS = dict(tensorboard=_TensorBoard, trackio=_Trackio)
 
 def sinks_for(
-    cfg:Config, # `trackers` is asked
-) -> tuple: # of listeners with `close`
+    cfg:Config, # trackers is asked
+) -> tuple: # of listeners with close
     "A sink for each tracker that `cfg` names. Raises `LatentSummError` for one whose package is not installed."
     names = [n for n in cfg.trackers.split(",") if n]
     missing = [n for n in names if find_spec(n) is None]

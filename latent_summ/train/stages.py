@@ -68,7 +68,7 @@ def _rows(run:Run, stage:Stage, split:str):
 def stage_loss(
     run:Run, # its model, decoder and config compute the loss
     stage:Stage, # names the objective and its options
-    batch:dict, # `inputs` and `outputs` are document latents (rows, latent_seq_len, latent_dim)
+    batch:dict, # inputs and outputs are document latents (rows, latent_seq_len, latent_dim)
     progress:float, # share of the stage's steps that is done, 0 to 1
 ) -> tuple: # (mean loss, {part: mean})
     "A stage's loss on one batch: its objective, with its options."
@@ -220,7 +220,7 @@ def finished_encoder(
     return replace(encoder, head=model.document_latents, identity=encoder.identity | about)
 
 def pretrained_encoder(
-    cfg:Config, # its `run_dir` holds the pretraining
+    cfg:Config, # its run_dir holds the pretraining
     encoder:Encoder, # as it was loaded
     decoder:Decoder, # as it was loaded
 ) -> Encoder: # its embeddings are latents (texts, latent_seq_len, latent_dim)
@@ -322,13 +322,13 @@ def _join_processes(cfg:Config) -> torch.device:
 @own_world(gradients=True)
 def run_pipeline(
     cfg:Config, # everything about the run: its folder, models, rows and stages
-    resume:bool=False, # continue the run in `cfg.run_dir`
-    overwrite:bool=False, # replace the run in `cfg.run_dir`
+    resume:bool=False, # continue the run in cfg.run_dir
+    overwrite:bool=False, # replace the run in cfg.run_dir
     listeners:tuple=(), # functions that hear every event
     middle:Optional[nn.Module]=None, # your own: latents (batch, latent_seq_len, latent_dim) to the same shape
-    objectives:Optional[dict]=None, # your own losses, by name: functions like those in `objectives`
-    stages:Optional[list]=None, # of `Stage`, instead of `stage_table(cfg)`
-    encoder:Optional[Encoder]=None, # instead of the one that `modernbert_model` names
+    objectives:Optional[dict]=None, # your own losses, by name: functions like those in objectives
+    stages:Optional[list]=None, # of Stage, instead of stage_table(cfg)
+    encoder:Optional[Encoder]=None, # instead of the one that modernbert_model names
 ) -> Path: # the run folder
     """Preprocess and train everything `cfg` asks for.
 
@@ -353,7 +353,7 @@ def _same_training(cfg:Config, names:list):
 
 def check_resume(
     cfg:Config,
-    stages:list, # of `Stage`
+    stages:list, # of Stage
     encoder:Encoder,
     decoder:Decoder,
 ):

@@ -70,7 +70,7 @@ class Readout(nn.Module):
         width:int, # of the encoder
         slots:int, # most tokens to name
         decoder:Decoder, # whose embeddings the slots should look like
-        words:bool=False, # also to say which words there are, for `words_loss`
+        words:bool=False, # also to say which words there are, for words_loss
     ):
         super().__init__()
         size = FLAT // vectors
@@ -206,7 +206,7 @@ def lesson_of(
 def save_taught(
     folder:Path, # must not be there, or be empty
     encoder:Encoder,
-    about:dict, # from `lesson_of`
+    about:dict, # from lesson_of
 ):
     "Write a taught encoder, complete or not at all."
     folder = Path(folder)
@@ -234,8 +234,8 @@ def _check_backbone(folder:Path, part:str, old:dict, new:dict):
 # %% ../../nbs/train/05_teach.ipynb #e3e142e7
 def check_taught(
     folder:Path, # with a taught encoder
-    saved:dict, # its `teaching.json`
-    wanted:dict, # from `lesson_of`
+    saved:dict, # its teaching.json
+    wanted:dict, # from lesson_of
 ):
     "Raise `CheckpointError` for an encoder that was taught another lesson, or is damaged."
     for part in ("encoder", "decoder"): _check_backbone(folder, part, saved[part], wanted[part])

@@ -46,7 +46,7 @@ def epoch_batches(
 
 # %% ../../nbs/train/06_trainer.ipynb #5e196a57
 def batch_weight(
-    batch:dict, # `inputs` (rows, ...) or token ids, and perhaps `labels` (rows, tokens)
+    batch:dict, # inputs (rows, ...) or token ids, and perhaps labels (rows, tokens)
 ) -> int: # tokens or rows
     "Tokens of a batch with labels, else its rows."
     if "labels" in batch: return int((batch["labels"] != -100).sum())
@@ -140,7 +140,7 @@ class Trainer:
     def __init__(self,
         job:Job,
         cfg:Config,
-        device, # a `torch.device`
+        device, # a torch.device
         log:Optional[EventLog]=None, # hears what happens
         saver:Optional[Saver]=None, # writes checkpoints
         folder=None, # where checkpoints go (None: none are written)

@@ -39,7 +39,7 @@ def scripts(
 
 # %% ../../nbs/ui/06_bench.ipynb #0a9501c0
 def chosen(
-    name:str, # of a script, or `all`
+    name:str, # of a script, or all
     folder=None, # of the scripts (None: the repository's)
 ) -> list: # of files
     "The scripts meant by `name`. Raises `ConfigError`, which lists all names."
@@ -49,8 +49,8 @@ def chosen(
     return [files[name]]
 
 def run_bench(
-    name:str="all", # of a script, or `all`
-    words=(), # passed to each script: `--full`, `--threads 1`, `--device cuda` ...
+    name:str="all", # of a script, or all
+    words=(), # passed to each script: --full, --threads 1, --device cuda ...
     folder=None, # of the scripts (None: the repository's)
 ):
     "Run benchmarks. Raises `LatentSummError`, which names the script that failed."
@@ -144,7 +144,7 @@ CLAIMS = (*_EMBEDDING, *_WRITING, *_TRAINING, *_READING, *_START, *_GPU) # in th
 # %% ../../nbs/ui/06_bench.ipynb #5b277b64
 def results(
     folder=None, # of JSON files (None: benchmarks/results of the repository)
-) -> dict: # file name without `.json` -> its content
+) -> dict: # file name without .json -> its content
     "All results files of the scripts; files without a machine for each part are skipped."
     folder = Path(folder) if folder else bench_folder()/"results"
     contents = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))}
@@ -157,9 +157,9 @@ def _is_result(content) -> bool:
 
 # %% ../../nbs/ui/06_bench.ipynb #8ab86d61
 def found(
-    claim:Claim, # one of `CLAIMS`
-    measured:dict, # from `results`
-) -> Optional[dict]: # `median`, `min`, `max`, `n`, `command`, `machine`; None where it was not measured
+    claim:Claim, # one of CLAIMS
+    measured:dict, # from results
+) -> Optional[dict]: # median, min, max, n, command, machine; None where it was not measured
     "The figure of a claim."
     part, *rest = claim.path.split("/")
     entry = measured.get(claim.file, {}).get(part, {})
@@ -200,7 +200,7 @@ def _machine_text(machine:dict) -> str:
 
 # %% ../../nbs/ui/06_bench.ipynb #2a685ba4
 def performance_rows(
-    measured:Optional[dict]=None, # from `results` (None: read them)
+    measured:Optional[dict]=None, # from results (None: read them)
 ) -> list: # of dicts: what, against, figure, target, file, command, machine
     "The table of claims: one row for each."
     if measured is None: measured = results()
@@ -215,7 +215,7 @@ def performance_rows(
 
 # %% ../../nbs/ui/06_bench.ipynb #14577702
 def performance_table(
-    measured:Optional[dict]=None, # from `results` (None: read them)
+    measured:Optional[dict]=None, # from results (None: read them)
     base:str="benchmarks/results/", # where the links lead
 ) -> str:
     "The claims as a Markdown table: what, against, figure, target, file."

@@ -22,8 +22,8 @@ _HELP = {":help": "this list",
 class Chat:
     "Texts in, summaries out, with a memory: `for line in chat.say(typed): print(line)`."
     def __init__(self,
-        summarizer, # a `Summarizer`
-        seed:int=0, # of the first `:again`
+        summarizer, # a Summarizer
+        seed:int=0, # of the first :again
     ):
         self.summarizer = summarizer
         self.seed = seed

@@ -530,7 +530,7 @@ def _read_input(name:str) -> str:
 
 # %% ../../nbs/ui/07_cli.ipynb #740d73ae
 def input_texts(
-    own, # `Summarize` or `Reconstruct`
+    own, # Summarize or Reconstruct
     cfg:Config,
 ) -> tuple: # (list of (id, text), whether rows came in)
     "The texts to summarise. Raises `DataError` when there is none, or when it is not clear which."
@@ -743,7 +743,7 @@ def _start(name:str, own:type, words:list) -> tuple: # (Origin, model path or No
 _WORKS_ON_FILES = ("demo", "train", "cache", "report") # what they print is only about their work
 
 def run_command(
-    words:list, # what follows `latent_summ`
+    words:list, # what follows latent_summ
 ):
     "Parse and run one command. Raises `LatentSummError`; exits with 2 (and a message) for words that cannot be placed."
     words = usual_values(command_first(words))

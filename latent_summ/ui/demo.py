@@ -33,7 +33,7 @@ _NAMES = dict(rouge1="ROUGE-1", rouge2="ROUGE-2", rougeL="ROUGE-L",
               fact_recall="facts", role_recall="facts in their role")
 
 def intervals_text(
-    report:dict, # of `evaluate`
+    report:dict, # of evaluate
 ) -> str: # lines of at most 79 characters
     "The 95 % intervals of a report, and the share of facts in their role, if it was measured."
     parts = []
@@ -49,7 +49,7 @@ def intervals_text(
     return textwrap.fill(text, 79)
 
 def show_table(
-    report:dict, # of `evaluate`
+    report:dict, # of evaluate
     name:str="this run", # what to call its line
 ):
     "Print the scores beside known results and baselines, with their intervals below."
@@ -77,7 +77,7 @@ def _rung_cells(r:dict) -> list: # of texts
     return [_number(r["bits_per_text"]), _number(r["carried_per_text"]), _number(r["rouge1"]), *facts]
 
 def show_ladder(
-    ladder:dict, # of `ladder_report`
+    ladder:dict, # of ladder_report
 ):
     "Print the loss ladder."
     from rich.console import Console
@@ -92,12 +92,12 @@ def show_ladder(
 
 # %% ../../nbs/ui/04_demo.ipynb #c209a619
 def run_demo(
-    cfg:Config, # usually the `mini` preset
+    cfg:Config, # usually the mini preset
     resume:bool=False, # continue a run that was stopped
     overwrite:bool=True, # replace a run that exists
     listeners:tuple=(), # functions that receive every training event
     examples:int=5, # how many chats to print
-) -> dict: # the report, as written to `report.json`
+) -> dict: # the report, as written to report.json
     "Train, evaluate on the test split, print examples and scores. Raises what `run_pipeline` and `evaluate` raise."
     start = time.monotonic()
     folder = run_pipeline(cfg, resume=resume, overwrite=overwrite, listeners=listeners)

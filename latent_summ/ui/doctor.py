@@ -25,7 +25,9 @@ class Check:
     text: str # what was found
     next_step: str = "" # what to do, where there is something to do
 
-def ok(name:str, text:str) -> Check: return Check(name, "ok", text)
+def ok(name:str, text:str) -> Check:
+    "A check that found nothing to do."
+    return Check(name, "ok", text)
 
 def tokens() -> list:
     "Every token that a message must not show: from the environment and from where `hf auth login` keeps them."
@@ -39,7 +41,7 @@ def tokens() -> list:
 
 def redacted(
     text:str,
-    secrets:list, # from `tokens`
+    secrets:list, # from tokens
 ) -> str:
     "A text without tokens."
     for secret in secrets: text = text.replace(secret, "***")
@@ -109,7 +111,7 @@ def check_attention(cfg:Config) -> list:
 # %% ../../nbs/ui/05_doctor.ipynb #d6a64a30
 def start_asking(
     questions:dict, # name -> function without arguments
-): # a function: `answers(seconds)` waits that long for all together, and gives {name: what was returned, or the exception}
+): # a function: answers(seconds) waits that long for all together, and gives {name: what was returned, or the exception}
     "Ask everything at once. A question that is not answered in time has a TimeoutError as its answer."
     answers = {}
     def ask(name, question):
@@ -167,7 +169,7 @@ def check_remote(
     name:str, # check's name: encoder, decoder, dataset_name ...
     repo:str, # hub id
     kind:str, # model or dataset
-    answer, # of `ask_model` or `ask_dataset`, or None when the hub was not asked
+    answer, # of ask_model or ask_dataset, or None when the hub was not asked
     instead:str, # flags that do without it
 ) -> Check:
     "A hub repository in one line."
@@ -235,7 +237,7 @@ class Need:
     cap: Optional[int] # most rows that are read (None: all)
     local: bool
 
-def needs(cfg:Config) -> list: # of `Need`
+def needs(cfg:Config) -> list: # of Need
     "The sources that the enabled stages read."
     from latent_summ.plan import SOURCE_FIELDS, pairs_cap, pretrain_caps, pretrain_sources
     from latent_summ.data.sources import BUILT_IN, looks_local
@@ -388,7 +390,7 @@ def check_first_batches(cfg:Config) -> list:
 def checks(
     cfg:Config,
     quick:bool=False, # leave out the first batches, which load the backbones
-) -> list: # of `Check`, in the order to read them
+) -> list: # of Check, in the order to read them
     "Look at everything that `cfg` needs, and try it, unless something is known to be missing."
     from huggingface_hub import is_offline_mode
     secrets, found, models = tokens(), needs(cfg), backbones(cfg)

@@ -111,7 +111,7 @@ def _own_fields(own:type) -> list:
 def command_form(
     own:type, # dataclass of a command's own options
     base:Optional[Config], # None: a command without settings
-) -> type: # a dataclass with the options of `own`, and one attribute for each section of the config
+) -> type: # a dataclass with the options of own, and one attribute for each section of the config
     "All options of a command."
     groups = _own_fields(own)
     for section in SECTIONS if base else ():
@@ -124,7 +124,7 @@ def command_form(
     return form
 
 def flags_given(
-    form, # what tyro made of a `command_form`
+    form, # what tyro made of a command_form
     base:Config,
 ) -> dict: # field -> value
     "The fields that flags have changed."
@@ -156,7 +156,7 @@ SETTINGS = tuple(_of_field(f) for section in SECTIONS for f in dataclasses.field
 def choices_of(
     own:type, # a command's own options
     settings:bool=True, # whether the config's fields are flags of this command
-) -> list: # of `Choice`
+) -> list: # of Choice
     "Everything that can be typed behind a command."
     return [*map(_of_option, dataclasses.fields(own)), *(SETTINGS if settings else ()), Choice(("--help",), "Show all options")]
 
@@ -267,7 +267,7 @@ def _zsh_case(name:str, choices:list) -> str:
 # %% ../../nbs/ui/00_flags.ipynb #48522048
 def completion_script(
     shell:str, # bash or zsh
-    commands:dict, # name -> (one line about it, list of `Choice`)
+    commands:dict, # name -> (one line about it, list of Choice)
 ) -> str:
     "A script that completes commands, options and their values. Raises `ConfigError` for another shell."
     writers = dict(bash=_bash, zsh=_zsh)

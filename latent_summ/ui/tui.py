@@ -54,7 +54,7 @@ class LineView:
     "Prints events as lines; call it with one event after another. A context manager; `close` ends a line that was to be written over."
     def __init__(self,
         file=None, # where to write (None: stdout)
-        live=None, # write the current step over itself (None: if `file` is a terminal that can)
+        live=None, # write the current step over itself (None: if file is a terminal that can)
         every:float=10.0, # seconds between lines for steps where they are not written over
     ):
         self.file = file
@@ -125,7 +125,7 @@ def _verdict(self:LineView, e): self.line("verdict", e["text"])
 # %% ../../nbs/ui/01_tui.ipynb #5f04e580
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
-def averaged(values:list, width:int) -> list: # at most `width` of them
+def averaged(values:list, width:int) -> list: # at most width of them
     "Means of neighbours, so that there are at most `width` values."
     n = len(values)
     if n <= width: return list(values)
@@ -141,7 +141,7 @@ def sparkline(
     values:list, # finite numbers
     width:int, # columns
     height:int=1, # lines of text
-) -> list: # `height` strings, each at most `width` long
+) -> list: # height strings, each at most width long
     "Values as columns of block characters, the top line first."
     if not values or width < 1: return [""] * height
     values = averaged(values, width)
@@ -276,7 +276,7 @@ def number_lines(state:RunState, now:float, width:int) -> list:
 # %% ../../nbs/ui/01_tui.ipynb #ecb04b9a
 _ABOVE = 4 # lines left to what is printed above
 
-def panel(state:RunState, now:float, width:int, height:int) -> list: # of `Text`
+def panel(state:RunState, now:float, width:int, height:int) -> list: # of Text
     "The whole picture, at most `width` wide and `height` high."
     if state.current is None: return []
     head, table = head_lines(state, now, width), ["", *stage_lines(state, now, width)] if width >= 60 else []
@@ -289,7 +289,7 @@ def panel(state:RunState, now:float, width:int, height:int) -> list: # of `Text`
     for line in lines: line.truncate(width)
     return lines
 
-def summary(state:RunState, width:int) -> list: # of `Text`
+def summary(state:RunState, width:int) -> list: # of Text
     "What stays on the screen after a run: how it ended, and the stages."
     took = in_words((state.ended or state.clock()) - state.began)
     s = state.current
@@ -422,7 +422,7 @@ if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_after_fo
 
 # %% ../../nbs/ui/01_tui.ipynb #f2ca8b15
 def view_for(
-    cfg:Config, # `use_tui` is asked
+    cfg:Config, # use_tui is asked
 ): # a listener and context manager
     "The live view on a terminal that can show it (unless `use_tui` is off), else lines."
     if not (cfg.use_tui and plain_terminal(sys.stdout)): return LineView()

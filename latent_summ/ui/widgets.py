@@ -64,7 +64,9 @@ def every_widget(box) -> list:
 # %% ../../nbs/ui/02_widgets.ipynb #a08bc2cb
 _SOFT = "color:var(--jp-ui-font-color2,#767676)"
 
-def image_tag(png:bytes) -> str: return f"<img style='max-width:100%' src='data:image/png;base64,{base64.b64encode(png).decode()}'>" if png else ""
+def image_tag(png:bytes) -> str:
+    "A PNG picture as an HTML tag."
+    return f"<img style='max-width:100%' src='data:image/png;base64,{base64.b64encode(png).decode()}'>" if png else ""
 
 def in_html(text:str, style:str="") -> str:
     "A text of anybody's, shown as it is and never run."
@@ -85,7 +87,7 @@ def _control(line) -> widgets.Widget:
 class ConfigForm(Face):
     "A config as a form: `form.config`, `form.command`, `form.controls[field].value = ...`."
     def __init__(self,
-        cfg:Optional[Config]=None, # to begin with (None: the preset `mini`)
+        cfg:Optional[Config]=None, # to begin with (None: the preset mini)
         preset:str="mini", # what the command line starts from
     ):
         self.fields = Config.__dataclass_fields__
@@ -200,7 +202,7 @@ _CAN_PAUSE = hasattr(signal, "SIGSTOP")
 class TrainingDashboard(Face):
     "A run, live. A context manager; `close` ends its thread, and leaves the run alone."
     def __init__(self,
-        run, # a run's folder, there or still to come; or a `Config` that can be started
+        run, # a run's folder, there or still to come; or a Config that can be started
         every:float=1.0, # seconds between two looks
     ):
         self.cfg = run if isinstance(run, Config) else None
@@ -431,8 +433,8 @@ def _short(text:str, n:int=70) -> str: return " ".join(text.split())[:n]
 class LatentExplorer(Face):
     "A walk between two texts, and a look around. Everything is computed with the public methods of the `Summarizer`."
     def __init__(self,
-        summarizer, # a `Summarizer`
-        corpus=None, # texts, or rows with `dialogue` or `text`, to look among
+        summarizer, # a Summarizer
+        corpus=None, # texts, or rows with dialogue or text, to look among
         a:str="", # where the walk begins (empty: the corpus' first text)
         b:str="", # where it ends (empty: its second)
         layout:str="pca", # of the map: pca or umap
@@ -481,13 +483,18 @@ def remembered(self:LatentExplorer, what:str, make, *key):
     return self.known[what, self.between.value][1]
 
 @patch
-def ends(self:LatentExplorer): return self.remembered("ends", lambda: self.latents_of([self.a.value, self.b.value]), self.a.value, self.b.value)
+def ends(self:LatentExplorer):
+    "The two texts between which the explorer interpolates."
+    return self.remembered("ends", lambda: self.latents_of([self.a.value, self.b.value]), self.a.value, self.b.value)
 
 @patch
-def corpus_latents(self:LatentExplorer): return self.remembered("corpus", lambda: self.latents_of(self.corpus))
+def corpus_latents(self:LatentExplorer):
+    "The latents of the corpus, computed once."
+    return self.remembered("corpus", lambda: self.latents_of(self.corpus))
 
 @patch
 def flat_map(self:LatentExplorer) -> tuple: # (function that places latents, names of the axes, the corpus' places)
+    "The map on which texts are placed."
     def make():
         x = self.corpus_latents().flatten(1)
         place, names = self.layout(x)

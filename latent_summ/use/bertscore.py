@@ -103,8 +103,8 @@ def _read_model(folder:Path, name:str, layer:Optional[int]) -> tuple: # (model, 
 
 def load_bertscore(
     name:str=USUAL, # hub id, or a folder
-    layer:Optional[int]=None, # whose vectors are compared (None: the one in `LAYERS`)
-    device="cpu", # or a `torch.device`
+    layer:Optional[int]=None, # whose vectors are compared (None: the one in LAYERS)
+    device="cpu", # or a torch.device
 ) -> BertScore:
     "The model for BERTScore. Raises `ModelError` when it cannot be loaded, or its layer is not known."
     folder = _folder(name)
@@ -119,7 +119,7 @@ def load_bertscore(
 _AT_ONCE = 32  # pairs
 
 def _vectors(
-    scorer:BertScore, # of `load_bertscore`
+    scorer:BertScore, # of load_bertscore
     texts:list, # strings
 ) -> tuple: # (unit vectors (texts, tokens, width), words (texts, tokens): 1, special tokens 0, padding -1)
     "Vectors of the tokens of some texts, and which of them are words."
@@ -146,7 +146,7 @@ def _tell_of_cuts(scorer:BertScore, texts:list):
 
 # %% ../../nbs/use/05_bertscore.ipynb #c15d4754
 def bertscore_rows(
-    scorer:BertScore, # of `load_bertscore`
+    scorer:BertScore, # of load_bertscore
     predictions:list, # texts
     references:list, # in the same order, a list of texts for each
 ) -> np.ndarray: # (rows, 3): precision, recall and F1 in percent

@@ -74,7 +74,7 @@ def is_latin(
 
 def pick_tokenizer(
     references:list, # texts, or lists of texts where a row has several
-    tokenizer:str="auto", # one of `ROUGE_TOKENIZERS`
+    tokenizer:str="auto", # one of ROUGE_TOKENIZERS
 ) -> str: # latin or unicode
     "The tokenizer of ROUGE for these references; a choice of `unicode` that was not asked for is told."
     if tokenizer not in ROUGE_TOKENIZERS:
@@ -95,8 +95,8 @@ def _rouge(prediction:str, reference:str, tokenizer:str="latin") -> list:
 def rouge_rows(
     predictions:list, # texts
     references:list, # in the same order: texts, or lists of texts where a row has several
-    tokenizer:str="auto", # as for `pick_tokenizer`
-) -> np.ndarray: # (rows, 4): columns as in `METRICS`
+    tokenizer:str="auto", # as for pick_tokenizer
+) -> np.ndarray: # (rows, 4): columns as in METRICS
     "F-measures of each row in percent, the mean over its references. Raises `DataError` when the two lists differ in length."
     same_length(predictions, references, "references")
     tokenizer = pick_tokenizer(references, tokenizer)
@@ -105,8 +105,8 @@ def rouge_rows(
 
 def rouge_scores(
     predictions:list, # texts
-    references:list, # as for `rouge_rows`
-    tokenizer:str="auto", # as for `pick_tokenizer`
+    references:list, # as for rouge_rows
+    tokenizer:str="auto", # as for pick_tokenizer
 ) -> dict: # {"rouge1": percent, ...}
     "Mean F-measures in percent, 0 to 100."
     if not predictions: raise DataError("There is nothing to score: no predictions.")
@@ -124,9 +124,9 @@ def _merged(same:list) -> dict:
     return same[0] | dict(summaries=[text for row in same for text in references_of(row)])
 
 def rouge_by_reference(
-    rows:list, # as for `evaluate_predictions`
+    rows:list, # as for evaluate_predictions
     predictions:list, # one text for each row
-    tokenizer:str="auto", # as for `pick_tokenizer`
+    tokenizer:str="auto", # as for pick_tokenizer
 ) -> list: # [{"rows": n, "rouge1": percent, ...}, ...]
     "Scores against the first reference of each row, against the second, and so on."
     out, most = [], max(len(references_of(r)) for r in rows)
@@ -192,7 +192,7 @@ def length_ratio(predictions:list, references:list) -> float:
     return float(sum(len(p.split()) for p in predictions) / max(sum(words(_many(r)) for r in references), 1))
 
 def settings(
-    bertscore=None, # a `BertScore`, where one was used
+    bertscore=None, # a BertScore, where one was used
     entities=None, # a spaCy pipeline, where one was used
     tokenizer:str="latin", # of ROUGE: latin or unicode
 ) -> dict:
@@ -236,12 +236,12 @@ def _readable(rows:list, predictions:list): # share, or None where no row has a 
     return sum(known) / len(known) if known else None
 
 def evaluate_predictions(
-    rows:list, # `{"dialogue", "summary"}`, with or without `summaries`, `facts`, `kind`
+    rows:list, # {"dialogue", "summary"}, with or without summaries, facts, kind
     predictions:list, # one text for each row
-    bertscore=None, # of `load_bertscore`: also compare meanings, of the baselines too
-    entities=None, # of `load_entities`: also count entities among `text_facts`
-    tokenizer:str="auto", # as for `pick_tokenizer`
-) -> dict: # scores, facts by type, `baselines`, `intervals`, `settings`: plain JSON
+    bertscore=None, # of load_bertscore: also compare meanings, of the baselines too
+    entities=None, # of load_entities: also count entities among text_facts
+    tokenizer:str="auto", # as for pick_tokenizer
+) -> dict: # scores, facts by type, baselines, intervals, settings: plain JSON
     "Score predictions against the rows' summaries, beside the baselines. Raises `DataError` for no rows, or not one prediction a row."
     if not rows: raise DataError("There is nothing to score: no rows.")
     same_length(predictions, rows, "rows")
@@ -259,9 +259,9 @@ def evaluate_predictions(
 
 # %% ../../nbs/use/06_evaluate.ipynb #32376aee
 def score_rows(
-    rows:list, # `{"id", "dialogue", "summary"}`
+    rows:list, # {"id", "dialogue", "summary"}
     predictions:list, # one text for each row
-    tokenizer:str="auto", # as for `pick_tokenizer`
+    tokenizer:str="auto", # as for pick_tokenizer
 ) -> list:
     "One record for each row: id, dialogue, reference, prediction, its ROUGE in percent, facts missed, and those not in their role."
     same_length(predictions, rows, "rows")
@@ -278,7 +278,7 @@ def write_predictions(
     path, # jsonl file; complete or not at all
     rows:list,
     predictions:list,
-    tokenizer:str="auto", # as for `pick_tokenizer`
+    tokenizer:str="auto", # as for pick_tokenizer
 ):
     "Write the records of `score_rows` to a file."
     with atomic_write(path, "w") as f: f.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in score_rows(rows, predictions, tokenizer))
@@ -300,11 +300,11 @@ _PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
 """
 
 def side_by_side(
-    rows:list, # `{"id", "dialogue", "summary"}`
+    rows:list, # {"id", "dialogue", "summary"}
     predictions:list, # one for each row
     n:int=5, # rows from either end
-    by:str="rougeL", # what decides: one of `METRICS`
-    tokenizer:str="auto", # as for `pick_tokenizer`
+    by:str="rougeL", # what decides: one of METRICS
+    tokenizer:str="auto", # as for pick_tokenizer
 ) -> str: # HTML, all texts escaped
     "The `n` best and the `n` worst rows as a page."
     if by not in METRICS: raise DataError(f"Rows are ordered by one of {', '.join(METRICS)}, not by {by!r}.")
@@ -319,7 +319,7 @@ def write_side_by_side(
     rows:list,
     predictions:list,
     n:int=5, # rows from either end
-    tokenizer:str="auto", # as for `pick_tokenizer`
+    tokenizer:str="auto", # as for pick_tokenizer
 ):
     "Write the page of `side_by_side`."
     with atomic_write(path, "w") as f: f.write(side_by_side(rows, predictions, n, tokenizer=tokenizer))
@@ -452,14 +452,14 @@ def read_predictions(
 
 # %% ../../nbs/use/06_evaluate.ipynb #6b2b4b2c
 def score_predictions(
-    path, # as for `read_predictions`
-    rows, # references: `{"id", "dialogue", "summary"}`, e.g. of `load_pairs`
-    bertscore=None, # of `load_bertscore`
-    entities=None, # of `load_entities`
-    tokenizer:str="auto", # as for `pick_tokenizer`
-    column:Optional[str]=None, # as for `read_predictions`
-    id_column:Optional[str]=None, # as for `read_predictions`
-) -> tuple: # (report, rows, predictions), as `evaluate` gives them
+    path, # as for read_predictions
+    rows, # references: {"id", "dialogue", "summary"}, e.g. of load_pairs
+    bertscore=None, # of load_bertscore
+    entities=None, # of load_entities
+    tokenizer:str="auto", # as for pick_tokenizer
+    column:Optional[str]=None, # as for read_predictions
+    id_column:Optional[str]=None, # as for read_predictions
+) -> tuple: # (report, rows, predictions), as evaluate gives them
     "Score a file of predictions; its report counts `missing` and `extra` ids. Raises `DataError` when no id fits."
     rows = list(rows)
     own = [str(r["id"]) for r in rows]
@@ -489,7 +489,7 @@ def _without(rows:list, predictions:list, seen:set, tokenizer:str="auto") -> dic
 
 # %% ../../nbs/use/06_evaluate.ipynb #57931ae2
 def latency(
-    summarizer, # a `Summarizer`
+    summarizer, # a Summarizer
     texts:list, # to be summarised; one batch says enough
 ) -> dict: # {"texts", "encode", "middle", "decode"}: milliseconds a text
     "Where the time of a summary goes. What is on a GPU is waited for."
@@ -514,13 +514,13 @@ def latent_bytes(
 _MEASURED = 32  # texts for latency and bytes
 
 def evaluate(
-    summarizer, # has `cfg` and `summarize(list) -> list`; latency and bytes are measured where it also has `encode`
+    summarizer, # has cfg and summarize(list) -> list; latency and bytes are measured where it also has encode
     split:str="test", # train, validation or test
-    max_rows=None, # cap on the rows, beside `cfg.max_eval_samples`
+    max_rows=None, # cap on the rows, beside cfg.max_eval_samples
     merge:bool=False, # rows with the same dialogue are one row with several references
-    bertscore=None, # of `load_bertscore`
-    entities=None, # of `load_entities`
-    tokenizer:str="auto", # as for `pick_tokenizer`
+    bertscore=None, # of load_bertscore
+    entities=None, # of load_entities
+    tokenizer:str="auto", # as for pick_tokenizer
 ) -> tuple: # (report, rows, predictions)
     "Summarise a split of `summarizer.cfg.dataset_name` and score it; raises `DataError` when it cannot be read."
     loaded = load_pairs(summarizer.cfg, split, max_rows)
@@ -550,8 +550,8 @@ def bleu(predictions:list, references:list) -> float: # 0 to 100
     return bleu_signed(predictions, references)[0]
 
 def reconstruction(
-    summarizer, # a `Summarizer`
-    texts:list, # of at most `max_target_len` tokens, or the rest cannot come back
+    summarizer, # a Summarizer
+    texts:list, # of at most max_target_len tokens, or the rest cannot come back
 ) -> dict: # {"texts", "bleu", "exact_match", "length_ratio", "settings"}
     "Scores of texts that were encoded and written again, greedily."
     if not texts: raise DataError("There is nothing to reconstruct: no texts.")
@@ -571,7 +571,7 @@ def _token_ids(decoder, texts:list) -> list:
     return decoder.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)["input_ids"]
 
 def text_prompts(
-    decoder, # a `Decoder`
+    decoder, # a Decoder
     dialogues:list, # texts
     separator:str, # between dialogue and summary; spaces at its end belong to the summary
     room:int, # tokens to leave free for the summary
@@ -606,9 +606,9 @@ def _write_after(decoder, prompts:list, cfg, device) -> list:
     return [t.strip() for t in decoder.tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)]
 
 def read_text(
-    summarizer, # a `Summarizer`: its decoder and its batch size
-    rows:list, # `{"dialogue", "summary"}`
-    separator:str=SEPARATOR, # as for `text_prompts`
+    summarizer, # a Summarizer: its decoder and its batch size
+    rows:list, # {"dialogue", "summary"}
+    separator:str=SEPARATOR, # as for text_prompts
 ) -> tuple: # (nats of all summaries, texts written)
     "The rung `text`: loss and greedy summaries of the decoder that reads the dialogue itself."
     import torch
@@ -640,9 +640,9 @@ def _elsewhere(n:int) -> list:
     return [i for _, i in sorted(zip(order, order[1:] + order[:1]))]
 
 def latents_loss(
-    summarizer, # a `Summarizer`
+    summarizer, # a Summarizer
     latents, # (texts, latent_seq_len, latent_dim)
-    targets:list, # id lists, as of `target_ids`
+    targets:list, # id lists, as of target_ids
 ) -> float: # nats
     "Cross-entropy of all targets behind their latents, summed batch by batch."
     import torch
@@ -676,11 +676,11 @@ def _rung(rows:list, nats:float, least:float, tokens:int, texts:list) -> dict:
                 exact_match=exact_match(texts, [references_of(r) for r in rows]))
 
 def loss_ladder(
-    summarizer, # a `Summarizer`
-    rows, # two or more `{"dialogue", "summary"}`
-    separator:str=SEPARATOR, # between dialogue and summary on the rung `text`
+    summarizer, # a Summarizer
+    rows, # two or more {"dialogue", "summary"}
+    separator:str=SEPARATOR, # between dialogue and summary on the rung text
     null:str="zeros", # what says nothing: zeros, stop or mean
-): # pandas table, a line for each of `RUNGS`
+): # pandas table, a line for each of RUNGS
     "What the decoder makes of each rung: cross-entropy (nats a token), bits, bits carried (against `null`), ROUGE, facts, BLEU. Raises `DataError` for fewer than two rows."
     import pandas as pd
     from latent_summ.encode.tokens import target_ids
@@ -697,7 +697,7 @@ def loss_ladder(
 # %% ../../nbs/use/06_evaluate.ipynb #25a64c14
 def draw_ladder(
     ax, # matplotlib axes
-    table, # of `loss_ladder`
+    table, # of loss_ladder
 ):
     "Bits a text as a waterfall: the first rung whole, then what each adds (orange) or saves (green)."
     bits = table.bits_per_text
@@ -713,7 +713,7 @@ def draw_ladder(
     ax.spines[["top", "right"]].set_visible(False)
 
 def ladder_figure(
-    table, # of `loss_ladder`
+    table, # of loss_ladder
 ): # matplotlib figure
     "The ladder as a picture of its own."
     from matplotlib.figure import Figure
@@ -723,7 +723,7 @@ def ladder_figure(
 
 # %% ../../nbs/use/06_evaluate.ipynb #9b205ff3
 def ladder_report(
-    table, # of `loss_ladder`
+    table, # of loss_ladder
 ) -> dict: # {"rows", "tokens", "null", "separator", "rungs": {rung: {...}}}
     "The ladder as plain JSON; what could not be scored is `None`."
     return table.attrs | dict(rungs={rung: {k: None if math.isnan(v) else v for k, v in line.items()} for rung, line in table.to_dict("index").items()})

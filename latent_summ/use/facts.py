@@ -25,7 +25,7 @@ def same_length(
     if len(predictions) != len(others): raise DataError(f"{len(predictions):,} predictions for {len(others):,} {what}: each row needs one.")
 
 def references_of(
-    row:dict, # with `summary`, or with `summaries` where there are several
+    row:dict, # with summary, or with summaries where there are several
 ) -> list: # texts
     "All reference summaries of a row."
     return row.get("summaries") or [row["summary"]]
@@ -41,7 +41,7 @@ def has_fact(prediction:str, fact:dict) -> bool:
 
 def fact_recall(
     prediction:str, # what was written
-    facts:list, # of `{"type", "text"}`: what the reference says
+    facts:list, # of {"type", "text"}: what the reference says
 ) -> tuple: # (kept, total)
     "How many facts the prediction keeps, and how many there are."
     return sum(has_fact(prediction, f) for f in facts), len(facts)
@@ -49,8 +49,8 @@ def fact_recall(
 # %% ../../nbs/use/00_facts.ipynb #697f9941
 def fact_table(
     predictions:list, # texts
-    rows:list, # with `facts`, in the same order
-): # pandas table: type, facts, kept, recall; the last line is `all`
+    rows:list, # with facts, in the same order
+): # pandas table: type, facts, kept, recall; the last line is all
     "Which types of facts were kept."
     import pandas as pd
     same_length(predictions, rows, "rows")
@@ -88,7 +88,7 @@ def _readers(kind:str) -> list:
 # %% ../../nbs/use/00_facts.ipynb #0b0fd64c
 def read_roles(
     summary:str, # any text
-    kind:str, # of conversation, as in a row's `kind`
+    kind:str, # of conversation, as in a row's kind
 ) -> list: # of {slot: value}, one for each way to read it (two where a pair may swap); [] when it fits no wording
     "What a summary says about each slot of its kind. A slot that is filled in two different ways has no value."
     for pattern, swap in _readers(kind):
@@ -101,7 +101,7 @@ def read_roles(
 
 def role_recall(
     prediction:str, # what was written
-    row:dict, # of the built-in corpus: `summary`, `facts`, `kind`
+    row:dict, # of the built-in corpus: summary, facts, kind
 ) -> tuple: # (in their role, all facts, whether the prediction could be read)
     "How many facts the prediction has in the same slot as the reference."
     said, right, facts = read_roles(prediction, row.get("kind", "")), read_roles(row["summary"], row.get("kind", "")), row.get("facts") or []
@@ -141,7 +141,7 @@ def _capitals(text:str, speakers:set) -> tuple: # (words with a capital inside a
 
 def text_facts(
     text:str, # any text
-    speakers:set=frozenset(), # of `speakers_of`
+    speakers:set=frozenset(), # of speakers_of
     names:set=frozenset(), # words known to be names, in lower case: they count at the start of a sentence too
 ) -> set: # of (type, value)
     "The facts that can be read off a text."
@@ -157,7 +157,7 @@ _CLOCK = re.compile(r"(\d{1,2})(?:[:.](\d\d))?([ap])?m?|(\d{1,2})o['’]?clock")
 _HOUR = re.compile(r"(?i)(?P<at>(?:\bat|\buntil|\btill|@)\s*)?(?<![\w.,:$€£+-])(?P<n>\d{1,2}|" + "|".join(_NUMBER_WORDS) + r")(?![\w:%$€£]|[.,]\d|\s?[ap]\.?m\b|\s?o['’]?clock)"
                    r"(?P<alone>(?=\s*(?:[^\w\s$€£%]|$|\n|\s(?:and|or|in|on|at|for|to|with|then|so|but|because|as|if|this|today|tonight|tomorrow)\b)))?")
 
-def _hours(text:str) -> set: # numbers as in `text_facts`
+def _hours(text:str) -> set: # numbers as in text_facts
     "Numbers of 1 to 24 in a text that may be an hour: behind *at*, or with nothing behind them that they count."
     found = {_NUMBER_WORDS.get(m["n"].lower()) or m["n"].lstrip("0") for m in _HOUR.finditer(text) if m["at"] or m["alone"] is not None}
     return {n for n in found if n.isdecimal() and 1 <= int(n) <= 24}
@@ -172,10 +172,10 @@ def _same_clock(one:str, other:str) -> bool:
     return bool(a and b and a[:2] == b[:2] and (a[2] == b[2] or None in (a[2], b[2])))
 
 def match_times(
-    facts:set, # of `text_facts`
+    facts:set, # of text_facts
     other:set, # of the text it is compared with
     hours:set, # numbers of this text that may be an hour
-) -> set: # `facts`, with an hour or a time under the name that `other` gives to the same one
+) -> set: # facts, with an hour or a time under the name that other gives to the same one
     "Let `8` be `8 pm`, and `8:30` be `8:30 pm`, where the other text has that time."
     times, out = sorted(v for kind, v in other if kind == "time"), set()
     for kind, value in facts:
@@ -188,7 +188,7 @@ def match_times(
 # %% ../../nbs/use/00_facts.ipynb #f408aa6d
 def load_entities(
     name:str="en_core_web_sm", # an installed pipeline, or its folder
-): # a spaCy `Language`
+): # a spaCy Language
     "A spaCy pipeline that finds entities. Raises `ModelError` where spaCy or the pipeline is missing, or finds none."
     try: import spacy
     except ImportError as e: raise ModelError("Entities need spaCy, which is not installed here. Install it with: pip install 'latent_summ[spacy]', or leave them out.") from e
@@ -200,9 +200,9 @@ def load_entities(
     return nlp
 
 def entity_facts(
-    nlp, # of `load_entities`
+    nlp, # of load_entities
     texts, # texts
-) -> dict: # text -> set of (type, value), as of `text_facts`
+) -> dict: # text -> set of (type, value), as of text_facts
     "The entities in each text: `entity` and its label, and its words in lower case, without *the* before and *'s* behind."
     texts = list(dict.fromkeys(texts))
     def value(entity): return re.sub(r"^the |['’]s$", "", " ".join(entity.text.lower().split()))
@@ -219,9 +219,9 @@ def _row_facts(row:dict, prediction:str, entities:dict) -> list: # for each refe
 
 def text_fact_table(
     predictions:list, # texts
-    rows:list, # `{"dialogue", "summary"}`, in the same order
-    nlp=None, # of `load_entities`: a line for each kind of entity as well
-): # pandas table, a line for each type and `all` (of `TEXT_FACTS`): in_reference, in_prediction, both, recall, precision (NaN where there is nothing to divide by)
+    rows:list, # {"dialogue", "summary"}, in the same order
+    nlp=None, # of load_entities: a line for each kind of entity as well
+): # pandas table, a line for each type and all (of TEXT_FACTS): in_reference, in_prediction, both, recall, precision (NaN where there is nothing to divide by)
     "Recall and precision of the facts of any text, by type."
     import pandas as pd
     same_length(predictions, rows, "rows")

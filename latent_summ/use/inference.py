@@ -43,10 +43,10 @@ def _from_hub(name:str, revision:Optional[str], token) -> Path:
         raise CheckpointError(f"There is no trained model in {name}, and as a model of the hub it {case}. {step} Without it: {_NONE}") from e
 
 def find_model(
-    path, # `mini` (it comes with the package), run folder, checkpoint folder, a finished `.pt`, an exported folder, or a hub id
+    path, # mini (it comes with the package), run folder, checkpoint folder, a finished .pt, an exported folder, or a hub id
     revision:Optional[str]=None, # of a model on the hub: branch, tag or commit
     token=None, # for the hub (None: the one you are logged in with)
-) -> Path: # a `.pt` file or an exported folder
+) -> Path: # a .pt file or an exported folder
     "The finished model meant by `path`. Raises `CheckpointError` that says how to get one."
     name, path, cfg = str(path), Path(path), Config()
     if name == "mini": return MINI/"summarizer"
@@ -58,7 +58,7 @@ def find_model(
     raise CheckpointError(f"There is no trained model in {path}. {_NONE}")
 
 def saved_config(
-    path, # what `find_model` found
+    path, # what find_model found
 ) -> Config:
     "The config a finished model was trained with."
     return config_of(read_model(path)[1])
@@ -110,11 +110,11 @@ class Summarizer(ModelHubMixin):
     @classmethod
     @own_world()
     def from_pretrained(cls,
-        path, # `mini`, run folder, checkpoint folder, a finished `.pt`, a folder of `save_pretrained`, or a hub id
+        path, # mini, run folder, checkpoint folder, a finished .pt, a folder of save_pretrained, or a hub id
         revision:Optional[str]=None, # of a model on the hub: branch, tag or commit
         token=None, # for the hub (None: the one you are logged in with)
         middle:Optional[torch.nn.Module]=None, # for a model that was trained with a middle of its own: one of the same class
-        **overrides, # config fields of use: `device`, `do_sample`, `temperature`, `max_generation_length` ...
+        **overrides, # config fields of use: device, do_sample, temperature, max_generation_length ...
     ) -> "Summarizer":
         "Load a trained model with its backbones. Raises `CheckpointError`, `ModelError` or `ConfigError` with the next step."
         _check_words(overrides)
@@ -135,7 +135,7 @@ class Summarizer(ModelHubMixin):
 # %% ../../nbs/use/03_inference.ipynb #2bc091fa
 @patch
 def to(self:Summarizer,
-    device, # `cpu`, `cuda:1` or a `torch.device`
+    device, # cpu, cuda:1 or a torch.device
 ) -> Summarizer:
     "Move everything to another device. Raises `ConfigError` for what is no device, or none of this machine."
     try:
@@ -233,11 +233,11 @@ class TextProgress(EmbedProgress):
 @patch
 def encode(self:Summarizer,
     texts, # a text, or a list of texts
-    batch_size:Optional[int]=None, # texts at a time in the encoder (None: `preprocess_batch_size`)
+    batch_size:Optional[int]=None, # texts at a time in the encoder (None: preprocess_batch_size)
     show_progress_bar:bool=False, # on a terminal or in a notebook, for what takes more than two seconds
     convert_to_numpy:bool=False, # an array instead of a tensor
-    device=None, # move the whole summarizer there first, as `to` does (None: where it is)
-    **overrides, # `preprocess_batch_size`
+    device=None, # move the whole summarizer there first, as to does (None: where it is)
+    **overrides, # preprocess_batch_size
 ) -> torch.Tensor: # (texts, latent_seq_len, latent_dim), float32 on the CPU, for one text too
     "Document latents, a row for each text. Raises `DataError` for what is no text."
     if batch_size is not None: overrides["preprocess_batch_size"] = batch_size
@@ -296,7 +296,7 @@ def _write(self:Summarizer, cfg:Config, latents:torch.Tensor, advance:Callable) 
 def decode(self:Summarizer,
     latents, # (texts, latent_seq_len, latent_dim), torch or numpy
     seed:Optional[int]=None, # for sampling (None: torch's generator as it stands)
-    **overrides, # `do_sample`, `temperature`, `top_p`, `top_k`, `max_generation_length`, `batch_size`, `use_stop_latent` ...
+    **overrides, # do_sample, temperature, top_p, top_k, max_generation_length, batch_size, use_stop_latent ...
 ) -> list: # one text per row
     "Write the text of each row's latents, without the middle. Raises `DataError` for another shape."
     cfg, latents = self._config(overrides), self._checked(latents)
@@ -330,9 +330,9 @@ def _texts(self:Summarizer, label:str, texts, long:str, summary:bool, seed:Optio
 @patch
 def summarize(self:Summarizer,
     texts, # a text, or a list of texts
-    long:str="join", # of a text in several parts: `join` their summaries, or write the `mean` of their summary latents
+    long:str="join", # of a text in several parts: join their summaries, or write the mean of their summary latents
     seed:Optional[int]=None, # for sampling (None: torch's generator as it stands)
-    **overrides, # inference fields, as in `decode`
+    **overrides, # inference fields, as in decode
 ): # a summary, or a list of summaries in the same order
     "Summaries: encode, middle, decode. Rows that hold no text have an empty one (see the table above). Raises `DataError`, `ConfigError`."
     out = self._texts("summarise", texts, long, True, seed, overrides)
@@ -342,7 +342,7 @@ def summarize(self:Summarizer,
 def reconstruct(self:Summarizer,
     texts, # a text, or a list of texts
     seed:Optional[int]=None, # for sampling
-    **overrides, # inference fields, as in `decode`
+    **overrides, # inference fields, as in decode
 ): # a text, or a list of texts
     "Each text (each part of a long one) rebuilt from its own latents, without the middle: what the bottleneck keeps."
     out = self._texts("reconstruct", texts, "join", False, seed, overrides)
@@ -352,7 +352,7 @@ def reconstruct(self:Summarizer,
 @patch
 def __call__(self:Summarizer,
     texts, # a text, or a list of texts
-    **options, # as in `summarize`
+    **options, # as in summarize
 ): # a summary, or a list of summaries in the same order
     "`summarizer(texts)` is `summarizer.summarize(texts)`."
     return self.summarize(texts, **options)
@@ -396,7 +396,7 @@ def _trimmed(pieces):
 def stream(self:Summarizer,
     text:str,
     seed:Optional[int]=None, # for sampling
-    **overrides, # inference fields, as in `decode`
+    **overrides, # inference fields, as in decode
 ): # yields strings; joined they are the summary
     "A summary word by word, part by part for a long text. Raises what `summarize` raises."
     if not isinstance(text, str): raise DataError(f"stream takes one text, got a {type(text).__name__}.")
@@ -415,9 +415,9 @@ def stream(self:Summarizer,
 def interpolate(self:Summarizer,
     a:str,
     b:str,
-    alphas=(0.0, 0.25, 0.5, 0.75, 1.0), # 0 is `a`, 1 is `b`
+    alphas=(0.0, 0.25, 0.5, 0.75, 1.0), # 0 is a, 1 is b
     summary:bool=True, # between their summaries (else between the texts themselves)
-    **overrides, # as in `decode`
+    **overrides, # as in decode
 ) -> list: # (alpha, text) pairs
     "Decode points on the line between two texts' latents."
     ends = self._latents(self.cfg, self.parts([a, b]), summary)
@@ -462,10 +462,10 @@ def _fingerprint(self:Summarizer, summary:bool) -> dict: return compressor_finge
 @patch
 @own_world()
 def save_latents(self:Summarizer,
-    path, # a file; `.safetensors` is usual
-    latents, # (texts, latent_seq_len, latent_dim), from `encode` or `compress_meaning`
+    path, # a file; .safetensors is usual
+    latents, # (texts, latent_seq_len, latent_dim), from encode or compress_meaning
     ids:Optional[list]=None, # a string or an integer for each text
-    summary:bool=False, # these are summary latents, from `compress_meaning`
+    summary:bool=False, # these are summary latents, from compress_meaning
 ) -> Path:
     "Keep latents: int8, about 2 KB a text. Raises `DataError` for another shape or ids that do not fit."
     return write_latents(path, self._checked(latents), self._fingerprint(summary), ids)
@@ -473,7 +473,7 @@ def save_latents(self:Summarizer,
 @patch
 @own_world()
 def load_latents(self:Summarizer,
-    path, # what `save_latents` wrote
+    path, # what save_latents wrote
 ) -> SavedLatents: # latents, ids, summary
     "Latents of this very model. Raises `CacheError` for a damaged file, and for another model's latents, naming what differs."
     return read_latents(path, dict(document=self._fingerprint(False), summary=self._fingerprint(True)))
@@ -498,7 +498,7 @@ def generate_model_card(self:Summarizer,
 @patch
 def save_pretrained(self:Summarizer,
     folder, # made where it is not there
-    **options, # of the mixin: `push_to_hub`, `repo_id` ...
+    **options, # of the mixin: push_to_hub, repo_id ...
 ):
     "Write the model to a folder that `from_pretrained` reads. Raises `CheckpointError` for a file, a run's own folder, and where nothing can be written."
     if Path(folder).exists() and not Path(folder).is_dir(): raise CheckpointError(f"{folder} is a file. A model is saved to a folder: choose another name.")
@@ -509,7 +509,7 @@ def save_pretrained(self:Summarizer,
 @patch
 def push_to_hub(self:Summarizer,
     repo_id:str, # owner/name; made where it is not there
-    **options, # of the mixin: `private`, `token`, `branch`, `commit_message` ...
+    **options, # of the mixin: private, token, branch, commit_message ...
 ) -> str: # the commit's address
     "Upload the model with its card. Raises `CheckpointError` with the next step when the hub refuses."
     try: return ModelHubMixin.push_to_hub(self, repo_id, **{"model_card_kwargs": dict(name=repo_id), "commit_message": "A latent_summ model"} | options)

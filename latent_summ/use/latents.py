@@ -27,7 +27,7 @@ def _part_hash(model, part:str) -> Optional[str]:
     return content_hash(weights, part)[:16] if weights else None
 
 def compressor_fingerprint(
-    model, # a `LatentSummarizer`
+    model, # a LatentSummarizer
     cfg:Config, # of the model
     encoder:dict, # identity of the encoder: revision, tokenizer
     summary:bool=False, # of summary latents (False: of document latents)
@@ -52,7 +52,7 @@ class SavedLatents(NamedTuple):
 def write_latents(
     path, # of the file to write
     latents:torch.Tensor, # (texts, latent_seq_len, latent_dim)
-    made_by:dict, # from `compressor_fingerprint`
+    made_by:dict, # from compressor_fingerprint
     ids:Optional[list]=None, # a string or an integer for each text
 ) -> Path:
     "Write latents as int8, complete or not at all. Raises `DataError` for ids that do not fit."
@@ -80,7 +80,7 @@ def _open(path:Path) -> tuple:
 # %% ../../nbs/use/01_latents.ipynb #0a66d6e8
 def read_latents(
     path, # of the file to read
-    made_by:Optional[dict]=None, # fingerprints to accept, by kind: `{"document": ..., "summary": ...}` (None: any)
+    made_by:Optional[dict]=None, # fingerprints to accept, by kind: {"document": ..., "summary": ...} (None: any)
 ) -> SavedLatents:
     "Read a file of latents. Raises `CacheError` for a damaged file, and names what differs for one of another model."
     tensors, info = _open(Path(path))

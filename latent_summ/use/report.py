@@ -31,7 +31,7 @@ from ..runtime import DataError, atomic_write, write_json
 
 # %% ../../nbs/use/07_report.ipynb #0d1ae3df
 def of_kind(
-    events:list, # dicts, each with a key `event`
+    events:list, # dicts, each with a key event
     kind:str, # which events: "step", "validation", ...
     stage=None, # of this stage only (None: of any)
 ) -> list: # the same dicts, in the same order
@@ -277,7 +277,7 @@ def _draw_losses(figure, events:list):
     for ax, stage in zip(axes, stages): _draw_loss(ax, events, stage)
 
 def loss_figure(
-    events:list, # of `read_events`
+    events:list, # of read_events
 ) -> Picture:
     "Loss by stage, with validation and the best of it. Raises `DataError` when nothing was trained."
     figure = Picture(2.9 * max(len(trained_stages(events)), 1) + 0.4, 2.9)
@@ -308,7 +308,7 @@ def _draw_series(ax, events:list, key:str, label:str):
 
 # %% ../../nbs/use/07_report.ipynb #49f5f390
 def schedule_figure(
-    events:list, # of `read_events`
+    events:list, # of read_events
 ) -> Picture:
     "Learning rate and gradient norm of all stages. Raises `DataError` when nothing was trained."
     recorded = set().union(*of_kind(events, "step"))
@@ -326,7 +326,7 @@ def schedule_figure(
 
 # %% ../../nbs/use/07_report.ipynb #4c3c4b04
 def known_results(
-    path=None, # a JSON file of `{name: {"rouge1", ..., "fact_recall", "seconds", ...}}` (None: the package's own)
+    path=None, # a JSON file of {name: {"rouge1", ..., "fact_recall", "seconds", ...}} (None: the package's own)
 ) -> dict: # {} where the file does not exist
     "Results that were measured before and are shipped with the package."
     path = Path(path) if path else files("latent_summ")/"mini"/"results.json"
@@ -342,9 +342,9 @@ def _record(name:str, scores:dict) -> dict:
     return dict(system=name, **line)
 
 def scores_table(
-    report:dict, # of `evaluate_predictions`
+    report:dict, # of evaluate_predictions
     name:str="this run", # what to call its own line
-    known=None, # as `known_results()` gives it (None: that)
+    known=None, # as known_results() gives it (None: that)
 ) -> pd.DataFrame: # system, ROUGE-1, ROUGE-2, ROUGE-L, facts %: all in percent
     "This run's scores above known results for the same source and the baselines."
     results = known_results() if known is None else known
@@ -360,9 +360,9 @@ def _cells(values) -> list:
     return ["" if pd.isna(v) else f"{v:.1f}" for v in values]
 
 def rich_table(
-    table:pd.DataFrame, # of `scores_table`
+    table:pd.DataFrame, # of scores_table
     title=None, # above the table
-): # a `rich.table.Table`
+): # a rich.table.Table
     "A table for the console of `rich`; the first line is bold."
     from rich.table import Table
     out = Table(title=title, title_justify="left")
@@ -412,8 +412,8 @@ def _draw_scores(ax, report:dict, known=None):
     tidy(ax, "y")
 
 def scores_figure(
-    report:dict, # of `evaluate_predictions`
-    known=None, # as in `scores_table`
+    report:dict, # of evaluate_predictions
+    known=None, # as in scores_table
 ) -> Picture:
     "This run beside known results and baselines."
     figure = Picture(9, 3.6)
@@ -422,17 +422,17 @@ def scores_figure(
 
 # %% ../../nbs/use/07_report.ipynb #3814cb8d
 def rows_of(
-    report:dict, # of `evaluate` or `evaluate_predictions`
+    report:dict, # of evaluate or evaluate_predictions
 ) -> str:
     "What was evaluated, in words: `messenger, test: 500 dialogues`."
     where = f"{Path(report['source']).name}, {report['source_split']}: " if "source" in report else ""
     return f"{where}{report['rows']['evaluated']:,} dialogues"
 
 def demo_figure(
-    events:list, # of `read_events`
-    report:dict, # of `evaluate_predictions`
+    events:list, # of read_events
+    report:dict, # of evaluate_predictions
     path=None, # where to write a PNG (None: nowhere)
-    known=None, # as in `scores_table`
+    known=None, # as in scores_table
 ) -> Picture:
     "Loss by stage above, scores below; written as PNG, complete or not at all."
     figure = Picture(11.6, 6.4)
@@ -467,7 +467,7 @@ def _draw_bars(ax, names:list, series:dict, title:str):
 
 # %% ../../nbs/use/07_report.ipynb #f3b0267a
 def facts_figure(
-    report:dict, # of `evaluate_predictions`
+    report:dict, # of evaluate_predictions
 ) -> Picture:
     "Recall by type of fact. Raises `DataError` where the report counts none."
     corpus = report.get("facts") or {}
@@ -485,7 +485,7 @@ def facts_figure(
 
 # %% ../../nbs/use/07_report.ipynb #88a618db
 def ladder_of(
-    report:dict, # of `evaluate`, with `ladder`
+    report:dict, # of evaluate, with ladder
 ) -> Picture:
     "The loss ladder of a report as a waterfall. Raises `DataError` where it has none."
     if "ladder" not in report:
@@ -515,8 +515,8 @@ def _text_points(report:dict, records:list, has_facts:bool) -> list: # of (name,
 
 # %% ../../nbs/use/07_report.ipynb #e8a31279
 def rate_points(
-    report:dict, # of `evaluate`
-    records:list=(), # of `predictions.jsonl`
+    report:dict, # of evaluate
+    records:list=(), # of predictions.jsonl
     name:str="latents", # of this run's points
 ) -> pd.DataFrame: # name, bytes, facts
     "Bytes that stand for a text, and the facts recovered from them. Raises `DataError` where neither is known."
@@ -536,7 +536,7 @@ def rate_points(
 
 # %% ../../nbs/use/07_report.ipynb #37a18528
 def rate_figure(
-    points:pd.DataFrame, # of `rate_points`; those of several runs may be concatenated
+    points:pd.DataFrame, # of rate_points; those of several runs may be concatenated
 ) -> Picture:
     "Bytes for a text against the facts recovered from them."
     figure = Picture(7, 3.6)
@@ -559,7 +559,7 @@ def _wrapped(label:str, text:str, width:int) -> str:
     return textwrap.fill(text or "(empty)", width, initial_indent=f"{label:<10}", subsequent_indent=" " * 10)
 
 def examples_text(
-    rows:list, # with `dialogue` and `summary`
+    rows:list, # with dialogue and summary
     predictions:list, # one for each row
     n:int=5, # how many, from the start
     width:int=100, # characters in a line
@@ -578,7 +578,7 @@ REPORT_FILES = (("report", ".json"), ("report", ".png"), ("predictions", ".jsonl
 
 def write_report(
     folder, # a run's folder
-    report:dict, # of `evaluate`
+    report:dict, # of evaluate
     rows:list, # the evaluated rows
     predictions:list, # a summary for each row
     suffix:str="", # in the names of the files, before the extension
@@ -609,7 +609,7 @@ class Measured:
     reference: np.ndarray # the same shape: latents of the reference summaries
 
 def measure_latents(
-    summarizer, # a `Summarizer`
+    summarizer, # a Summarizer
     texts:list, # strings
     references:list, # their summaries
 ) -> Measured:
@@ -663,7 +663,7 @@ def _draw_map(figure, ax, values:np.ndarray, title:str, x:str, y:str, ticks:bool
 
 # %% ../../nbs/use/07_report.ipynb #a2ff3a2f
 def latents_figure(
-    measured:Measured, # of `measure_latents`
+    measured:Measured, # of measure_latents
 ) -> Picture:
     "Lengths of latent vectors, cosines within a text, and predicted against reference latents."
     within = cosines(measured.document, measured.document).mean(0)
@@ -692,7 +692,7 @@ def rounding_errors(
     return (np.linalg.norm(rounded_x - x, axis=-1) / np.maximum(np.linalg.norm(x, axis=-1), 1e-12)).ravel()
 
 def quantisation_figure(
-    measured:Measured, # of `measure_latents`
+    measured:Measured, # of measure_latents
 ) -> Picture:
     "Error of int8, and of other sizes."
     kinds = {"embeddings (cache)": measured.embeddings, "latents (files)": measured.predicted}

@@ -92,7 +92,7 @@ def _percent(report:dict) -> dict: # column -> score
 # %% ../../nbs/use/08_runs.ipynb #684b1618
 def run_line(
     folder, # of one run
-) -> dict: # a line of `runs_table`
+) -> dict: # a line of runs_table
     "A summary of a run's folder. A damaged file is no error: `problem` names it."
     folder = Path(folder)
     problems = []
@@ -198,8 +198,8 @@ def _plain_table(index:str, columns:list):
 
 # %% ../../nbs/use/08_runs.ipynb #c8570a44
 def runs_rich(
-    table:pd.DataFrame, # of `runs_table`
-): # a `rich.table.Table`
+    table:pd.DataFrame, # of runs_table
+): # a rich.table.Table
     "The list of runs for the console of `rich`; columns that are empty for all runs are left out."
     columns = ["started", "state", "seconds", "best loss", "ROUGE-1", "facts %"]
     short = pd.DataFrame([_short_line(line) for _, line in table.iterrows()], index=table.index, columns=columns)
@@ -212,7 +212,7 @@ def runs_rich(
 
 def comparison_rich(
     paths:list, # at least two run folders
-): # a `rich.table.Table`
+): # a rich.table.Table
     "Runs side by side for the console of `rich`: results above, the settings that differ below."
     settings = compare_runs(paths)
     results = runs_table(paths).T
@@ -258,7 +258,7 @@ def read_run(
 _MEASURED = 64 # texts to be encoded for the figures of latents
 
 def run_latents(
-    run:RunFolder, # of `read_run`
+    run:RunFolder, # of read_run
     texts:int=_MEASURED, # how many of its evaluated texts, from the start
 ) -> Measured:
     "Latents of the run's first evaluated texts. Raises `DataError` for no texts, and what `from_pretrained` raises."
@@ -312,7 +312,7 @@ FIGURES = {name: (*_CAPTIONS[name], draw) for name, draw in _DRAWERS.items()} # 
 
 # %% ../../nbs/use/08_runs.ipynb #7165e3fe
 def run_figures(
-    run:RunFolder, # of `read_run`
+    run:RunFolder, # of read_run
     texts:int=_MEASURED, # to be encoded for the figures of latents; 0: the model is not loaded
 ) -> tuple: # ({name: figure}, {name: why it is left out})
     "All figures that the run has data for."
@@ -412,7 +412,7 @@ def examples_table(
 
 # %% ../../nbs/use/08_runs.ipynb #59209bc0
 def page_of(
-    run:RunFolder, # of `read_run`
+    run:RunFolder, # of read_run
     drawn:dict, # name -> SVG
     left_out:dict, # name -> why the figure is left out
 ) -> str: # HTML

@@ -38,7 +38,7 @@ def export_model(
     model:LatentSummarizer,
     meta:dict, # of the checkpoint: config, backbones, stage
     report:Optional[dict]=None, # the run's scores
-    encoder:Optional[Path]=None, # of `own_encoder`
+    encoder:Optional[Path]=None, # of own_encoder
 ):
     "Write `model.safetensors`, `config.json` and, where there are any, `report.json` and the encoder that the run taught."
     folder, weights = Path(folder), {k: v.cpu().contiguous() for k, v in sorted(model.state_dict().items())}
@@ -49,7 +49,7 @@ def export_model(
     if encoder: shutil.copytree(encoder, folder/"encoder", dirs_exist_ok=True)
 
 def own_encoder(
-    file:Path, # a finished `.pt`, or an exported folder
+    file:Path, # a finished .pt, or an exported folder
 ) -> Optional[Path]:
     "The encoder that a run has taught and keeps beside its model (`teach_encoder_steps`), or None."
     return next((f/"encoder" for f in (file.parent.parent, file.parent, file) if (f/"encoder"/"teaching.json").is_file()), None)
@@ -57,7 +57,7 @@ def own_encoder(
 # %% ../../nbs/use/02_share.ipynb #d50cbfc9
 def read_export(
     folder, # with model.safetensors and config.json
-) -> tuple: # (tensors, meta), as `load_checkpoint` has them
+) -> tuple: # (tensors, meta), as load_checkpoint has them
     "Read and check an exported model. Raises `CheckpointError` for one that is missing, damaged or of another library."
     folder = Path(folder)
     try: about, weights = json.loads((folder/"config.json").read_text(encoding="utf-8")), load_file(folder/WEIGHTS)
@@ -71,7 +71,7 @@ def read_export(
     return dict(model=weights), dict(about, kind="model")
 
 def read_model(
-    path, # a finished `.pt`, or an exported folder
+    path, # a finished .pt, or an exported folder
 ) -> tuple: # (tensors, meta)
     "Weights and description of a finished model. Raises `CheckpointError`."
     if Path(path).is_dir(): return read_export(path)
@@ -102,8 +102,8 @@ def _pinned(field_name:str, name:str, identity:dict, what:str) -> str:
 
 def load_backbones(
     cfg:Config,
-    identities:dict, # `encoder` and `decoder`, as the model's meta has them
-    device, # a `torch.device`
+    identities:dict, # encoder and decoder, as the model's meta has them
+    device, # a torch.device
 ) -> tuple: # (Encoder, Decoder)
     "The backbones a model was trained with. Raises `ModelError` when they cannot be had, `CheckpointError` when these are others."
     at = {f: _pinned(f, getattr(cfg, f), identities[w], w) for f, w in (("modernbert_model", "encoder"), ("gpt2_model", "decoder"))}
