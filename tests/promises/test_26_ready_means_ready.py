@@ -68,5 +68,6 @@ def test_a_decoder_that_looks_ahead_is_not_ready(tmp_path):
 
 
 def test_a_first_batch_that_fails_is_not_ready():
-    with patch("latent_summ.train.stages.text_loss", side_effect=RuntimeError("no kernel")): found = checks(settings(modernbert_hidden_dim=160, gpt2_hidden_dim=160))
+    def fail(*args, **options): raise RuntimeError("no kernel")
+    with patch.dict("latent_summ.train.objectives.OBJECTIVES", text=fail): found = checks(settings(modernbert_hidden_dim=160, gpt2_hidden_dim=160))
     assert found[-1].name == "first batches" and found[-1].status == "fail" and "ready" not in verdict(found)
