@@ -482,6 +482,7 @@ def read_json(path) -> dict:
 _SOURCES = dict(wikitext="wikitext", arxiv="arxiv", english_pretrain="english") # a source's name in the reference's fields -> in ours
 _UNUSED = ("wikitext_split", "arxiv_split", "english_pretrain_split", "cache_store_embeddings_fp16", "cache_store_ideas_fp16", "cache_store_ideas_int8",
            "stop_latent_l2_threshold", "pretrain_middle_max_samples_scitldr", "pretrain_adapter_max_samples_english", "pretrain_adapter_max_samples_scitldr", "test_mode")
+_THEIR_FIELDS = (*_UNUSED, *(f"{source}_max_samples" for source in _SOURCES), *(f"preprocess_{source}" for source in _SOURCES))
 
 def _cap_source(values:dict, ours:str, cap:int):
     "Cap the rows of a source in each stage that reads it."
@@ -496,13 +497,14 @@ def from_reference(
 ) -> tuple: # (values with names of this package, dict of the reference's fields that have none)
     "What a file of the reference's own code says, in our fields; files of ours come back as they are."
     values = dict(values)
+    is_theirs = any(name in values for name in _THEIR_FIELDS)
     for theirs, ours in _SOURCES.items():
         cap, wanted = values.pop(f"{theirs}_max_samples", None), values.pop(f"preprocess_{theirs}", True)
         if type(cap) is int: _cap_source(values, ours, cap)
         if not wanted: values[f"{theirs}_dataset"] = ""
     if "test_mode" in values and values["test_mode"] and "training_phase" not in values: values["training_phase"] = values.pop("test_mode")
-    if values.get("attn_implementation", "") is None: values["attn_implementation"] = "sdpa"
-    if values.get("stop_latent_init") == "zero": values["stop_latent_init"] = "zeros"
+    if is_theirs and values.get("attn_implementation", "") is None: values["attn_implementation"] = "sdpa"
+    if is_theirs and values.get("stop_latent_init") == "zero": values["stop_latent_init"] = "zeros"
     return values, {name: values.pop(name) for name in _UNUSED if name in values}
 
 def unused_text(unused:dict) -> str:

@@ -97,6 +97,7 @@ def test_two_trainings_in_one_run_folder(tmp_path):
     from latent_summ.train import run, stages
     from latent_summ.config import Config, LatentSummError
     cfg = Config.preset("mini").override(run_dir=str(tmp_path))
+    (tmp_path / "events.jsonl").touch()  # so that there is a run to resume
     def second():
         with pytest.raises(LatentSummError, match="is being written by process"): stages.run_pipeline(cfg, resume=True)
     with run.held_folder(tmp_path): assert in_child(second) == 0
