@@ -430,10 +430,11 @@ def check_writable(folder:Path):
 
 def _whole_file(own:Evaluate, cfg:Config, trained_on:Optional[str]=None) -> Config:
     "`cfg`, with a single file that names no split scored whole, unless the model was trained on it or a split was asked for; that is told."
-    from latent_summ.data.sources import local_files, looks_local
+    from latent_summ.data.sources import BUILT_IN, local_files, looks_local
     name = cfg.dataset_name
     def place(path): return Path(path).expanduser().resolve()
-    if own.split != "test" or not looks_local(name) or (trained_on and place(trained_on) == place(name)): return cfg
+    if own.split != "test" or name in BUILT_IN or not looks_local(name): return cfg
+    if trained_on and place(trained_on) == place(name): return cfg
     if list(local_files(name, cfg)) != ["all"]: return cfg
     say_once(f"{name} names no split: all of its rows are scored (--split validation takes those that training holds out).")
     return cfg.override(test_split="all")
