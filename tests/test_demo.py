@@ -109,7 +109,7 @@ def test_chat_reads_lines_until_the_end(demo):
 def test_the_ladder_and_anybodys_predictions(demo):
     folder, _ = demo
     p = latent_summ("evaluate", "--run-dir", "runs/demo", "--max-rows", "8", "--split", "validation", "--ladder", cwd=folder)
-    assert p.returncode == 0 and "Where it is lost" in p.stdout and "bleu" in p.stdout, p.stdout + p.stderr
+    assert p.returncode == 0 and "Where information is lost" in p.stdout and "bleu" in p.stdout, p.stdout + p.stderr
     ladder = report_of(folder, "report-validation.json")["ladder"]
     assert set(ladder["rungs"]) == {"text", "oracle", "predicted", "shuffled", "null"}
     assert (folder/"runs/demo/side-by-side-validation.html").read_text().lower().startswith("<!doctype html")

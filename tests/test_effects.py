@@ -701,7 +701,7 @@ def _(name):
     def counts(**shares):
         rows = lesson(**dict(teach_encoder_dialogues=0.0, teach_encoder_summaries=0.0) | shares).rows
         ids = rows.ids
-        return len(rows), sum(i.startswith("fit") for i in ids), int((rows.at >= rows.pairs_from).sum())
+        return len(rows), sum(i.startswith("fit") for i in ids), int((rows.numbers >= rows.pairs_from).sum())
     pairs = name == "teach_encoder_summaries"
     assert counts() == (40, 0, 0) and counts(**{name: 0.25}) == (40, 10, 10 if pairs else 0)
 

@@ -82,13 +82,13 @@ def show_ladder(
     "Print the loss ladder."
     from rich.console import Console
     from rich.table import Table
-    title = f"Where it is lost: the same decoder, given ... ({ladder['rows']:,} chats)"
+    title = f"Where information is lost: the same decoder, given ... ({ladder['rows']:,} chats)"
     table = Table("given", title=title, title_justify="left")
     for name in ("bits", "carried", "ROUGE-1", "facts %", "in role %"): table.add_column(name, justify="right")
     for rung, r in ladder["rungs"].items():
         table.add_row(_GIVEN[rung], *_rung_cells(r), style="bold" if rung == "predicted" else None)
     Console(highlight=False).print(table)
-    print(f"bits: needed for the reference summary; carried: saved against no latents ({ladder['null']}).")
+    print(f"bits: needed for the right summary; carried: saved against no latents ({ladder['null']}).")
 
 # %% ../../nbs/ui/04_demo.ipynb #c209a619
 def run_demo(
