@@ -37,7 +37,8 @@ from _common import MINI, child, gemma, modernbert, options, parse, peak_gb, run
 
 from latent_summ.encode.backbones import Encoder
 from latent_summ.config import Config
-from latent_summ.model.decode import pad_labels, prefix_loss, prompt_embeds
+from latent_summ.model.decode import pad_labels, prompt_embeds
+from latent_summ.model.head import prefix_loss
 from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import autocast, autocast_dtype
 from latent_summ.train.stages import _speed_up

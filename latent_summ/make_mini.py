@@ -25,7 +25,8 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, ModernBertConfig, 
 
 from .encode.backbones import Decoder, load_decoder, load_encoder
 from .config import Config
-from .model.decode import pad_labels, prefix_loss, prompt_embeds, readout_loss
+from .model.decode import pad_labels, prompt_embeds
+from .model.head import prefix_loss, readout_loss
 from .use.evaluate import evaluate, rounded
 from .use.inference import Summarizer
 from .data.messenger import chats, texts, versions

@@ -11,7 +11,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from latent_summ.encode.backbones import load_decoder, load_encoder
 from latent_summ.config import Config
-from latent_summ.model.decode import generate, head_divergence, prefix_loss, prompt_embeds
+from latent_summ.model.decode import generate, prompt_embeds
+from latent_summ.model.head import head_divergence, prefix_loss
 from latent_summ.encode.embed import embed_texts
 from latent_summ.encode.families import layer_stack
 from latent_summ.model.model import LatentSummarizer, adopt_encoder, top_layers

@@ -19,7 +19,7 @@ from latent_summ.encode import embed, scale
 from latent_summ.encode.backbones import load_decoder, load_encoder
 from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.config import Config
-from latent_summ.model.decode import prefix_loss
+from latent_summ.model.head import prefix_loss
 from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import Interrupted
 from latent_summ.encode.scale import Pool, held_bytes, preprocess_ray, shard_decoder

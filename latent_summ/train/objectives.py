@@ -20,7 +20,7 @@ from ..plan import Stage
 from ..runtime import ModelError, autocast
 from ..encode.backbones import Decoder
 from ..model.compress import normalize_latents
-from ..model.decode import prefix_loss, readout_loss, teacher_states, token_importance
+from ..model.head import prefix_loss, readout_loss, teacher_states, token_importance
 from ..model.layers import check_shape
 from ..model.model import LatentSummarizer
 

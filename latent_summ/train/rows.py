@@ -23,7 +23,8 @@ from ..runtime import hash_seed, say_once
 from ..plan import Stage
 from ..encode.backbones import Decoder, Encoder
 from ..encode.tokens import input_ids, target_ids
-from ..model.decode import pad_labels, teacher_prompts
+from ..model.decode import pad_labels
+from ..model.head import teacher_prompts
 
 # %% ../../nbs/train/03_rows.ipynb #2a6a850c
 class Vectors:

@@ -27,7 +27,7 @@ from ..plan import tuned_layers
 from ..encode.backbones import Decoder, Encoder, check_backbone, load_decoder, load_encoder
 from ..encode.embed import Embedder, embed_texts, needed_rows, preprocess
 from ..encode.scale import shard_decoder
-from ..model.decode import teacher_prompts, token_importance
+from ..model.head import teacher_prompts, token_importance
 from ..model.model import LatentSummarizer, adopt_decoder, adopt_encoder, check_use, top_layers
 from .checkpoint import Saver, config_of, content_hash, load_checkpoint, load_finished
 from .events import EventLog

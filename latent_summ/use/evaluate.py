@@ -588,7 +588,8 @@ def text_prompts(
 # %% ../../nbs/use/06_evaluate.ipynb #2ac1807b
 def _prompt_loss(decoder, prompts:list, targets:list, device) -> float:
     "Nats of all targets behind their prompts. Padding is on the right, where a causal decoder does not see it."
-    from latent_summ.model.decode import head_loss, pad_labels
+    from latent_summ.model.head import head_loss
+    from latent_summ.model.decode import pad_labels
     labels = pad_labels([[-100] * len(p) + t for p, t in zip(prompts, targets)], device)
     ids = pad_labels([p + t for p, t in zip(prompts, targets)], device)
     hidden = decoder.model.base_model(input_ids=ids.masked_fill(ids == -100, decoder.pad_id), use_cache=False).last_hidden_state[:, :-1]
@@ -646,7 +647,8 @@ def latents_loss(
 ) -> float: # nats
     "Cross-entropy of all targets behind their latents, summed batch by batch."
     import torch
-    from latent_summ.model.decode import pad_labels, prefix_loss
+    from latent_summ.model.decode import pad_labels
+    from latent_summ.model.head import prefix_loss
     size, total = summarizer.cfg.batch_size, 0.0
     for at in range(0, len(targets), size):
         with torch.inference_mode(), autocast(summarizer.cfg, summarizer.device, decoder=True):

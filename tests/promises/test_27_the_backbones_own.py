@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from latent_summ.model import decode
-from latent_summ.model.decode import head_divergence, head_loss
+from latent_summ.model import head
+from latent_summ.model.head import head_divergence, head_loss
 
 ALSO = [f"test_families.py::{n}" for n in ("test_a_decoder_trains", "test_a_decoder_writes", "test_what_a_greedy_decoder_writes_is_its_own",
                                            "test_a_decoder_that_will_not_do_is_refused", "test_an_output_layer_nobody_expects_is_refused")]
@@ -31,7 +31,7 @@ def model_with(bias:bool, scale:float, divided:bool, cap):
 @pytest.mark.parametrize("chunk", [1, 3, 11, 1000])
 def test_any_head_in_chunks_of_any_size(chunk, draw, attacks, monkeypatch):
     torch.manual_seed(draw.randrange(2**31))
-    monkeypatch.setattr(decode, "_CHUNK_NUMBERS", chunk * 50)
+    monkeypatch.setattr(head, "_CHUNK_NUMBERS", chunk * 50)
     cases = [(bias, scale, divided, cap) for bias in (False, True) for scale in (1.0, 0.0625, 4.0) for divided in (False, True) for cap in (None, 2.0, 30.0)]
     for case in cases:
         model, logits = model_with(*case)
