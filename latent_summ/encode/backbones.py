@@ -48,7 +48,7 @@ def _place_error(e:Exception, name:str, what:str, field_name:str, revision:Optio
 
 def _damage_error(files:list, name:str, what:str, field_name:str) -> ModelError:
     repo = "/".join(name.split("/")[:2])
-    return ModelError(f"The {what} {name!r} is damaged: {files[0].name} in the local cache is not the file the hub has (its sha256 differs). "
+    return ModelError(f"The {what} {name!r} is damaged: {files[0].name} in the local cache is not the file the hub has (it is a link to nothing, or its sha256 differs). "
                       f"Download it again: hf download {repo} --force-download. {_instead(what, field_name)}")
 
 def model_folder(
