@@ -7,8 +7,9 @@ __all__ = ['DEMO_RUN', 'COMMANDS', 'Plain', 'Common', 'Demo', 'Doctor', 'Cache',
            'Interpolate', 'Talk', 'Settings', 'Runs', 'Report', 'Plan', 'Bench', 'Completion', 'Origin', 'layers',
            'newest_run', 'model_path', 'run_folder', 'listeners', 'demo', 'train', 'doctor', 'cache', 'usual_values',
            'check_writable', 'evaluate', 'runs', 'input_texts', 'summarize', 'reconstruct', 'interpolate', 'chat',
-           'settings', 'setting_line', 'report', 'plan', 'bench', 'completion', 'about', 'takes_settings', 'overview',
-           'command_first', 'check_theirs', 'check_bools', 'run_command', 'status_of', 'ready_streams', 'main']
+           'Encode', 'Search', 'Diff', 'encode', 'search', 'diff', 'settings', 'setting_line', 'report', 'plan',
+           'bench', 'completion', 'about', 'takes_settings', 'overview', 'command_first', 'check_theirs', 'check_bools',
+           'run_command', 'status_of', 'ready_streams', 'main']
 
 # %% ../../nbs/ui/07_cli.ipynb #8a7a6b5e
 import codecs, contextlib, copy, dataclasses, difflib, importlib, json, os, re, shlex, shutil, sys, textwrap
@@ -599,6 +600,70 @@ def _write_lines(lines:list, path:Optional[Path]):
     if path is None: sys.stdout.write(content); return
     with atomic_write(path, "w") as f: f.write(content)
 
+# %% ../../nbs/ui/07_cli.ipynb #24b00002
+@dataclass
+class Encode(_TakesTexts):
+    "Keep the latents of texts in a file, about two kilobytes each. --latent-noise, given here, blurs what is stored."
+    summaries: bool = option(False, "Summary latents, which are ready to decode (else those of the texts themselves)")
+    source_hash: bool = option(False, "Keep a hash of each text, to see later whether it has changed")
+
+@dataclass
+class Search(_UsesModel):
+    "Find the texts in a file of latents that are most like a text."
+    text: str = option("", "What to look for", "TEXT", positional=True)
+    file: Optional[Path] = option(None, "The file that `latent_summ encode` wrote", "FILE", positional=True)
+    top: int = option(5, "How many", "INT")
+    ids: bool = option(False, "Only ids and cosines; else also what the model writes for each")
+
+@dataclass
+class Diff(_UsesModel):
+    "Say in words how two texts differ in latent space."
+    a: str = option("", "A text", "TEXT_A", positional=True)
+    b: str = option("", "Another", "TEXT_B", positional=True)
+    file: Optional[Path] = option(None, "A file of latents: also name its nearest rows", "FILE", positional=True)
+    steps: int = option(5, "Points on the way, both ends included", "INT")
+
+# %% ../../nbs/ui/07_cli.ipynb #24b00003
+def encode(own:Encode, origin:Origin, model:Path):
+    "Write the latents of what was given to a file."
+    if own.output is None: raise ConfigError("Say where to keep the latents: latent_summ encode --input chats.jsonl --output chats.latents")
+    texts, rows = input_texts(own, origin.cfg)
+    noise = origin.cfg.latent_noise if origin.where.get("latent_noise") == "flag" else 0.0
+    summarizer = _load(origin, model)
+    plain = [text for _, text in texts]
+    latents = summarizer.encode(plain)
+    if own.summaries: latents = summarizer.compress_meaning(latents)
+    ids = [name if isinstance(name, (str, int)) else str(name) for name, _ in texts] if rows else None
+    path = summarizer.save_latents(own.output, latents, ids, own.summaries, plain if own.source_hash else None, noise)
+    if empty := sum(not text for text in plain): say_once(f"{empty:,} of {len(plain):,} rows are empty; they hold the latents that stand for no text.")
+    print(f"{path}: {len(plain):,} texts, {path.stat().st_size / len(plain):,.0f} bytes each.")
+    say_once("latents are not anonymous: names and words can be read back from them (latent_summ privacy measures it).")
+
+def search(own:Search, origin:Origin, model:Path):
+    "Print the nearest texts."
+    if own.file is None: raise ConfigError('Name the text and the file: latent_summ search "Anna: can you lend me your tent?" chats.latents')
+    if own.top < 1: raise ConfigError(f"--top must be >= 1, got {own.top}.")
+    from latent_summ.use.search import search_file
+    summarizer = _load(origin, model)
+    hits = search_file(summarizer, own.text, own.file, own.top)
+    said = [""] * len(hits)
+    if hits and not own.ids: said = _words_of(summarizer, own.file, hits)
+    for hit, text in zip(hits, said): print(f"{hit.cosine:.3f}  {hit.id}  {text}".rstrip())
+
+def _words_of(summarizer, path:Path, hits:list) -> list:
+    "What the model writes for rows of a file."
+    import torch
+    file = summarizer.open_latents(path, verify=False) # it was checked for the search
+    latents = torch.cat([file.rows(hit.row, hit.row + 1) for hit in hits])
+    return summarizer.decode(latents if file.summary else summarizer.compress_meaning(latents), do_sample=False)
+
+def diff(own:Diff, origin:Origin, model:Path):
+    "Print the comparison of two texts."
+    if not (own.a.strip() and own.b.strip()): raise DataError('Give two texts: latent_summ diff "Anna: hi" "Ben: bye"')
+    if own.steps < 2: raise ConfigError(f"--steps must be >= 2, both ends included; got {own.steps}.")
+    from latent_summ.use.search import diff_lines, text_diff
+    print(*diff_lines(text_diff(_load(origin, model), own.a, own.b, own.file, own.steps)), sep="\n")
+
 # %% ../../nbs/ui/07_cli.ipynb #263da0bf
 def settings(own:Settings, origin:Origin, model:Optional[Path]=None):
     "Show, compare or save settings."
@@ -646,6 +711,7 @@ def completion(own:Completion):
 # %% ../../nbs/ui/07_cli.ipynb #605c17e2
 COMMANDS = dict(demo=(Demo, demo), doctor=(Doctor, doctor), cache=(Cache, cache), train=(Train, train), evaluate=(Evaluate, evaluate),
                 summarize=(Summarize, summarize), reconstruct=(Reconstruct, reconstruct), interpolate=(Interpolate, interpolate), chat=(Talk, chat),
+                encode=(Encode, encode), search=(Search, search), diff=(Diff, diff),
                 runs=(Runs, runs), report=(Report, report), plan=(Plan, plan), bench=(Bench, bench), config=(Settings, settings), completion=(Completion, completion))
 
 def about(name:str) -> str:
