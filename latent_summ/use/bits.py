@@ -6,7 +6,7 @@
 __all__ = ['OTHER', 'END', 'WAYS', 'TokenScores', 'token_scores', 'token_types', 'changed_latents', 'LatentBits', 'without_part',
            'latent_bits', 'shared_work', 'bits_table', 'bits_report', 'bits_figure', 'bits_lines']
 
-# %% ../../nbs/use/11_bits.ipynb #f91bdaf4
+# %% ../../nbs/use/11_bits.ipynb #03b9a68a
 import math
 from dataclasses import dataclass
 
@@ -22,9 +22,9 @@ from ..model.decode import pad_labels, prompt_embeds
 from ..runtime import DataError, autocast, own_world
 from .evaluate import bootstrap_interval
 from .facts import fact_spans, references_of
-from .report import INK, Picture, name_axes, tidy
+from .report import Picture, name_axes, tidy
 
-# %% ../../nbs/use/11_bits.ipynb #f9a09ea5
+# %% ../../nbs/use/11_bits.ipynb #cfa3d7cd
 @dataclass
 class TokenScores:
     "What the decoder makes of target tokens; arrays of one number a token, all rows one after the other."
@@ -59,7 +59,7 @@ def token_scores(
             parts.append(_batch_scores(summarizer, latents[at:at + size], labels))
     return TokenScores(*(torch.cat(column).float().numpy() for column in zip(*parts)))
 
-# %% ../../nbs/use/11_bits.ipynb #40435256
+# %% ../../nbs/use/11_bits.ipynb #52380d6d
 OTHER, END = "other", "end" # types of tokens that belong to no fact, and of the end token
 
 def _types_of(offsets:list, text:str, spans:list) -> list:
@@ -81,7 +81,7 @@ def token_types(
     room = summarizer.cfg.max_target_len - 1
     return [_types_of(o[:room], t, fact_spans(r)) + [END] for o, t, r in zip(offsets, texts, rows)]
 
-# %% ../../nbs/use/11_bits.ipynb #5eeaa1da
+# %% ../../nbs/use/11_bits.ipynb #4381b394
 WAYS = ("knocked out", "shuffled", "alone")
 
 def _average(latents:torch.Tensor, on:bool) -> torch.Tensor: # (1, latent_seq_len, latent_dim)
@@ -104,7 +104,7 @@ def changed_latents(
     out[:, which] = latents[:, which].roll(1, 0) if way == "shuffled" else average[:, which]
     return out
 
-# %% ../../nbs/use/11_bits.ipynb #4d3dbc9f
+# %% ../../nbs/use/11_bits.ipynb #20bfe2ab
 @dataclass
 class LatentBits:
     "What each latent carries."
@@ -128,7 +128,7 @@ def _labels(types:list) -> dict: # group -> array, one label a token
     quarters = [[min(4 * i // max(len(t) - 1, 1), 3) + 1 for i in range(len(t))] for t in types]
     return dict(type=np.array([k for t in types for k in t]), quarter=np.array([q for t in quarters for q in t]))
 
-# %% ../../nbs/use/11_bits.ipynb #a3b1b42c
+# %% ../../nbs/use/11_bits.ipynb #dfc40073
 def _moved(summarizer, rows:list, parts:int=4) -> pd.DataFrame: # latent x part
     "How far each summary latent moves (1 - cosine) when a part of the source is left out."
     texts = [r["dialogue"] for r in rows]
@@ -151,7 +151,7 @@ def without_part(
     end = (part + 1) * len(pieces) // parts
     return "".join(pieces[:start] + pieces[end:]).strip()
 
-# %% ../../nbs/use/11_bits.ipynb #76b3d08b
+# %% ../../nbs/use/11_bits.ipynb #4a1830c5
 @own_world()
 def latent_bits(
     summarizer, # a Summarizer
@@ -179,7 +179,7 @@ def latent_bits(
     carried = float((none - whole).sum() / len(rows))
     return LatentBits(pd.DataFrame(lines), _moved(summarizer, rows), len(rows), carried, intervals)
 
-# %% ../../nbs/use/11_bits.ipynb #5aa1a0ec
+# %% ../../nbs/use/11_bits.ipynb #88ce04e5
 def shared_work(
     found:LatentBits, # of latent_bits
 ) -> dict: # effective, idle, spare
@@ -193,7 +193,7 @@ def shared_work(
     idle = [i for i in useless if totals["alone"][i] < little]
     return dict(effective=math.exp(entropy), idle=idle, spare=[i for i in useless if i not in idle])
 
-# %% ../../nbs/use/11_bits.ipynb #d510d9c7
+# %% ../../nbs/use/11_bits.ipynb #f0c302af
 def bits_table(
     found:LatentBits, # of latent_bits
     group:str="type", # type, or quarter (of the summary)
@@ -219,7 +219,7 @@ def bits_report(
     counts = {str(label): n for label, n in zip(tokens.label, tokens.tokens)}
     return dict(rows=found.rows, carried=found.carried, **shared_work(found), tokens=counts, bits=plain, source=source, intervals=intervals)
 
-# %% ../../nbs/use/11_bits.ipynb #54d2e511
+# %% ../../nbs/use/11_bits.ipynb #37495172
 def _heat(ax, values, columns:list, title:str, x:str):
     "A heat map with its numbers, latents from top to bottom."
     values = np.asarray(values, dtype=float)
@@ -230,7 +230,9 @@ def _heat(ax, values, columns:list, title:str, x:str):
     name_axes(ax, title, x, "latent")
     tidy(ax)
     for (i, j), v in np.ndenumerate(values):
-        if not np.isnan(v): ax.text(j, i, f"{v:.1f}" if top >= 1 else f"{v:.2f}", ha="center", va="center", fontsize=7, color="white" if v > 0.6 * top else "black")
+        if np.isnan(v): continue
+        words = (f"{v:.1f}" if top >= 1 else f"{v:.2f}").replace("-0.0", "0.0")
+        ax.text(j, i, words, ha="center", va="center", fontsize=7, color="white" if v > 0.6 * top else "black")
 
 def bits_figure(
     report:dict, # of bits_report
@@ -253,7 +255,7 @@ def bits_figure(
     _heat(source, report["source"], range(1, 5), "1 - cosine to the latent without that part", "quarter of the text")
     return figure
 
-# %% ../../nbs/use/11_bits.ipynb #843b9a42
+# %% ../../nbs/use/11_bits.ipynb #f7fe706a
 def bits_lines(
     report:dict, # of bits_report
 ) -> list: # of lines
