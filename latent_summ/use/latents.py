@@ -21,7 +21,7 @@ from ..encode.cache import dequantize_int8, differences, quantize_int8
 from ..train.checkpoint import content_hash
 from ..model.compress import normalize_latents
 from ..config import Config
-from ..runtime import CacheError, DataError, atomic_write
+from ..runtime import CacheError, DataError, atomic_write, hash_seed
 
 # %% ../../nbs/use/01_latents.ipynb #bb1a1435
 def _part_hash(model, part:str) -> Optional[str]:
@@ -72,7 +72,7 @@ def noisy(
     if not noise: return latents
     chance = torch.Generator()
     if seed is None: chance.seed()
-    else: chance.manual_seed(seed)
+    else: chance.manual_seed(hash_seed("noise on latents", seed)) # unlike what else is drawn with this seed
     size = latents.square().mean(-1, keepdim=True).sqrt() # of the numbers of each vector
     drawn = torch.randn(latents.shape, generator=chance).to(latents)
     return normalize_latents(latents + noise * size * drawn, normalized)
