@@ -20,7 +20,7 @@ from fastcore.basics import patch
 
 # %% ../nbs/00_config.ipynb #9e6258d9
 class LatentSummError(Exception):
-    "Base of every error this package raises on purpose: the message says what was given, what is allowed, and what to do next."
+    "Base of every error raised on purpose. The message names the value, what is allowed, and the next step."
 
 class ConfigError(LatentSummError, ValueError):
     "A configuration value, key or file that cannot be used."
@@ -40,12 +40,15 @@ def par(
     means:str="", # what form says, in words
 ):
     "A dataclass field whose help, choices and bounds are metadata."
-    meta = dict(help=help, affects=tuple(affects.split()), choices=tuple(choices), ge=ge, gt=gt, le=le, lt=lt, form=form, means=means)
+    meta = dict(help=help, affects=tuple(affects.split()), choices=tuple(choices), ge=ge, gt=gt, le=le, lt=lt,
+                form=form, means=means)
     return dataclasses.field(default=default, metadata=meta)
 
 # %% ../nbs/00_config.ipynb #6dc1067b
 def _nearest(name:str, names) -> str:
-    near = [n for n in names if len(name) > 2 and n.startswith(name)][:1] or difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    "A suggestion for a misspelt `name`, or nothing."
+    longer = [n for n in names if len(name) > 2 and n.startswith(name)]
+    near = longer[:1] or difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f" Perhaps you meant {near[0]!r}?" if near else ""
 
 def _base_type(annotation) -> tuple:
@@ -55,10 +58,12 @@ def _base_type(annotation) -> tuple:
     return next(a for a in args if a is not type(None)), type(None) in args
 
 def _bounds_text(meta) -> str:
+    "The bounds of a field in words: `>= 1 and < 2`."
     signs = dict(ge=">=", gt=">", le="<=", lt="<")
     return " and ".join(f"{sign} {meta[k]}" for k, sign in signs.items() if meta[k] is not None)
 
 def _in_bounds(value, meta) -> bool:
+    "Whether a number lies within the bounds of its field."
     return not ((meta["ge"] is not None and value < meta["ge"]) or (meta["gt"] is not None and value <= meta["gt"])
                 or (meta["le"] is not None and value > meta["le"]) or (meta["lt"] is not None and value >= meta["lt"]))
 
@@ -69,15 +74,22 @@ def _check_text(field:dataclasses.Field, value:str):
     if "\0" in value or not value.isascii() and any(0xD800 <= ord(c) <= 0xDFFF for c in value):
         raise ConfigError(f"{field.name} must be text without NUL or lone surrogates, got {value!r}.")
     if meta["choices"] and value not in meta["choices"]:
-        raise ConfigError(f"{field.name} must be one of {', '.join(meta['choices'])}; got {value!r}.{_nearest(value, meta['choices'])}")
-    if meta["form"] and not re.fullmatch(meta["form"], value): raise ConfigError(f"{field.name} must be {meta['means']}, got {value!r}.")
+        raise ConfigError(f"{field.name} must be one of {', '.join(meta['choices'])}; "
+                          f"got {value!r}.{_nearest(value, meta['choices'])}")
+    if meta["form"] and not re.fullmatch(meta["form"], value):
+        raise ConfigError(f"{field.name} must be {meta['means']}, got {value!r}.")
 
 def _check_number(field:dataclasses.Field, value, optional:bool):
     "Numbers must be finite, fit in 64 bits and lie within the field's bounds."
-    if isinstance(value, float) and not math.isfinite(value): raise ConfigError(f"{field.name} must be a finite number, got {value!r}.")
-    if isinstance(value, int) and abs(value) >= 2**63: raise ConfigError(f"{field.name} must be a finite number below 2**63, got one of {value.bit_length()} bits.")
-    if not _in_bounds(value, field.metadata): raise ConfigError(f"{field.name} must be {_bounds_text(field.metadata)}{' or None' if optional else ''}, got {value!r}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{field.name} must be a finite number, got {value!r}.")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{field.name} must be a finite number below 2**63, got one of {value.bit_length()} bits.")
+    if not _in_bounds(value, field.metadata):
+        raise ConfigError(f"{field.name} must be {_bounds_text(field.metadata)}{' or None' if optional else ''}, "
+                          f"got {value!r}.")
 
+# %% ../nbs/00_config.ipynb #5afa4da6
 def check_value(
     field:dataclasses.Field, # a field made by par
     value, # the value somebody wants to give it
@@ -87,7 +99,8 @@ def check_value(
     if value is None and optional: return value
     if kind is float and type(value) is int and abs(value) < 2**63: value = float(value)
     if type(value) is not kind and not (kind is float and type(value) is int):
-        raise ConfigError(f"{field.name} must be {kind.__name__}{' or None' if optional else ''}, got {value!r} ({type(value).__name__}).")
+        raise ConfigError(f"{field.name} must be {kind.__name__}{' or None' if optional else ''}, "
+                          f"got {value!r} ({type(value).__name__}).")
     if kind is str: _check_text(field, value)
     elif kind is not bool: _check_number(field, value, optional)
     return value
@@ -97,29 +110,38 @@ class Section:
     "Base of the sections: every assignment is checked against the field's own rule."
     def __setattr__(self, name, value):
         field = type(self).__dataclass_fields__.get(name)
-        if field is None: raise ConfigError(f"Config has no parameter {name!r}.{_nearest(name, type(self).__dataclass_fields__)}")
+        if field is None:
+            raise ConfigError(f"Config has no parameter {name!r}.{_nearest(name, type(self).__dataclass_fields__)}")
         super().__setattr__(name, check_value(field, value))
 
 # %% ../nbs/00_config.ipynb #e5560f85
 @dataclass
 class ModelDimensions(Section):
     "Model Dimensions"
-    latent_dim: int = par(256, "Numbers in each latent vector (a multiple of 2 x middle_num_heads while middle_use_rope)", ge=1, affects="model")
+    latent_dim: int = par(256, "Numbers in each latent vector (a multiple of 2 x middle_num_heads while "
+                               "middle_use_rope)", ge=1, affects="model")
     latent_seq_len: int = par(8, "Number of latent vectors that stand for a text", ge=1, affects="cache model")
     prefix_len: int = par(50, "Soft-prompt embeddings given to the decoder", ge=1, affects="model")
     modernbert_hidden_dim: int = par(768, "Encoder hidden size; must equal the loaded encoder's", ge=1, affects="model")
     gpt2_hidden_dim: int = par(640, "Decoder hidden size; must equal the loaded decoder's", ge=1, affects="model")
-    middle_hidden_dim: int = par(512, "Hidden width of the legacy MLP middle (pipeline_mode legacy)", ge=1, affects="model")
+    middle_hidden_dim: int = par(512, "Hidden width of the legacy MLP middle (pipeline_mode legacy)", ge=1,
+                                 affects="model")
     middle_layers: int = par(4, "Layers of the legacy MLP middle (pipeline_mode legacy)", ge=1, affects="model")
     middle_transformer_layers: int = par(4, "Transformer layers in the middle model", ge=1, affects="model")
     middle_num_heads: int = par(4, "Attention heads in the middle model; must divide latent_dim", ge=1, affects="model")
     middle_ffn_multiplier: float = par(4.0, "Middle FFN hidden size = latent_dim x this", gt=0, affects="model")
     middle_dropout: float = par(0.1, "Dropout in the middle model while training", ge=0, lt=1, affects="training")
-    middle_use_rope: bool = par(True, "Rotary positions in the middle model (else learned ones); needs an even head size", affects="model")
-    adapter_num_heads: int = par(4, "Attention heads in the prefix adapter; must divide gpt2_hidden_dim", ge=1, affects="model")
+    middle_use_rope: bool = par(True, "Rotary positions in the middle model (else learned ones); "
+                                      "needs an even head size", affects="model")
+    adapter_num_heads: int = par(4, "Attention heads in the prefix adapter; must divide gpt2_hidden_dim", ge=1,
+                                 affects="model")
     adapter_dropout: float = par(0.1, "Dropout in the prefix adapter while training", ge=0, lt=1, affects="training")
-    adapter_use_rope: bool = par(True, "Rotary positions on the latents the adapter attends to; needs an even head size", affects="model")
-    num_encoder_unfrozen_layers: int = par(2, "Top encoder layers (and its final norm) trained in legacy mode and in phase2; 0: none", ge=0, affects="model training")
+    adapter_use_rope: bool = par(True,
+                                 "Rotary positions on the latents the adapter attends to; needs an even head size",
+                                 affects="model")
+    num_encoder_unfrozen_layers: int = par(2, "Top encoder layers (and its final norm) "
+                                              "trained in legacy mode and in phase2; 0: none", ge=0,
+                                           affects="model training")
 
 # %% ../nbs/00_config.ipynb #b841a3d7
 @dataclass
@@ -127,43 +149,55 @@ class TrainingHyperparameters(Section):
     "Training Hyperparameters"
     learning_rate: float = par(2e-5, "Peak learning rate of AdamW", gt=0, affects="training")
     batch_size: int = par(30, "Rows in a batch, where a stage names no batch size of its own", ge=1, affects="training")
-    gradient_accumulation_steps: int = par(3, "Batches per optimizer step, weighted by their tokens", ge=1, affects="training")
-    max_seq_len: int = par(512, "Longest input in encoder tokens; longer texts are cut, and counted", ge=16, affects="cache training")
-    max_target_len: int = par(256, "Longest target in decoder tokens, end token included", ge=2, affects="cache training")
+    gradient_accumulation_steps: int = par(3, "Batches per optimizer step, weighted by their tokens", ge=1,
+                                           affects="training")
+    max_seq_len: int = par(512, "Longest input in encoder tokens; longer texts are cut, and counted", ge=16,
+                           affects="cache training")
+    max_target_len: int = par(256, "Longest target in decoder tokens, end token included", ge=2,
+                              affects="cache training")
     num_workers: int = par(4, "Loader processes, used when a stage's rows exceed rows_in_memory_gb", ge=0)
     prefetch_factor: int = par(4, "Batches each loader process keeps ready", ge=1)
     num_epochs: int = par(50, "Epochs of the legacy pipeline and of the diagnostic phases", ge=1, affects="training")
-    warmup_steps: int = par(200, "Optimizer steps of linear warmup in each stage (at most half of the stage)", ge=0, affects="training")
-    weight_decay: float = par(0.01, "Decoupled weight decay on matrices (not on norms, biases, embeddings)", ge=0, affects="training")
+    warmup_steps: int = par(200, "Optimizer steps of linear warmup in each stage (at most half of the stage)", ge=0,
+                            affects="training")
+    weight_decay: float = par(0.01, "Decoupled weight decay on matrices (not on norms, biases, embeddings)", ge=0,
+                              affects="training")
 
 # %% ../nbs/00_config.ipynb #d63663a1
 @dataclass
 class ModelNames(Section):
     "Model Names"
-    modernbert_model: str = par("answerdotai/ModernBERT-base", "Encoder: hub id, folder, or mini (shipped)", affects="cache model")
+    modernbert_model: str = par("answerdotai/ModernBERT-base", "Encoder: hub id, folder, or mini (shipped)",
+                                affects="cache model")
     gpt2_model: str = par("google/gemma-3-270m-it", "Decoder: hub id, folder, or mini (shipped)", affects="cache model")
 
 @dataclass
 class DeviceAndOptimization(Section):
     "Device and Optimization"
-    device: str = par("cuda", "Where to compute: cuda, cuda:1, mps or cpu; without that device the CPU is used and it is said once",
+    device: str = par("cuda", "Where to compute: cuda, cuda:1, mps or cpu; without that device the CPU is used and it "
+                              "is said once",
                       form=r"cuda(:\d{1,2})?|mps|cpu", means="cuda, cuda:N, mps or cpu")
-    use_fp16: bool = par(True, "Allow fp16 autocast on a GPU without bf16 (Gemma itself then stays in fp32: its activations overflow)", affects="training")
+    use_fp16: bool = par(True, "Allow fp16 autocast on a GPU without bf16 (Gemma itself then stays in fp32: "
+                               "its activations overflow)", affects="training")
     use_bf16: bool = par(True, "Allow bf16 autocast where the hardware has it; wins over use_fp16", affects="training")
-    use_gradient_checkpointing: bool = par(True, "Recompute decoder activations in the backward pass on a GPU: less memory, more time")
+    use_gradient_checkpointing: bool = par(True, "Recompute decoder activations in the backward pass on a GPU: "
+                                                 "less memory, more time")
     use_torch_compile: bool = par(False, "Compile the trained modules with torch.compile")
     torch_compile_mode: str = par("reduce-overhead", "Mode handed to torch.compile",
                                   choices=("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"))
     async_checkpointing: bool = par(True, "Write checkpoints from a background thread")
 
+# %% ../nbs/00_config.ipynb #b0e19bb7
 @dataclass
 class AttentionAndNormalization(Section):
     "Attention and Normalization"
-    attn_implementation: str = par("flash_attention_2", "Attention kernel of the backbones; without flash-attn, sdpa is used and it is said once",
+    attn_implementation: str = par("flash_attention_2", "Attention kernel of the backbones; without flash-attn, "
+                                                        "sdpa is used and it is said once",
                                    choices=("flash_attention_2", "sdpa", "eager"))
     use_rmsnorm: bool = par(True, "RMSNorm in middle and adapter (else LayerNorm)", affects="model")
     rmsnorm_eps: float = par(1e-6, "Epsilon of the norms", gt=0, affects="model")
-    use_prefix_rope: bool = par(True, "Rotate the adapter's prefix queries by their position; needs an even head size", affects="model")
+    use_prefix_rope: bool = par(True, "Rotate the adapter's prefix queries by their position; needs an even head size",
+                                affects="model")
     rope_base: int = par(10000, "RoPE base frequency in middle and adapter", ge=2, affects="model")
 
 # %% ../nbs/00_config.ipynb #1d127549
@@ -172,12 +206,17 @@ _FILE = r"[^/\\\\]+\.pt"
 @dataclass
 class Checkpointing(Section):
     "Checkpointing"
-    checkpoint_dir: str = par("checkpoints", "Folder for checkpoints; a relative one lies inside run_dir", form=r".*\S.*", means="a folder's name")
+    checkpoint_dir: str = par("checkpoints", "Folder for checkpoints; a relative one lies inside run_dir",
+                              form=r".*\S.*", means="a folder's name")
     save_every: int = par(500, "Optimizer steps between saves", ge=1)
-    pretrain_best_model_filename: str = par("best_model_pretrain.pt", "Best model of stages 1-2", form=_FILE, means="a file name without folders, ending in .pt")
-    finetune_best_model_filename: str = par("best_model_finetune.pt", "Best model of stages 3-4", form=_FILE, means="a file name without folders, ending in .pt")
-    handoff_best_model_filename: str = par("best_model.pt", "Final model: what inference loads", form=_FILE, means="a file name without folders, ending in .pt")
+    pretrain_best_model_filename: str = par("best_model_pretrain.pt", "Best model of stages 1-2", form=_FILE,
+                                            means="a file name without folders, ending in .pt")
+    finetune_best_model_filename: str = par("best_model_finetune.pt", "Best model of stages 3-4", form=_FILE,
+                                            means="a file name without folders, ending in .pt")
+    handoff_best_model_filename: str = par("best_model.pt", "Final model: what inference loads", form=_FILE,
+                                           means="a file name without folders, ending in .pt")
 
+# %% ../nbs/00_config.ipynb #8dcf408f
 @dataclass
 class Inference(Section):
     "Inference"
@@ -197,31 +236,40 @@ class LatentHandling(Section):
     "Latent Handling"
     normalize_latent: bool = par(True, "L2-normalise each latent vector before it is decoded", affects="model")
     use_stop_latent: bool = par(True, "Learn a latent that means 'nothing to say'", affects="model training")
-    stop_latent_init: str = par("random_normalized", "How the stop latent starts", choices=("random_normalized", "random", "zeros"), affects="model")
+    stop_latent_init: str = par("random_normalized", "How the stop latent starts",
+                                choices=("random_normalized", "random", "zeros"), affects="model")
     stop_latent_seed: int = par(1337, "Seed of the stop latent", ge=0, affects="model")
-    stop_latent_cosine_threshold: float = par(0.99, "Summary latents at least this close to the stop latent give an empty summary", ge=-1, le=1)
+    stop_latent_cosine_threshold: float = par(0.99, "Summary latents at least this close to the stop latent give an "
+                                                    "empty summary", ge=-1, le=1)
 
 # %% ../nbs/00_config.ipynb #64beb1a0
 @dataclass
 class Datasets(Section):
     "Datasets"
-    dataset_name: str = par("knkarthick/samsum", "Dialogue-summary source: hub id, file, folder, or messenger", affects="cache")
+    dataset_name: str = par("knkarthick/samsum", "Dialogue-summary source: hub id, file, folder, or messenger",
+                            affects="cache")
     train_split: str = par("train", "Name of the training split", affects="cache")
     validation_split: str = par("validation", "Name of the validation split", affects="cache")
     test_split: str = par("test", "Name of the test split", affects="cache")
-    max_train_samples: Optional[int] = par(None, "Cap on training rows of dataset_name (None: all)", ge=1, affects="training")
-    wikitext_dataset: str = par("Hieuman/wikitext-103-filtered", "Pretraining texts 1: hub id, file, messenger-texts, or empty for none", affects="cache")
+    max_train_samples: Optional[int] = par(None, "Cap on training rows of dataset_name (None: all)", ge=1,
+                                           affects="training")
+    wikitext_dataset: str = par("Hieuman/wikitext-103-filtered", "Pretraining texts 1: hub id, file, messenger-texts, "
+                                "or empty for none", affects="cache")
     arxiv_dataset: str = par("macrocosm/arxiv_abstracts", "Pretraining texts 2 (as wikitext_dataset)", affects="cache")
-    english_pretrain_dataset: str = par("shuyuej/English-Pretraining-Dataset", "Pretraining texts 3, stage 1 only (as wikitext_dataset)", affects="cache")
+    english_pretrain_dataset: str = par("shuyuej/English-Pretraining-Dataset",
+                                        "Pretraining texts 3, stage 1 only (as wikitext_dataset)", affects="cache")
 
+# %% ../nbs/00_config.ipynb #269cf330
 @dataclass
 class Caching(Section):
     "Caching"
-    preprocess_cache_dir: str = par("cache/preprocessed", "Where embeddings and targets are kept", form=r".*\S.*", means="a folder's name")
+    preprocess_cache_dir: str = par("cache/preprocessed", "Where embeddings and targets are kept", form=r".*\S.*",
+                                    means="a folder's name")
     preprocess_format: str = par("jsonl", "Cache format", choices=("jsonl", "arrow"), affects="cache")
     skip_preprocessing_if_cached: bool = par(True, "Reuse a cache whose fingerprint matches (else embed again)")
     preprocess_batch_size: int = par(32, "Most texts in one encoder batch", ge=1)
-    preprocess_validation_fraction: float = par(0.05, "Share of a pretraining source kept for validation, chosen by row id", gt=0, lt=1, affects="training")
+    preprocess_validation_fraction: float = par(0.05, "Share of a pretraining source kept for validation, "
+                                                      "chosen by row id", gt=0, lt=1, affects="training")
 
 @dataclass
 class CacheFieldControls(Section):
@@ -231,22 +279,28 @@ class CacheFieldControls(Section):
     cache_store_attention_mask: bool = par(False, "Keep the encoder's attention mask", affects="cache")
     cache_store_target_ids: bool = par(True, "Keep the decoder's target ids, end token included", affects="cache")
     cache_store_target_attention_mask: bool = par(True, "Keep the mask of the target ids", affects="cache")
-    cache_store_embeddings_int8: bool = par(True, "Keep embeddings as int8 with one scale per vector (else float32)", affects="cache")
-    cache_use_embeddings_for_training: bool = par(True, "Train from cached embeddings (else no cache is made and the frozen encoder runs in every epoch)", affects="training")
+    cache_store_embeddings_int8: bool = par(True, "Keep embeddings as int8 with one scale per vector (else float32)",
+                                            affects="cache")
+    cache_use_embeddings_for_training: bool = par(True, "Train from cached embeddings (else no cache is made and the "
+                                                        "frozen encoder runs in every epoch)", affects="training")
     cache_write_offsets_index: bool = par(True, "Write the byte offset of each row, for random access")
 
 # %% ../nbs/00_config.ipynb #4c39e0fa
 @dataclass
 class PipelineControl(Section):
     "Pipeline Control"
-    pipeline_mode: str = par("two_stage_scientific", "two_stage_scientific: the four stages; legacy: end to end with the MLP middle",
+    pipeline_mode: str = par("two_stage_scientific", "two_stage_scientific: the four stages; legacy: "
+                                                     "end to end with the MLP middle",
                              choices=("two_stage_scientific", "legacy"), affects="model training")
-    run_preprocessing: bool = par(True, "Fill the cache before training (False: only use what is there; what is missing is an error)")
+    run_preprocessing: bool = par(True, "Fill the cache before training (False: only use what is there; "
+                                        "what is missing is an error)")
     run_pretraining: bool = par(True, "Run stages 1-2")
     run_finetuning: bool = par(True, "Run stages 3-4")
-    freeze_encoder_compression_in_pipeline: bool = par(True, "Keep the compression head as drawn (False: it learns in stage 2 and is frozen after)", affects="training")
+    freeze_encoder_compression_in_pipeline: bool = par(True, "Keep the compression head as drawn (False: "
+                                                       "it learns in stage 2 and is frozen after)", affects="training")
     adapter_pretrain_use_middle: bool = par(False, "Send stage 2's latents through the middle", affects="training")
 
+# %% ../nbs/00_config.ipynb #c600adfb
 @dataclass
 class StageEpochs(Section):
     "Stage-Specific Epochs"
@@ -258,39 +312,54 @@ class StageEpochs(Section):
 @dataclass
 class StageBatchSizes(Section):
     "Stage-Specific Batch Sizes"
-    pretrain_middle_batch_size: Optional[int] = par(None, "Batch size of stage 1 (None: batch_size)", ge=1, affects="training")
-    pretrain_adapter_batch_size: Optional[int] = par(None, "Batch size of stage 2 (None: batch_size)", ge=1, affects="training")
-    finetune_middle_batch_size: Optional[int] = par(None, "Batch size of stage 3 (None: batch_size)", ge=1, affects="training")
-    finetune_adapter_batch_size: Optional[int] = par(None, "Batch size of stage 4 (None: batch_size)", ge=1, affects="training")
+    pretrain_middle_batch_size: Optional[int] = par(None, "Batch size of stage 1 (None: batch_size)", ge=1,
+                                                    affects="training")
+    pretrain_adapter_batch_size: Optional[int] = par(None, "Batch size of stage 2 (None: batch_size)", ge=1,
+                                                     affects="training")
+    finetune_middle_batch_size: Optional[int] = par(None, "Batch size of stage 3 (None: batch_size)", ge=1,
+                                                    affects="training")
+    finetune_adapter_batch_size: Optional[int] = par(None, "Batch size of stage 4 (None: batch_size)", ge=1,
+                                                     affects="training")
 
 # %% ../nbs/00_config.ipynb #c443246b
 @dataclass
 class StageMaxSamples(Section):
     "Stage-Specific Max Samples"
-    pretrain_middle_max_samples: Optional[int] = par(None, "Rows of stage 1 in all (None: no cap)", ge=1, affects="training")
-    pretrain_adapter_max_samples: Optional[int] = par(None, "Rows of stage 2 in all (None: no cap)", ge=1, affects="training")
+    pretrain_middle_max_samples: Optional[int] = par(None, "Rows of stage 1 in all (None: no cap)", ge=1,
+                                                     affects="training")
+    pretrain_adapter_max_samples: Optional[int] = par(None, "Rows of stage 2 in all (None: no cap)", ge=1,
+                                                      affects="training")
     finetune_middle_max_samples: Optional[int] = par(None, "Rows of stage 3 (None: no cap)", ge=1, affects="training")
     finetune_adapter_max_samples: Optional[int] = par(None, "Rows of stage 4 (None: no cap)", ge=1, affects="training")
 
 @dataclass
 class PerDatasetCaps(Section):
     "Per-Dataset Caps (Pretraining)"
-    pretrain_middle_max_samples_wikitext: Optional[int] = par(None, "Stage 1 rows from wikitext_dataset (None: no cap)", ge=1, affects="training")
-    pretrain_middle_max_samples_arxiv: Optional[int] = par(None, "Stage 1 rows from arxiv_dataset (None: no cap)", ge=1, affects="training")
-    pretrain_middle_max_samples_english: Optional[int] = par(None, "Stage 1 rows from english_pretrain_dataset (None: no cap)", ge=1, affects="training")
-    pretrain_adapter_max_samples_wikitext: Optional[int] = par(150000, "Stage 2 rows from wikitext_dataset (None: no cap)", ge=1, affects="training")
-    pretrain_adapter_max_samples_arxiv: Optional[int] = par(150000, "Stage 2 rows from arxiv_dataset (None: no cap)", ge=1, affects="training")
+    pretrain_middle_max_samples_wikitext: Optional[int] = par(None, "Stage 1 rows from wikitext_dataset (None: no cap)",
+        ge=1, affects="training")
+    pretrain_middle_max_samples_arxiv: Optional[int] = par(None, "Stage 1 rows from arxiv_dataset (None: no cap)", ge=1,
+        affects="training")
+    pretrain_middle_max_samples_english: Optional[int] = par(None, "Stage 1 rows from english_pretrain_dataset (None: "
+        "no cap)", ge=1, affects="training")
+    pretrain_adapter_max_samples_wikitext: Optional[int] = par(150000,
+        "Stage 2 rows from wikitext_dataset (None: no cap)", ge=1, affects="training")
+    pretrain_adapter_max_samples_arxiv: Optional[int] = par(150000, "Stage 2 rows from arxiv_dataset (None: no cap)",
+        ge=1, affects="training")
 
+# %% ../nbs/00_config.ipynb #3f4e889e
 @dataclass
 class LossWeights(Section):
     "Loss Weights"
-    latent_mse_weight: float = par(1.0, "Weight of the mean squared error between latents (stages 1, 3)", ge=0, affects="training")
-    contrastive_weight: float = par(0.1, "Weight of the contrastive loss between pooled latents (stages 1, 3)", ge=0, affects="training")
+    latent_mse_weight: float = par(1.0, "Weight of the mean squared error between latents (stages 1, 3)", ge=0,
+                                   affects="training")
+    contrastive_weight: float = par(0.1, "Weight of the contrastive loss between pooled latents (stages 1, 3)", ge=0,
+                                    affects="training")
 
 @dataclass
 class DiagnosticModes(Section):
     "Diagnostic Modes"
-    training_phase: str = par("normal", "normal; or one part alone, with a verdict: phase1 adapter (a text from its latents), phase2 encoder side (the same), "
+    training_phase: str = par("normal", "normal; or one part alone, with a verdict: "
+                                        "phase1 adapter (a text from its latents), phase2 encoder side (the same), "
                               "phase3 middle (dialogue to summary latents)",
                               choices=("normal", "phase1", "phase2", "phase3"), affects="model training")
 
@@ -298,110 +367,171 @@ class DiagnosticModes(Section):
 @dataclass
 class Bottleneck(Section):
     "Bottleneck (beyond the reference)"
-    encoder_pooling: str = par("mean", "Encoder states to embedding: mean (one vector), segments (latent_seq_len means in order), "
-                               "latent_tokens (latent_seq_len learned tokens; the encoder must have been taught them: mini was, others by teach_encoder_steps), "
-                               "queries (as many learned vectors that ask its last states; teach_encoder_steps teaches them)",
+    encoder_pooling: str = par("mean", "Encoder states to embedding: mean (one vector), "
+                                       "segments (latent_seq_len means in order), "
+                               "latent_tokens (latent_seq_len learned tokens; the encoder must have been taught them: "
+                               "mini was, others by teach_encoder_steps), "
+                               "queries (as many learned vectors that ask its last states; "
+                               "teach_encoder_steps teaches them)",
                                choices=("mean", "segments", "latent_tokens", "queries"), affects="cache model")
-    cache_store_latents: bool = par(False, "Cache finished latents instead of the encoder's vectors, wherever the compression head learns no more", affects="cache training")
-    embedding_normalizer: str = par("none", "Fitted once on the training cache and kept with the compression head: standard (per number), whiten (ZCA)",
+    cache_store_latents: bool = par(False, "Cache finished latents instead of the encoder's vectors, "
+                                           "wherever the compression head learns no more", affects="cache training")
+    embedding_normalizer: str = par("none", "Fitted once on the training cache and kept with the compression head: "
+                                            "standard (per number), whiten (ZCA)",
                                     choices=("none", "standard", "whiten"), affects="model training")
-    middle_residual: bool = par(False, "The middle predicts a correction to its input, starting from zero", affects="model")
-    adapter_latent_positions: bool = par(False, "Give each latent a learned position code before the adapter attends to it", affects="model")
-    adapter_flat_rank: int = par(0, "Rank of a linear path from all latents at once to all prefix slots (0: none)", ge=0, affects="model")
-    middle_cross_entropy_weight: float = par(0.0, "Stage 3: weight of the cross-entropy of the summary through the frozen adapter and decoder", ge=0, affects="training")
-    finetune_adapter_train_middle: bool = par(False, "Stage 4 trains the middle along with the adapter", affects="training")
-    latent_noise: float = par(0.0, "Noise on the latents while the adapter learns: standard deviation, relative to the size of a latent's numbers", ge=0, affects="training")
-    latent_mixing: float = par(0.0, "Stage 4: share of rows whose predicted latents are mixed with the right summary's own, at random", ge=0, le=1, affects="training")
-    fact_token_weight: float = par(1.0, "Weight of a token of a name or number in the cross-entropy of stages 2-4; other tokens weigh 1", gt=0, affects="training")
-    teacher_kl_weight: float = par(0.0, "Stage 4: weight of the divergence from the same decoder reading the dialogue itself (needs cache_store_text)", ge=0, affects="training")
-    decoder_lora_rank: int = par(0, "Rank of a learned correction (LoRA) of the decoder's attention, in stage 4 and legacy mode (0: none)", ge=0, affects="model training")
+    middle_residual: bool = par(False, "The middle predicts a correction to its input, starting from zero",
+                                affects="model")
+    adapter_latent_positions: bool = par(False, "Give each latent a learned position code before the adapter attends "
+                                                "to it", affects="model")
+    adapter_flat_rank: int = par(0, "Rank of a linear path from all latents at once to all prefix slots (0: none)",
+                                 ge=0, affects="model")
+    middle_cross_entropy_weight: float = par(0.0, "Stage 3: weight of the cross-entropy of the summary through the "
+                                                  "frozen adapter and decoder", ge=0, affects="training")
+    finetune_adapter_train_middle: bool = par(False, "Stage 4 trains the middle along with the adapter",
+                                              affects="training")
+    latent_noise: float = par(0.0, "Noise on the latents while the adapter learns: standard deviation, "
+                                   "relative to the size of a latent's numbers", ge=0, affects="training")
+    latent_mixing: float = par(0.0, "Stage 4: share of rows whose predicted latents are mixed with the right summary's "
+                                    "own, at random", ge=0, le=1, affects="training")
+    fact_token_weight: float = par(1.0, "Weight of a token of a name or number in the cross-entropy of stages 2-4; "
+                                        "other tokens weigh 1", gt=0, affects="training")
+    teacher_kl_weight: float = par(0.0, "Stage 4: weight of the divergence from the same decoder reading the dialogue "
+                                        "itself (needs cache_store_text)", ge=0, affects="training")
+    decoder_lora_rank: int = par(0, "Rank of a learned correction (LoRA) of the decoder's attention, "
+                                    "in stage 4 and legacy mode (0: none)", ge=0, affects="model training")
 
+# %% ../nbs/00_config.ipynb #48f7f141
 @dataclass
 class Teaching(Section):
     "Teaching the encoder (beyond the reference)"
-    teach_encoder_steps: int = par(0, "Optimizer steps of stage 0: before the cache, latent tokens and the top num_encoder_unfrozen_layers learn to hold a text (0: no such stage)",
+    teach_encoder_steps: int = par(0, "Optimizer steps of stage 0: before the cache, "
+                                      "latent tokens and the top num_encoder_unfrozen_layers learn to hold a text (0: "
+                                      "no such stage)",
                                    ge=0, affects="cache training")
-    teach_encoder_batch_size: Optional[int] = par(None, "Batch size of stage 0 (None: batch_size)", ge=1, affects="cache training")
-    teach_encoder_learning_rate: float = par(1e-3, "Peak learning rate of stage 0, of AdamW and Muon alike", gt=0, affects="cache training")
-    teach_encoder_readout: float = par(0.7, "Share of stage 0 that reads words off the vectors; the rest goes through the frozen decoder too", ge=0, le=1, affects="cache training")
-    teach_encoder_dialogues: float = par(0.3, "Share of stage 0's rows that are dialogues to be rebuilt; the others are pretraining texts", ge=0, le=1, affects="cache training")
-    teach_encoder_summaries: float = par(0.0, "Share of stage 0's rows that lead from a dialogue to its summary: teaches it the task", ge=0, le=1, affects="cache training")
-    teach_encoder_words: float = par(0.0, "Weight of stage 0's second question: which words stand in each part of a text (0: not asked)", ge=0, affects="cache training")
+    teach_encoder_batch_size: Optional[int] = par(None, "Batch size of stage 0 (None: batch_size)", ge=1,
+                                                  affects="cache training")
+    teach_encoder_learning_rate: float = par(1e-3, "Peak learning rate of stage 0, of AdamW and Muon alike", gt=0,
+                                             affects="cache training")
+    teach_encoder_readout: float = par(0.7, "Share of stage 0 that reads words off the vectors; "
+                                            "the rest goes through the frozen decoder too", ge=0, le=1,
+                                       affects="cache training")
+    teach_encoder_dialogues: float = par(0.3, "Share of stage 0's rows that are dialogues to be rebuilt; "
+                                              "the others are pretraining texts", ge=0, le=1, affects="cache training")
+    teach_encoder_summaries: float = par(0.0, "Share of stage 0's rows that lead from a dialogue to its summary: "
+                                              "teaches it the task", ge=0, le=1, affects="cache training")
+    teach_encoder_words: float = par(0.0, "Weight of stage 0's second question: "
+                                          "which words stand in each part of a text (0: not asked)", ge=0,
+                                     affects="cache training")
 
+# %% ../nbs/00_config.ipynb #0f2568d9
 @dataclass
 class Optimization(Section):
     "Optimization (beyond the reference)"
-    optimizer: str = par("adamw", "adamw; or muon for the inner matrices and AdamW for the rest", choices=("adamw", "muon"), affects="training")
-    muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains", gt=0, affects="training")
+    optimizer: str = par("adamw", "adamw; or muon for the inner matrices and AdamW for the rest",
+                         choices=("adamw", "muon"), affects="training")
+    muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains", gt=0,
+                                    affects="training")
     max_grad_norm: float = par(1.0, "Gradients are clipped to this norm", gt=0, affects="training")
     contrastive_temperature: float = par(0.1, "Temperature of the contrastive loss", gt=0, affects="training")
-    contrastive_hardness: float = par(0.0, "How much more a wrong text counts in the contrastive loss if it is like the right one (0: all equal; try 5)", ge=0, affects="training")
-    readout_weight: float = par(0.0, "Weight of the readout loss in stage 2: prefix slot k must look like target token k", ge=0, affects="training")
-    readout_warmup: float = par(0.0, "Share of stage 2 that trains on the readout loss alone, without running the decoder", ge=0, lt=1, affects="training")
+    contrastive_hardness: float = par(0.0, "How much more a wrong text counts in the contrastive loss if it is like "
+                                           "the right one (0: all equal; try 5)", ge=0, affects="training")
+    readout_weight: float = par(0.0, "Weight of the readout loss in stage 2: "
+                                     "prefix slot k must look like target token k", ge=0, affects="training")
+    readout_warmup: float = par(0.0, "Share of stage 2 that trains on the readout loss alone, "
+                                     "without running the decoder", ge=0, lt=1, affects="training")
     keep_checkpoints: int = par(2, "Step checkpoints kept of a stage, the newest ones", ge=1)
-    shard_decoder: bool = par(False, "Under torchrun, keep only a share of each decoder layer in a process (FSDP): less memory, more traffic")
-    rows_in_memory_gb: float = par(4.0, "Rows of a stage above this size are read from the cache while training, by num_workers processes (0: always)", ge=0)
-    stop_rows: int = par(2, "Stop-latent rows added to each batch of stages 3 and 4 while use_stop_latent", ge=0, affects="training")
+    shard_decoder: bool = par(False, "Under torchrun, keep only a share of each decoder layer in a process (FSDP): "
+                                     "less memory, more traffic")
+    rows_in_memory_gb: float = par(4.0, "Rows of a stage above this size are read from the cache while training, "
+                                        "by num_workers processes (0: always)", ge=0)
+    stop_rows: int = par(2, "Stop-latent rows added to each batch of stages 3 and 4 while use_stop_latent", ge=0,
+                         affects="training")
     seed: int = par(42, "Seed of initialisation, shuffling and dropout", ge=0, affects="training")
 
+# %% ../nbs/00_config.ipynb #f0901439
 @dataclass
 class Sources(Section):
     "Sources and runs (beyond the reference)"
-    text_column: Optional[str] = par(None, "Column with the text of pretraining sources (None: probe the usual names)", affects="cache")
+    text_column: Optional[str] = par(None, "Column with the text of pretraining sources (None: probe the usual names)",
+                                     affects="cache")
     dialogue_column: Optional[str] = par(None, "Column with the dialogue (None: dialogue)", affects="cache")
     summary_column: Optional[str] = par(None, "Column with the summary (None: summary)", affects="cache")
     max_eval_samples: Optional[int] = par(None, "Cap on validation and test rows (None: all)", ge=1)
     messenger_rows: int = par(16000, "Training rows of the built-in messenger corpus", ge=1, affects="cache")
-    messenger_fullest: bool = par(False, "messenger's training and validation summaries in the wording that says most (False: in any, as test ones always are)", affects="cache")
-    trackers: str = par("", "Also send the events to: tensorboard, trackio, or both with a comma; empty for none", means="tensorboard, trackio, both with a comma, or empty",
+    messenger_fullest: bool = par(False, "messenger's training and validation summaries in the wording that says most "
+                                         "(False: in any, as test ones always are)", affects="cache")
+    trackers: str = par("", "Also send the events to: tensorboard, trackio, or both with a comma; empty for none",
+                        means="tensorboard, trackio, both with a comma, or empty",
                         form=r"((tensorboard|trackio)(,(tensorboard|trackio))?)?")
-    run_dir: str = par("runs/latest", "Folder of this run: config, events, checkpoints, report", form=r".*\S.*", means="a folder's name")
+    run_dir: str = par("runs/latest", "Folder of this run: config, events, checkpoints, report", form=r".*\S.*",
+                       means="a folder's name")
 
 # %% ../nbs/00_config.ipynb #90365344
 def _divides(cfg, heads:str, width:str, rope_fields:tuple) -> list:
     "Problems of splitting `width` over `heads`; RoPE turns pairs of numbers, so it needs an even share."
-    n, d = getattr(cfg, heads), getattr(cfg, width)
+    n = getattr(cfg, heads)
+    d = getattr(cfg, width)
     if d % n: return [f"{heads}={n} must divide {width}={d}"]
     rope = [f for f in rope_fields if getattr(cfg, f)]
     if rope and (d // n) % 2: return [f"{rope[0]} needs an even head size, but {width}={d} / {heads}={n} is {d // n}"]
     return []
 
-def _problems(cfg) -> list:
-    "Every impossible combination of `cfg`, as sentences."
-    out = _divides(cfg, "middle_num_heads", "latent_dim", ("middle_use_rope",))
-    out += _divides(cfg, "adapter_num_heads", "gpt2_hidden_dim", ("adapter_use_rope", "use_prefix_rope"))
+# %% ../nbs/00_config.ipynb #586f87e0
+def _cache_problems(cfg) -> list:
+    "What the cache's fields ask of one another."
+    out = []
     if cfg.cache_store_target_attention_mask and not cfg.cache_store_target_ids:
         out.append("cache_store_target_attention_mask needs cache_store_target_ids")
     if cfg.cache_store_latents and not cfg.cache_use_embeddings_for_training:
-        out.append("cache_store_latents chooses what a cache holds, and cache_use_embeddings_for_training=False makes none")
+        out.append("cache_store_latents chooses what a cache holds, and cache_use_embeddings_for_training=False makes "
+                   "none")
     if cfg.cache_store_attention_mask and not cfg.cache_store_input_ids:
         out.append("cache_store_attention_mask needs cache_store_input_ids")
+    return out
+
+def _training_problems(cfg) -> list:
+    "What the stages' fields ask of one another."
+    out = []
     if cfg.pretrain_middle_max_samples is not None and cfg.pretrain_middle_epochs == 0:
         out.append("pretrain_middle_max_samples caps a stage that pretrain_middle_epochs=0 leaves out")
-    names = [cfg.pretrain_best_model_filename, cfg.finetune_best_model_filename, cfg.handoff_best_model_filename]
     if cfg.teacher_kl_weight and cfg.cache_use_embeddings_for_training and not cfg.cache_store_text:
-        out.append(f"teacher_kl_weight={cfg.teacher_kl_weight} reads the dialogues, so it needs cache_store_text (or cache_use_embeddings_for_training off)")
+        out.append(f"teacher_kl_weight={cfg.teacher_kl_weight} reads the dialogues, so it needs cache_store_text "
+                   "(or cache_use_embeddings_for_training off)")
     if cfg.teach_encoder_dialogues + cfg.teach_encoder_summaries > 1:
-        out.append(f"teach_encoder_dialogues={cfg.teach_encoder_dialogues} and teach_encoder_summaries={cfg.teach_encoder_summaries} are shares: together at most 1")
+        out.append(f"teach_encoder_dialogues={cfg.teach_encoder_dialogues} and teach_encoder_summaries="
+                   f"{cfg.teach_encoder_summaries} are shares: together at most 1")
+    names = [cfg.pretrain_best_model_filename, cfg.finetune_best_model_filename, cfg.handoff_best_model_filename]
     if len(set(names)) < 3: out.append(f"the three output files need three names, got {', '.join(names)}")
     return out
 
+# %% ../nbs/00_config.ipynb #ac9910ca
+def _problems(cfg) -> list:
+    "Every impossible combination of `cfg`, as sentences."
+    middle = _divides(cfg, "middle_num_heads", "latent_dim", ("middle_use_rope",))
+    adapter = _divides(cfg, "adapter_num_heads", "gpt2_hidden_dim", ("adapter_use_rope", "use_prefix_rope"))
+    return middle + adapter + _cache_problems(cfg) + _training_problems(cfg)
+
 # %% ../nbs/00_config.ipynb #61885f02
-SECTIONS = (ModelDimensions, TrainingHyperparameters, ModelNames, DeviceAndOptimization, AttentionAndNormalization, Checkpointing, Inference,
-            UI, LatentHandling, Datasets, Caching, CacheFieldControls, PipelineControl, StageEpochs, StageBatchSizes, StageMaxSamples,
-            PerDatasetCaps, LossWeights, DiagnosticModes, Bottleneck, Teaching, Optimization, Sources)
+SECTIONS = (
+    ModelDimensions, TrainingHyperparameters, ModelNames, DeviceAndOptimization, AttentionAndNormalization,
+    Checkpointing,
+    Inference, UI, LatentHandling, Datasets, Caching, CacheFieldControls, PipelineControl, StageEpochs, StageBatchSizes,
+    StageMaxSamples, PerDatasetCaps, LossWeights, DiagnosticModes, Bottleneck, Teaching, Optimization, Sources)
 REFERENCE_SECTIONS = SECTIONS[:-4]
 
-def _check_names(given, where:str=""):
+def _check_names(values, prefix:str=""):
+    "Raise `ConfigError` for the first name that is no parameter."
     names = Config.__dataclass_fields__
-    for k in given:
-        if k not in names: raise ConfigError(f"{where}unknown parameter {k!r}.{_nearest(k, names)} See `latent_summ config show` for all of them.")
+    for k in values:
+        if k in names: continue
+        raise ConfigError(f"{prefix}unknown parameter {k!r}.{_nearest(k, names)} See `latent_summ config show` for all "
+                          "of them.")
 
 @dataclass
 class Config(*reversed(SECTIONS)):
     "Every parameter of the package. `Config()` equals the reference; see `Config.preset` for others."
-    def __new__(cls, *_, **given):
-        _check_names(given)
+    def __new__(cls, *_, **values):
+        _check_names(values)
         return super().__new__(cls)
 
     def __post_init__(self): self.validate()
@@ -414,84 +544,112 @@ class Config(*reversed(SECTIONS)):
 
 # %% ../nbs/00_config.ipynb #e9d980a9
 @patch
-def override(self:Config, **changes) -> Config:
+def override(self:Config,
+    **changes, # name=value, as in the constructor
+) -> Config:
     "A copy of this config with `changes`, checked as a whole."
     _check_names(changes)
     return Config(**{**self.__dict__, **changes})
 
 @patch
-def diff(self:Config, other:Optional[Config]=None) -> dict:
+def diff(self:Config,
+    other:Optional[Config]=None, # what to compare with (None: the reference)
+) -> dict:
     "What differs from `other` (default: the reference), as `{name: (theirs, ours)}`."
     other = other or Config()
     return {k: (other.__dict__[k], v) for k, v in self.__dict__.items() if v != other.__dict__[k]}
 
 # %% ../nbs/00_config.ipynb #21c97f89
 _MINI = dict(
-    modernbert_model="mini", gpt2_model="mini", modernbert_hidden_dim=160, gpt2_hidden_dim=160, prefix_len=32, device="cpu",
-    use_fp16=False, attn_implementation="eager", max_seq_len=256, max_target_len=64, max_generation_length=64, do_sample=False,
-    dataset_name="messenger", messenger_fullest=True, wikitext_dataset="messenger-texts", arxiv_dataset="", english_pretrain_dataset="",
+    modernbert_model="mini", gpt2_model="mini", modernbert_hidden_dim=160, gpt2_hidden_dim=160, prefix_len=32,
+    device="cpu", use_fp16=False, attn_implementation="eager", max_seq_len=256, max_target_len=64,
+    max_generation_length=64, do_sample=False, dataset_name="messenger", messenger_fullest=True,
+    wikitext_dataset="messenger-texts", arxiv_dataset="", english_pretrain_dataset="",
     learning_rate=1e-3, batch_size=64, gradient_accumulation_steps=1, warmup_steps=20, save_every=200, num_epochs=3,
     preprocess_batch_size=128, max_eval_samples=500, num_workers=0, num_encoder_unfrozen_layers=1, run_dir="runs/mini")
 _KEEPS_FACTS = dict(
-    encoder_pooling="latent_tokens", embedding_normalizer="standard", freeze_encoder_compression_in_pipeline=False, middle_residual=True, middle_use_rope=False, middle_dropout=0.0,
-    adapter_latent_positions=True, adapter_flat_rank=256, adapter_dropout=0.0, optimizer="muon", latent_mse_weight=256.0, readout_weight=0.3, readout_warmup=0.6,
-    finetune_adapter_train_middle=True, latent_mixing=0.5)
+    encoder_pooling="latent_tokens", embedding_normalizer="standard", freeze_encoder_compression_in_pipeline=False,
+    middle_residual=True, middle_use_rope=False, middle_dropout=0.0, adapter_latent_positions=True,
+    adapter_flat_rank=256, adapter_dropout=0.0, optimizer="muon", latent_mse_weight=256.0, readout_weight=0.3,
+    readout_warmup=0.6, finetune_adapter_train_middle=True, latent_mixing=0.5)
+_FAST = dict(
+    middle_transformer_layers=2, adapter_flat_rank=160, learning_rate=1e-2, muon_learning_rate=1e-2,
+    finetune_middle_batch_size=128, pretrain_middle_max_samples=2000, pretrain_adapter_max_samples=12000,
+    finetune_adapter_max_samples=12000, pretrain_middle_epochs=1, pretrain_adapter_epochs=2, finetune_middle_epochs=2,
+    finetune_adapter_epochs=1)
+_LONG = dict(
+    learning_rate=1e-3, muon_learning_rate=3e-3, teach_encoder_steps=20000, teach_encoder_learning_rate=3e-4,
+    teach_encoder_words=1.0, num_encoder_unfrozen_layers=6, run_dir="runs/best")
+
+# %% ../nbs/00_config.ipynb #32e71c92
 PRESETS = {
     "reference": {},
-    "mini": dict(_MINI, **_KEEPS_FACTS | dict(middle_transformer_layers=2, adapter_flat_rank=160), learning_rate=1e-2, muon_learning_rate=1e-2,
-                 finetune_middle_batch_size=128, pretrain_middle_max_samples=2000, pretrain_adapter_max_samples=12000, finetune_adapter_max_samples=12000,
-                 pretrain_middle_epochs=1, pretrain_adapter_epochs=2, finetune_middle_epochs=2, finetune_adapter_epochs=1),
+    "mini": _MINI | _KEEPS_FACTS | _FAST,
     "mini-reference": dict(_MINI, run_dir="runs/mini-reference"),
-    "best": dict(_KEEPS_FACTS, learning_rate=1e-3, muon_learning_rate=3e-3, teach_encoder_steps=20000, teach_encoder_learning_rate=3e-4, teach_encoder_words=1.0,
-                 num_encoder_unfrozen_layers=6, run_dir="runs/best"),
+    "best": _KEEPS_FACTS | _LONG,
 }
 
 @patch(cls_method=True)
-def preset(cls:Config, name:str) -> Config:
+def preset(cls:Config,
+    name:str, # a key of PRESETS
+) -> Config:
     "A named starting point: `reference`, `mini`, `mini-reference` or `best`."
-    if not isinstance(name, str) or name not in PRESETS: raise ConfigError(f"Unknown preset {name!r}; there are {', '.join(PRESETS)}.{_nearest(str(name), PRESETS)}")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ConfigError(f"Unknown preset {name!r}; there are {', '.join(PRESETS)}.{_nearest(str(name), PRESETS)}")
     return cls(**PRESETS[name])
 
 # %% ../nbs/00_config.ipynb #50ba9308
 def _no_duplicates(pairs):
-    seen = dict(pairs)
-    if len(seen) < len(pairs):
+    "A dict of the pairs; a key that stands there twice is an error."
+    values = dict(pairs)
+    if len(values) < len(pairs):
         keys = [k for k, _ in pairs]
         raise ConfigError(f"key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
-    return seen
+    return values
 
 def _no_constant(name): raise ConfigError(f"{name} is not a usable number")
 
-def read_json(path) -> dict:
+def read_json(
+    path, # of a JSON file in UTF-8
+) -> dict:
     "The JSON object in `path`, or a `ConfigError` that names the file and what is wrong with it."
     path = Path(path)
     try: text = path.read_text(encoding="utf-8-sig") # some editors begin a file with a byte order mark
     except UnicodeDecodeError as e: raise ConfigError(f"{path} is not UTF-8 text.") from e
     except (OSError, ValueError) as e:
-        raise ConfigError(f"Cannot read the config file {path}: {getattr(e, 'strerror', e)}. Write one with `latent_summ config save {path}`.") from e
+        raise ConfigError(f"Cannot read the config file {path}: {getattr(e, 'strerror', e)}. "
+                          f"Write one with `latent_summ config save {path}`.") from e
     if not text.strip(): raise ConfigError(f"{path} is empty. Write a config with `latent_summ config save {path}`.")
     try: values = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    except json.JSONDecodeError as e: raise ConfigError(f"{path} is not JSON: {e.msg} at line {e.lineno}, column {e.colno}.") from e
+    except json.JSONDecodeError as e:
+        raise ConfigError(f"{path} is not JSON: {e.msg} at line {e.lineno}, column {e.colno}.") from e
     except RecursionError as e: raise ConfigError(f"{path} is nested too deeply for a config.") from e
     except ConfigError as e: raise ConfigError(f"{path}: {e}.") from e
     except ValueError as e: raise ConfigError(f"{path}: a number in it is too long to read.") from e
-    if not isinstance(values, dict): raise ConfigError(f"{path} must hold a JSON object of name: value, got a {type(values).__name__}.")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a JSON object of name: value, got a {type(values).__name__}.")
     return values
 
 # %% ../nbs/00_config.ipynb #a5c57fe5
-_SOURCES = dict(wikitext="wikitext", arxiv="arxiv", english_pretrain="english") # a source's name in the reference's fields -> in ours
-_UNUSED = ("wikitext_split", "arxiv_split", "english_pretrain_split", "cache_store_embeddings_fp16", "cache_store_ideas_fp16", "cache_store_ideas_int8",
-           "stop_latent_l2_threshold", "pretrain_middle_max_samples_scitldr", "pretrain_adapter_max_samples_english", "pretrain_adapter_max_samples_scitldr", "test_mode")
-_THEIR_FIELDS = (*_UNUSED, *(f"{source}_max_samples" for source in _SOURCES), *(f"preprocess_{source}" for source in _SOURCES))
+_SOURCES = dict(wikitext="wikitext", arxiv="arxiv",
+                english_pretrain="english") # the reference's name of a source -> ours
+_UNUSED = (
+    "wikitext_split", "arxiv_split", "english_pretrain_split", "cache_store_embeddings_fp16", "cache_store_ideas_fp16",
+    "cache_store_ideas_int8", "stop_latent_l2_threshold", "pretrain_middle_max_samples_scitldr",
+    "pretrain_adapter_max_samples_english", "pretrain_adapter_max_samples_scitldr", "test_mode")
+_CAPS = tuple(f"{source}_max_samples" for source in _SOURCES)
+_SWITCHES = tuple(f"preprocess_{source}" for source in _SOURCES)
+_THEIR_FIELDS = (*_UNUSED, *_CAPS, *_SWITCHES)
 
-def _cap_source(values:dict, ours:str, cap:int):
+def _cap_source(values:dict, source:str, cap:int):
     "Cap the rows of a source in each stage that reads it."
     for stage in ("pretrain_middle", "pretrain_adapter"):
-        name = f"{stage}_max_samples_{ours}"
+        name = f"{stage}_max_samples_{source}"
         if name not in Config.__dataclass_fields__: continue
         now = values.get(name, Config.__dataclass_fields__[name].default)
         values[name] = cap if now is None else min(now, cap)
 
+# %% ../nbs/00_config.ipynb #9f3d5365
 def from_reference(
     values:dict, # of a config file
 ) -> tuple: # (values with names of this package, dict of the reference's fields that have none)
@@ -499,21 +657,28 @@ def from_reference(
     values = dict(values)
     is_theirs = any(name in values for name in _THEIR_FIELDS)
     for theirs, ours in _SOURCES.items():
-        cap, wanted = values.pop(f"{theirs}_max_samples", None), values.pop(f"preprocess_{theirs}", True)
+        cap = values.pop(f"{theirs}_max_samples", None)
+        is_read = values.pop(f"preprocess_{theirs}", True)
         if type(cap) is int: _cap_source(values, ours, cap)
-        if not wanted: values[f"{theirs}_dataset"] = ""
-    if "test_mode" in values and values["test_mode"] and "training_phase" not in values: values["training_phase"] = values.pop("test_mode")
+        if not is_read: values[f"{theirs}_dataset"] = ""
+    if values.get("test_mode") and "training_phase" not in values: values["training_phase"] = values.pop("test_mode")
     if is_theirs and values.get("attn_implementation", "") is None: values["attn_implementation"] = "sdpa"
     if is_theirs and values.get("stop_latent_init") == "zero": values["stop_latent_init"] = "zeros"
     return values, {name: values.pop(name) for name in _UNUSED if name in values}
 
-def unused_text(unused:dict) -> str:
+def unused_text(
+    unused:dict, # name -> value, as from_reference returns them
+) -> str:
     "The note on fields of the reference that do nothing here."
-    return f"fields of the reference's code without a counterpart here, not used: {', '.join(f'{k}={json.dumps(v)}' for k, v in unused.items())}."
+    fields = ", ".join(f"{k}={json.dumps(v)}" for k, v in unused.items())
+    return f"fields of the reference's code without a counterpart here, not used: {fields}."
 
 # %% ../nbs/00_config.ipynb #cbddd82a
 @patch(cls_method=True)
-def load(cls:Config, path, base:Optional[Config]=None) -> Config:
+def load(cls:Config,
+    path, # of a JSON file
+    base:Optional[Config]=None, # where values come from that the file does not name (None: the reference)
+) -> Config:
     "Read a config file; what it does not name comes from `base` (default: the reference)."
     values, unused = from_reference(read_json(path))
     _check_names(values, f"{path}: ")
@@ -522,8 +687,10 @@ def load(cls:Config, path, base:Optional[Config]=None) -> Config:
     except ConfigError as e: raise ConfigError(f"{path}: {e}") from e
 
 @patch
-def save(self:Config, path) -> Path:
-    "Write all values as JSON; complete or not at all. Raises `ConfigError` for an impossible combination, and where nothing can be written."
+def save(self:Config,
+    path, # of the file to write
+) -> Path: # the path
+    "Write all values as JSON, complete or not at all; raises `ConfigError` if the values clash or the disk is full."
     self.validate()
     path = Path(path)
     tmp = path.parent/f".{path.name[:64]}.tmp{os.getpid()}"
@@ -533,18 +700,24 @@ def save(self:Config, path) -> Path:
         os.replace(tmp, path)
     except (OSError, ValueError) as e:
         if "\0" not in str(path) and path.parent.is_dir(): tmp.unlink(missing_ok=True)
-        raise ConfigError(f"Cannot write {path}: {getattr(e, 'strerror', e)}. Choose a file in a folder you may write to.") from e
+        raise ConfigError(f"Cannot write {path}: {getattr(e, 'strerror', e)}. "
+                          "Choose a file in a folder you may write to.") from e
     return path
 
 # %% ../nbs/00_config.ipynb #0eab247e
-def fields_of(what:str) -> list:
+def fields_of(
+    what:str, # cache, model or training
+) -> list:
     "Names of the fields that belong to fingerprint `what` (`cache`, `model` or `training`)."
     return [f.name for f in dataclasses.fields(Config) if what in f.metadata["affects"]]
 
 @patch
-def fingerprint(self:Config, what:str) -> str:
+def fingerprint(self:Config,
+    what:str, # cache, model or training
+) -> str:
     "16 hex digits over the fields that matter to `what`: `cache`, `model` or `training`."
-    if what not in ("cache", "model", "training"): raise ConfigError(f"No fingerprint {what!r}; there are cache, model, training.")
+    if what not in ("cache", "model", "training"):
+        raise ConfigError(f"No fingerprint {what!r}; there are cache, model, training.")
     values = json.dumps({k: getattr(self, k) for k in fields_of(what)}, sort_keys=True)
     return hashlib.sha256(values.encode()).hexdigest()[:16]
 
@@ -552,21 +725,27 @@ def fingerprint(self:Config, what:str) -> str:
 STAGES = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetune_adapter")
 
 @patch
-def stage_batch_size(self:Config, stage:str) -> int:
+def stage_batch_size(self:Config,
+    stage:str, # name, for instance finetune_middle
+) -> int: # rows
     "Batch size of `stage`: its own, or `batch_size` where that is None (or where the stage has no field of its own)."
     return getattr(self, f"{stage}_batch_size", None) or self.batch_size
 
 # %% ../nbs/00_config.ipynb #00db2960
+def _parameter_row(section:str, field:dataclasses.Field) -> dict:
+    "What the table says of one parameter."
+    kind, optional = _base_type(field.type)
+    type_name = kind.__name__ + (" or None" if optional else "")
+    allowed = ", ".join(map(str, field.metadata["choices"])) or _bounds_text(field.metadata)
+    return dict(section=section, name=field.name, type=type_name, default=field.default, allowed=allowed,
+                help=field.metadata["help"])
+
 @patch(cls_method=True)
-def describe(cls:Config, section:Optional[str]=None):
-    "A pandas table: section, name, type, default, allowed values, help. `section` keeps one of them (part of its title is enough)."
+def describe(cls:Config,
+    section:Optional[str]=None, # part of a section's title: keep that section (None: all)
+): # a pandas table
+    "A table of all parameters: section, name, type, default, allowed values, help."
     import pandas as pd
-    rows = []
-    for s in SECTIONS:
-        for f in dataclasses.fields(s):
-            kind, optional = _base_type(f.type)
-            allowed = ", ".join(map(str, f.metadata["choices"])) or _bounds_text(f.metadata)
-            rows.append(dict(section=s.__doc__, name=f.name, type=kind.__name__ + (" or None" if optional else ""), default=f.default, allowed=allowed, help=f.metadata["help"]))
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([_parameter_row(s.__doc__, f) for s in SECTIONS for f in dataclasses.fields(s)])
     if section: table = table[table.section.str.contains(section, case=False, regex=False)]
     return table.reset_index(drop=True)
