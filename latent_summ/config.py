@@ -376,6 +376,11 @@ class Bottleneck(Section):
                                "queries (as many learned vectors that ask its last states; "
                                "teach_encoder_steps teaches them)",
                                choices=("mean", "segments", "latent_tokens", "queries"), affects="cache model")
+    query_layers: int = par(3, "Blocks in which the queries read the encoder's states (encoder_pooling queries)", ge=1,
+                            affects="cache model")
+    encoder_early_layer: int = par(0, "Average the encoder's last states with those behind this layer, "
+                                      "where words are easier to tell apart (0: last states alone)",
+                                   ge=0, affects="cache model")
     cache_store_latents: bool = par(False, "Cache finished latents instead of the encoder's vectors, "
                                            "wherever the compression head learns no more", affects="cache training")
     embedding_normalizer: str = par("none", "Fitted once on the training cache and kept with the compression head: "
@@ -421,6 +426,10 @@ class Teaching(Section):
                                               "the others are pretraining texts", ge=0, le=1, affects="cache training")
     teach_encoder_summaries: float = par(0.0, "Share of stage 0's rows that lead from a dialogue to its summary: "
                                               "teaches it the task", ge=0, le=1, affects="cache training")
+    teach_encoder_cache_states: bool = par(True, "Where only queries learn in stage 0, "
+                                                 "run the frozen encoder once and read its states from disk, as int8 "
+                                           "(False: run it at every step)",
+                                           affects="cache training")
     teach_encoder_words: float = par(0.0, "Weight of stage 0's second question: "
                                           "which words stand in each part of a text (0: not asked)", ge=0,
                                      affects="cache training")
@@ -579,9 +588,22 @@ _FAST = dict(
     finetune_middle_batch_size=128, pretrain_middle_max_samples=2000, pretrain_adapter_max_samples=12000,
     finetune_adapter_max_samples=12000, pretrain_middle_epochs=1, pretrain_adapter_epochs=2, finetune_middle_epochs=2,
     finetune_adapter_epochs=1)
+
+# %% ../nbs/00_config.ipynb #6b34b58c
 _LONG = dict(
     learning_rate=1e-3, muon_learning_rate=3e-3, teach_encoder_steps=20000, teach_encoder_learning_rate=3e-4,
     teach_encoder_words=1.0, num_encoder_unfrozen_layers=6, run_dir="runs/best")
+_SMALL = dict(
+    modernbert_model="sentence-transformers/all-MiniLM-L6-v2", modernbert_hidden_dim=384, encoder_pooling="queries",
+    query_layers=4, encoder_early_layer=3, num_encoder_unfrozen_layers=0,
+    gpt2_model="HuggingFaceTB/SmolLM2-135M-Instruct", gpt2_hidden_dim=576, attn_implementation="sdpa",
+    max_seq_len=256, max_target_len=64, max_generation_length=64, do_sample=False, adapter_flat_rank=512,
+    wikitext_dataset="own-texts", arxiv_dataset="", english_pretrain_dataset="", learning_rate=1e-3,
+    muon_learning_rate=3e-3, latent_mixing=0.3, batch_size=64, gradient_accumulation_steps=1, warmup_steps=30,
+    save_every=50, max_eval_samples=500, num_workers=0, teach_encoder_steps=1500, teach_encoder_learning_rate=2e-3,
+    teach_encoder_readout=1.0, teach_encoder_dialogues=0.0, teach_encoder_summaries=0.5, teach_encoder_words=0.5,
+    readout_warmup=0.9, finetune_adapter_batch_size=16, pretrain_middle_epochs=1, pretrain_adapter_epochs=3,
+    finetune_middle_epochs=4, finetune_adapter_epochs=1, run_dir="runs/laptop")
 
 # %% ../nbs/00_config.ipynb #32e71c92
 PRESETS = {
@@ -589,6 +611,7 @@ PRESETS = {
     "mini": _MINI | _KEEPS_FACTS | _FAST,
     "mini-reference": dict(_MINI, run_dir="runs/mini-reference"),
     "best": _KEEPS_FACTS | _LONG,
+    "laptop": _KEEPS_FACTS | _SMALL,
 }
 
 @patch(cls_method=True)
