@@ -65,6 +65,7 @@ class Face:
         self.keep()
         for w in reversed(every_widget(self.box)): w.close()
 
+# %% ../../nbs/ui/02_widgets.ipynb #40eab1fe
 @patch
 def _below(self:Face) -> str:
     "The picture, hidden while the box is on the page."
