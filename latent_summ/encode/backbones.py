@@ -69,7 +69,7 @@ def model_folder(
     return folder/Path(names[0]).name if names else folder
 
 def _download(name:str, revision:Optional[str]) -> tuple: # (folder, file in it or None for all of it)
-    "A model's files from the hub or the local cache: its description first, so that a refused model costs no gigabytes."
+    "A model's files from hub or local cache: its description first, so that a refused model costs no gigabytes."
     if split_gguf(name): return fetch_gguf(name, revision)
     import huggingface_hub
     def snapshot(patterns):
@@ -113,7 +113,7 @@ def damaged(
     """
     book = folder.parent.parent/".verified.json"
     try:
-        verified = json.loads(book.read_text(encoding="utf-8")) # name of a blob -> its size and time when it was compared
+        verified = json.loads(book.read_text(encoding="utf-8")) # name of a blob -> its size and time at comparison
     except (OSError, ValueError): verified = {}
     bad = [link for link in sorted(folder.iterdir()) if not link.exists()] # links to a blob that was removed
     patterns = ("*.safetensors", *_PICKLES)
@@ -294,6 +294,7 @@ def _most_read(what:str, cfg:Config, extra:int) -> tuple: # (tokens, the setting
     lengths = f"max_seq_len={cfg.max_seq_len} and max_target_len={cfg.max_target_len}"
     return max(writing, (cfg.max_seq_len + cfg.max_target_len + 1, f"teacher_kl_weight with {lengths}"))
 
+# %% ../../nbs/encode/03_backbones.ipynb #99aeb8b7
 def check_positions(
     what:str, # encoder or decoder
     model, # may be on the meta device
@@ -301,7 +302,7 @@ def check_positions(
     title:str, # begins the message: "The encoder in ..."
     extra:int=2, # special tokens around the prefix
 ):
-    "Raise `ModelError` if a run needs more positions than the table has; a note if more than the model was trained with."
+    "Raise `ModelError` if a run needs more positions than the table has; a note if more than it was trained with."
     needed, settings = _most_read(what, cfg, extra)
     limit = position_limit(model)
     trained = trained_positions(model)
@@ -336,7 +337,7 @@ class Encoder:
 
 # %% ../../nbs/encode/03_backbones.ipynb #ce31804d
 def _check_encoder(encoder:Encoder, cfg:Config, title:str):
-    "Raise `ModelError` for an encoder of another width, or too short for `max_seq_len`. (Its model may be on the meta device.)"
+    "Raise `ModelError` for an encoder of another width, or too short for `max_seq_len`; it may be on the meta device."
     _check_width("encoder", encoder.hidden_size, cfg, "modernbert_hidden_dim")
     check_positions("encoder", encoder.model, cfg, title)
 
@@ -415,7 +416,7 @@ def load_decoder(
 ) -> Decoder:
     """The frozen decoder of `cfg`.
 
-    Raises `ModelError` if it cannot be loaded, its width differs, it has no end token, or loss or text would not be its own.
+    Raises `ModelError` if it cannot be loaded, its width differs, it has no end token, or loss and text would differ.
     """
     folder = locate(cfg.gpt2_model, "decoder", "gpt2_model")
     device = device or pick_device(cfg)
@@ -432,7 +433,7 @@ def check_files(
     what:str, # encoder or decoder
     cfg:Config, # whose widths and lengths count
 ) -> tuple: # (family, bytes of its weights)
-    "Refuse what loading would refuse, as far as it shows without the weights; takes a second. Raises the same `ModelError`."
+    "Raise the `ModelError` that loading would raise, as far as it shows without the weights; takes a second."
     title = f"The {what} in {place}"
     field_name = _FIELDS[what]
     if place.is_file():
