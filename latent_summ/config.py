@@ -464,7 +464,7 @@ PRESETS = {
 
 @patch(cls_method=True)
 def preset(cls:Config, name:str) -> Config:
-    "A named starting point: `reference`, `mini`, `mini-reference` or `best`."
+    "A named starting point: `reference`, `mini`, `mini-reference`, `laptop` or `best`."
     if not isinstance(name, str) or name not in PRESETS: raise ConfigError(f"Unknown preset {name!r}; there are {', '.join(PRESETS)}.{_nearest(str(name), PRESETS)}")
     return cls(**PRESETS[name])
 
