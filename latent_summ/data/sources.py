@@ -91,7 +91,7 @@ class Rows:
 
 def _digest(texts:list) -> bytes: return hashlib.sha256("\0".join(texts).encode()).digest()
 
-# %% ../../nbs/data/04_sources.ipynb #4c5dfd9d
+# %% ../../nbs/data/04_sources.ipynb #21ebe1df
 _REFERENCE_LISTS = ("references", "summaries")
 
 def _listed(value):
@@ -182,7 +182,7 @@ def clean_rows(
     rows.forget_seen()
     return Rows(rows, report)
 
-# %% ../../nbs/data/04_sources.ipynb #91d079ed
+# %% ../../nbs/data/04_sources.ipynb #df3817cd
 def _add(rows:RowStore, row:dict, again:Counter, number:int) -> str: # the id it went in under
     "Add a row, as `id#2`, `id#3` ... where its id is taken."
     own = row["id"]
@@ -232,7 +232,7 @@ def id_column(
 def _say_column(source:str, what:str, found:str, flag:str):
     say_once(f"{source}: {what} are taken from its column {found!r} (--{flag} names another).")
 
-# %% ../../nbs/data/04_sources.ipynb #2ed94356
+# %% ../../nbs/data/04_sources.ipynb #2705adf5
 def dialogue_column(
     cfg:Config,
     there:list, # the source's columns
@@ -264,7 +264,7 @@ def summary_columns(
     if numbered: say_once(f"{source}: the references are its columns {', '.join(c for _, c in numbered)} (--summary-column names others).")
     return [c for _, c in numbered] or None
 
-# %% ../../nbs/data/04_sources.ipynb #685edebd
+# %% ../../nbs/data/04_sources.ipynb #11e5b3e1
 def pair_columns(
     cfg:Config,
     there:list, # the source's columns
@@ -334,14 +334,19 @@ def _read_name(path:Path, cfg:Config, any_ending:bool=False) -> Optional[_File]:
     return _File(path, " and ".join(found), stem[:start].rstrip("._- ") + "|" + stem[end:].lstrip("._- "))
 
 # %% ../../nbs/data/04_sources.ipynb #6e47823d
+def _folder_split(folder:Path, cfg:Config) -> Optional[str]:
+    "The split that a folder's whole name says; a folder `test_outputs` says none."
+    whole = [split for split, (start, end) in named_splits(folder.name, cfg).items() if (start, end) == (0, len(folder.name))]
+    return whole[0] if whole else None
+
 def _in_folder(folder:Path, cfg:Config) -> list:
     "All readable files of a folder, those in subfolders named by split included."
     found = [f for p in sorted(folder.iterdir()) if p.is_file() and (f := _read_name(p, cfg))]
     for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
-        splits = list(named_splits(sub.name, cfg))
-        if len(splits) != 1: continue
+        split = _folder_split(sub, cfg)
+        if split is None: continue
         inside = [f for p in sorted(sub.iterdir()) if p.is_file() and (f := _read_name(p, cfg))]
-        found += [_File(f.path, f.split or splits[0], f.base) for f in inside]
+        found += [_File(f.path, f.split or split, f.base) for f in inside]
     return found
 
 def _by_split(found:list) -> dict:
@@ -360,13 +365,13 @@ def _say_splits(name:str, files:dict) -> dict:
     if set(files) != {"all"}: say_once(f"{name} by the names of its files: {'; '.join(told)}.")
     return files
 
-# %% ../../nbs/data/04_sources.ipynb #b8afd8df
+# %% ../../nbs/data/04_sources.ipynb #1de3d951
 def _beside(path:Path, cfg:Config) -> list:
     "The files that a file's split folder belongs to: `test/chats.csv` is test data where a folder `train` stands beside `test`."
     folder = path.absolute().parent
-    splits = list(named_splits(folder.name, cfg))
-    others = [p for p in folder.parent.iterdir() if p.is_dir() and p != folder] if len(splits) == 1 else []
-    if not any(named_splits(p.name, cfg) for p in others): return []
+    own = _folder_split(folder, cfg)
+    others = [_folder_split(p, cfg) for p in folder.parent.iterdir() if p.is_dir()] if own else []
+    if not {*others} - {own, None}: return []
     return [f for f in _in_folder(folder.parent, cfg) if f.path.name == path.name]
 
 def _named_file(path:Path, near:list, cfg:Config) -> list:
