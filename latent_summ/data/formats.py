@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FORMATS', 'COMPRESSED', 'READABLE', 'ID_COLUMNS', 'TURN_COLUMNS', 'SPEAKER_KEYS', 'SAID_KEYS', 'MAX_ID', 'packing',
            'endings', 'pieces', 'likely_encoding', 'encoding_of', 'folded', 'find_dialect', 'Form', 'open_text',
-           'look_at', 'json_line', 'rows_in', 'numbered_rows', 'columns_in', 'join_turns', 'plain_text', 'id_text',
-           'find_column', 'given_file', 'rows_as_bytes']
+           'chats_in', 'look_at', 'json_line', 'rows_in', 'numbered_rows', 'columns_in', 'join_turns', 'plain_text',
+           'id_text', 'find_column', 'given_file', 'rows_as_bytes']
 
-# %% ../../nbs/data/03_formats.ipynb #ab13a068
+# %% ../../nbs/data/03_formats.ipynb #ea631f6d
 import bz2
 import codecs
 import contextlib
@@ -29,8 +29,9 @@ from typing import Optional
 
 from ..runtime import DataError, say_once
 from .hub import first_line
+from .chats import read_chats
 
-# %% ../../nbs/data/03_formats.ipynb #319eab7f
+# %% ../../nbs/data/03_formats.ipynb #ea012a8c
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".tab": "csv",
            ".parquet": "parquet", ".txt": "txt"} # ending -> what is expected inside
 COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
@@ -53,7 +54,7 @@ def endings(
     ending = Path(name).suffix
     return name[:len(name) - len(ending)], ending.lower(), packed
 
-# %% ../../nbs/data/03_formats.ipynb #aabdbf1f
+# %% ../../nbs/data/03_formats.ipynb #1404806a
 _MOST_TIMES = 100 # what a packed file may unpack to: so many times its size
 _MOST_BYTES = 2**29 # ... or so much in any case
 _PIECE = 2**18 # bytes
@@ -83,7 +84,7 @@ def _raw_pieces(path:Path):
         opener = {"gz": gzip.open, "xz": lzma.open, "bz2": bz2.open}.get(packed, contextlib.nullcontext)
         with opener(f) as unpacked: yield from iter(functools.partial(unpacked.read, _PIECE), b"")
 
-# %% ../../nbs/data/03_formats.ipynb #10fa56b6
+# %% ../../nbs/data/03_formats.ipynb #3cc03fc6
 def pieces(
     path, # of a file
     name=None, # for messages (None: the path)
@@ -102,7 +103,7 @@ def pieces(
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as e:
         raise DataError(f"Cannot read {name}: {getattr(e, 'strerror', None) or first_line(e)}.") from e
 
-# %% ../../nbs/data/03_formats.ipynb #44180bdd
+# %% ../../nbs/data/03_formats.ipynb #84112c8c
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _PAGES = ("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp932", "gb18030", "big5",
@@ -124,7 +125,7 @@ def _wide(head:bytes) -> Optional[str]:
     if max(zeros) < 0.4 or min(zeros) > 0.1: return None
     return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
 
-# %% ../../nbs/data/03_formats.ipynb #eeae997b
+# %% ../../nbs/data/03_formats.ipynb #5c9c9947
 _SAMPLE = 2**16 # bytes that are not UTF-8, for the guess; characters of a table, for its separator
 
 def _check_decoded(path, name, encoding:str):
@@ -159,7 +160,7 @@ def _find_encoding(path, name) -> str:
         return _guessed_encoding(path, name)
     return "utf-8"
 
-# %% ../../nbs/data/03_formats.ipynb #cb3dfd22
+# %% ../../nbs/data/03_formats.ipynb #2f23cba6
 def _guessed_encoding(path, name) -> str:
     "The likely encoding of a file that is not UTF-8, said aloud. Raises `DataError` where there is none."
     encoding = likely_encoding(_foreign_lines(path, name))
@@ -180,7 +181,7 @@ def encoding_of(
     except OSError as e: raise DataError(f"Cannot read {name or path}: {e.strerror}.") from e
     return _encoding(str(path), str(name or path), (state.st_mtime_ns, state.st_size))
 
-# %% ../../nbs/data/03_formats.ipynb #7346ccce
+# %% ../../nbs/data/03_formats.ipynb #f53f19b8
 _NOT_OURS = {b"PK\x03\x04": "a zip archive or an Office document. Unpack it, or save a spreadsheet as csv (UTF-8)",
              b"%PDF": "a PDF. Save its text as .txt", b"\xd0\xcf\x11\xe0": "an old Office document. Save a spreadsheet as csv (UTF-8)",
              b"SQLite format 3": "a database. Export the table as csv", b"ARROW1": "an Arrow file. Save it as parquet",
@@ -204,7 +205,7 @@ def _json_kind(text:str, ending:str) -> str:
     if isinstance(value, dict): return "jsonl"
     return "jsonl" if rest.strip() and FORMATS.get(ending) == "jsonl" else "json"
 
-# %% ../../nbs/data/03_formats.ipynb #19e24735
+# %% ../../nbs/data/03_formats.ipynb #0d1746a2
 ID_COLUMNS = ("id", "fname", "dialogue_id", "dialog_id", "sample_id", "example_id", "guid", "uid")
 TURN_COLUMNS = ("messages", "conversations", "turns", "meeting_transcripts", "utterances") # lists of what was said
 _USUAL = {*ID_COLUMNS, *TURN_COLUMNS, "dialogue", "dialog", "conversation", "summary", "text", "abstract", "article", "document",
@@ -230,7 +231,7 @@ def _kind(text:str, ending:str) -> str:
     if ending in FORMATS and ending not in (".txt", ".parquet"): return FORMATS[ending]
     return "csv" if _has_header(text) else "txt"
 
-# %% ../../nbs/data/03_formats.ipynb #9d2b65fb
+# %% ../../nbs/data/03_formats.ipynb #b8f0d173
 _QUOTED = dict(quotechar='"')
 _ESCAPED = dict(quotechar='"', escapechar="\\", doublequote=False) # \" instead of ""
 _SINGLE = dict(quotechar="'")
@@ -272,7 +273,7 @@ def find_dialect(
             tried.append(dict(delimiter=mark, skipinitialspace=spaced, strict=True, **quoting))
     return max(tried, key=lambda dialect: _fit(sample, whole, dialect)) # the first of equal ones
 
-# %% ../../nbs/data/03_formats.ipynb #ff8c86b6
+# %% ../../nbs/data/03_formats.ipynb #da1188d6
 @dataclass
 class Form:
     "A file and how it is to be read."
@@ -306,19 +307,49 @@ def open_text(
     "A file's text as a stream."
     return io.TextIOWrapper(io.BufferedReader(_Stream(pieces(form.path, form.name)), _PIECE), encoding=form.encoding, newline=newline)
 
-# %% ../../nbs/data/03_formats.ipynb #55227428
+# %% ../../nbs/data/03_formats.ipynb #6fe38827
+@functools.lru_cache(4)
+def _read_chats(path, stamp) -> Optional[list]: return read_chats(path)
+
+def _stamp(path:Path) -> tuple:
+    "What changes when a file, or a folder of files, does."
+    states = [p.stat() for p in [path, *(sorted(path.rglob("*")) if path.is_dir() else [])]]
+    return tuple((s.st_mtime_ns, s.st_size) for s in states)
+
+def _unpacked_chats(path:Path) -> Optional[list]:
+    "The conversations of a packed export."
+    stem, ending, _ = endings(path)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder)/f"{stem}{ending}"
+        file.write_bytes(b"".join(pieces(path)))
+        return read_chats(file)
+
+def chats_in(
+    path:Path, # of a file, a zip or a folder
+) -> Optional[list]: # of {id, text}; None: it is something else
+    "The conversations of an export of a messenger or of a transcript, remembered while it is not changed."
+    packed = path.is_file() and packing(_head(path))
+    found = _unpacked_chats(path) if packed else _read_chats(str(path), _stamp(path))
+    return None if found is None else [dict(id=row["id"], text=row["text"]) for row in found]
+
+def _head(path:Path) -> bytes:
+    with open(path, "rb") as f: return f.read(16)
+
+# %% ../../nbs/data/03_formats.ipynb #4afbf320
 def look_at(
-    path, # of a file
+    path, # of a file, or of a folder or zip that a messenger exported
     name=None, # for messages (None: the path)
     chats:bool=True, # look whether it is an export of a messenger or a transcript
 ) -> Form:
     "Find out how a file is to be read. Raises `DataError` for one that cannot be."
     path = Path(path).expanduser()
     form = Form(path, str(name or path), "txt")
-    head = next(pieces(path, form.name), b"")
+    head = b"PK\x03\x04" if path.is_dir() else next(pieces(path, form.name), b"")
     if head.startswith(b"PAR1"):
         form.kind = "parquet"
         return form
+    if head.startswith(b"PK\x03\x04") and chats and _set_chats(form): return form
+    if path.is_dir(): raise DataError(f"{form.name} is a folder, and no export of a messenger. Name one of its files.")
     _check_ours(head, form.name)
     form.encoding = encoding_of(path, form.name)
     with open_text(form, newline="") as f:
@@ -326,7 +357,16 @@ def look_at(
         whole = not f.read(1)
     form.kind = _kind(sample, endings(form.name)[1])
     if form.kind == "csv": _set_dialect(form, sample, whole)
+    if form.kind in ("txt", "json") and chats: _set_chats(form)
     return form
+
+def _set_chats(form:Form) -> bool:
+    "Whether a file is an export of a messenger; then its conversations are its rows."
+    found = chats_in(form.path)
+    if found is None: return False
+    form.kind = "chats"
+    form.chats = found
+    return True
 
 def _set_dialect(form:Form, sample:str, whole:bool):
     "Find a table's separator and quotes, or take them from its first line."
@@ -335,7 +375,7 @@ def _set_dialect(form:Form, sample:str, whole:bool):
     form.dialect = find_dialect(sample[hint.end():] if hint else sample, whole, endings(form.name)[1])
     if hint: form.dialect["delimiter"] = hint[1]
 
-# %% ../../nbs/data/03_formats.ipynb #13beaf5c
+# %% ../../nbs/data/03_formats.ipynb #e8164141
 def _more_fields(form:Form, line:int, width:int, header:list):
     raise DataError(f"{form.name}, line {line} has {width} columns, its header {len(header)} ({', '.join(map(_shown, header))}). "
                     f"Put quotes around texts that hold {form.dialect['delimiter']!r}, or remove the separators at the ends of rows.")
@@ -371,7 +411,7 @@ def _csv_rows(form:Form, columns, blanks:bool):
             if len(fields) > len(header): _more_fields(form, line, len(fields), header)
             yield line, dict(zip(header, fields))
 
-# %% ../../nbs/data/03_formats.ipynb #4f1e20f9
+# %% ../../nbs/data/03_formats.ipynb #895221cc
 def json_line(
     line:str, # of a jsonl file
 ) -> Optional[dict]: # None: it is no object
@@ -404,7 +444,7 @@ def _json_rows(form:Form, columns, blanks:bool):
         return
     yield from enumerate(rows_in(value, form.name), 1)
 
-# %% ../../nbs/data/03_formats.ipynb #1c38d162
+# %% ../../nbs/data/03_formats.ipynb #04fac22e
 _ROW_KEYS = _USUAL | {"reference", "summaries", "content", "body"}
 
 def _is_row(value) -> bool: return isinstance(value, dict) and any(folded(key) in _ROW_KEYS for key in value)
@@ -437,7 +477,7 @@ def rows_in(
     say_once(f"{name}: the rows are those under {lists[0]!r}.")
     return value[lists[0]]
 
-# %% ../../nbs/data/03_formats.ipynb #dda13d4f
+# %% ../../nbs/data/03_formats.ipynb #8671677f
 @contextlib.contextmanager
 def _parquet(form:Form):
     "An open parquet file, unpacked into memory where it is packed."
@@ -461,7 +501,7 @@ def _chat_rows(form:Form, columns, blanks:bool): yield from enumerate(form.chats
 
 _ROWS = {"jsonl": _jsonl_rows, "json": _json_rows, "csv": _csv_rows, "txt": _text_rows, "parquet": _parquet_rows, "chats": _chat_rows}
 
-# %% ../../nbs/data/03_formats.ipynb #78139be7
+# %% ../../nbs/data/03_formats.ipynb #65205b83
 def numbered_rows(
     form:Form, # of look_at
     columns:Optional[list]=None, # read only these where the format allows it (None: all)
@@ -483,7 +523,7 @@ def columns_in(
         for (_, row), _ in zip(found, range(rows)): names |= dict.fromkeys(row or ())
     return list(names)
 
-# %% ../../nbs/data/03_formats.ipynb #581538f6
+# %% ../../nbs/data/03_formats.ipynb #d71f54a5
 SPEAKER_KEYS = ("speaker", "role", "from", "name", "user", "author", "sender", "participant", "speaker_name")
 SAID_KEYS = ("text", "content", "value", "utterance", "message", "said", "body", "sentence")
 
@@ -520,7 +560,7 @@ def join_turns(
     there = f"turns with the keys {', '.join(map(str, odd))}" if isinstance(odd, dict) else f"turns that are a {type(odd).__name__}"
     return None, f"{there}: tried {', '.join(SPEAKER_KEYS)} for the speaker and {', '.join(SAID_KEYS)} for the text"
 
-# %% ../../nbs/data/03_formats.ipynb #0a068b31
+# %% ../../nbs/data/03_formats.ipynb #b87ea37d
 def plain_text(
     value, # what a row holds
 ) -> tuple: # (value, None), or (None, why there is no text)
@@ -535,7 +575,7 @@ def plain_text(
         value = [dict(zip(value, parts)) for parts in zip(*value.values())]
     return join_turns(value) if isinstance(value, list) else (value, None)
 
-# %% ../../nbs/data/03_formats.ipynb #baffc44d
+# %% ../../nbs/data/03_formats.ipynb #f343faa5
 MAX_ID = 1_000 # characters; a longer one is a text in the wrong column
 
 def id_text(
@@ -560,7 +600,7 @@ def find_column(
         if len(same) == 1: return same[0]
     return None
 
-# %% ../../nbs/data/03_formats.ipynb #ff30cdd3
+# %% ../../nbs/data/03_formats.ipynb #4c91f095
 @contextlib.contextmanager
 def given_file(
     name, # a path, or - for standard input
@@ -569,10 +609,10 @@ def given_file(
     if str(name) != "-":
         yield Path(name).expanduser(), str(name)
         return
-    with tempfile.NamedTemporaryFile() as f:
-        f.write(sys.stdin.buffer.read())
-        f.flush()
-        yield Path(f.name), "-"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)/"standard input"
+        path.write_bytes(sys.stdin.buffer.read())
+        yield path, "-"
 
 def _as_table(rows:list, separator:str) -> bytes:
     out = io.StringIO(newline="")
@@ -589,7 +629,7 @@ def _as_parquet(rows:list) -> bytes:
     pq.write_table(pa.Table.from_pylist([dict.fromkeys(dict.fromkeys(k for r in rows for k in r)) | row for row in rows]), out)
     return out.getvalue()
 
-# %% ../../nbs/data/03_formats.ipynb #37bed75a
+# %% ../../nbs/data/03_formats.ipynb #9879cecf
 def _pack(ending:str) -> Callable:
     if ending == ".zst":
         import zstandard

@@ -23,7 +23,7 @@ from typing import Optional
 
 from ..config import Config
 from ..runtime import DataError, say_once
-from .formats import FORMATS, COMPRESSED, ID_COLUMNS, READABLE, TURN_COLUMNS, columns_in, endings
+from .formats import chats_in, FORMATS, COMPRESSED, ID_COLUMNS, READABLE, TURN_COLUMNS, columns_in, endings
 from .formats import find_column, folded, id_text, look_at, numbered_rows, plain_text
 from .hub import column_names, hub_splits, read_hub
 
@@ -365,7 +365,7 @@ def _say_splits(name:str, files:dict) -> dict:
     if set(files) != {"all"}: say_once(f"{name} by the names of its files: {'; '.join(told)}.")
     return files
 
-# %% ../../nbs/data/04_sources.ipynb #1de3d951
+# %% ../../nbs/data/04_sources.ipynb #9a54f997
 def _beside(path:Path, cfg:Config) -> list:
     "The files that a file's split folder belongs to: `test/chats.csv` is test data where a folder `train` stands beside `test`."
     folder = path.absolute().parent
@@ -382,13 +382,20 @@ def _named_file(path:Path, near:list, cfg:Config) -> list:
     if own.split is None and (found := _beside(path, cfg)): return found
     return [f for f in near if f.base == own.base and f.split != own.split and f.split and own.split] + [own]
 
+def _is_export(folder:Path, found:list) -> bool:
+    "Whether a folder is what a messenger exported; one whose files are named by split is not, unless it lists people or channels."
+    lists = any((folder/name).is_file() for name in ("users.json", "channels.json", "result.json"))
+    return (lists or not any(f.split for f in found)) and bool(chats_in(folder))
+
 def local_files(
     name:str, # file, folder or stem
     cfg:Config,
 ) -> dict: # split -> list of files; the split is all when nothing names one
     "The files a local source consists of; raises `DataError` when there are none."
     path = Path(name).expanduser()
-    if path.is_dir() and (found := _in_folder(path, cfg)): return _say_splits(name, _by_split(found))
+    found = _in_folder(path, cfg) if path.is_dir() else []
+    if path.is_dir() and _is_export(path, found): return {"all": [_File(path, None, "")]}
+    if found: return _say_splits(name, _by_split(found))
     if path.is_file():
         own = _read_name(path, cfg, any_ending=True)
         near = _in_folder(path.parent, cfg) if own.split else []
