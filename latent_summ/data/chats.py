@@ -7,19 +7,18 @@ __all__ = ['FORMATS', 'Message', 'Chat', 'visible', 'stamp_of', 'day_order', 'sa
            'is_telegram', 'iso_time', 'parse_telegram', 'is_slack', 'slack_people', 'slack_text', 'parse_slack',
            'is_discord', 'parse_discord', 'visible_lines', 'is_captions', 'Part', 'parse_captions', 'turn_of',
            'is_transcript', 'parse_transcript', 'is_plain', 'parse_plain', 'Format', 'is_whatsapp', 'may_be_export',
-           'parse_file', 'conversations', 'name_pattern', 'person_marks', 'without_names', 'anonymise', 'read_export',
-           'chat_rows', 'describe', 'read_chats']
+           'parse_file', 'conversations', 'read_export', 'chat_rows', 'describe', 'read_chats']
 
 # %% ../../nbs/data/02_chats.ipynb #c0000005
 import hashlib, html, io, json, re, zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from functools import cache
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Optional
 
+from .names import anonymise
 from ..runtime import DataError, say_once
 
 # %% ../../nbs/data/02_chats.ipynb #c0000007
@@ -39,7 +38,6 @@ class Chat:
     notes: list = field(default_factory=list) # what was decided while reading
     people: list = field(default_factory=list) # names that are mentioned, whether or not they speak
 
-# %% ../../nbs/data/02_chats.ipynb #c0000009
 _APP = "\u200e" # the mark that WhatsApp for iOS puts before its own words
 _INVISIBLE = re.compile("[\u200b\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\0]")
 
@@ -100,19 +98,20 @@ def day_order(
     days:list, # of triples of numbers, as they stand in the file
     habit:str="day-month-year", # what is taken where the numbers fit several orders equally well
     strong:bool=False, # whether the habit wins over days that would lie closer together in another order
-) -> tuple: # (order, whether the numbers alone allow no other)
+) -> tuple: # (order, whether days that do not exist or run backwards rule out any other)
     "Which of three numbers is the day, which the month, which the year."
     days = [day for i, day in enumerate(days) if not i or day != days[i - 1]]
     costs = {}
     for order in _ORDERS:
-        dates = [_date(day, order) for day in days]
+        rare = order == "year-month-day" != habit and days and days[0][0] < 100  # nobody else writes the year first in two digits
+        dates = [None if rare else _date(day, order) for day in days]
         known = [d for d in dates if d]
         backwards = sum(b < a for a, b in zip(known, known[1:]))
         span = (max(known) - min(known)).days if known else 0
         closeness = (order != habit, span) if strong else (span, order != habit)
         costs[order] = (len(dates) - len(known), backwards, *closeness)
     best, second = sorted(costs, key=costs.get)[:2]
-    return best, costs[best][0] < costs[second][0]
+    return best, costs[best][:2] < costs[second][:2]
 
 # %% ../../nbs/data/02_chats.ipynb #c0000018
 _THINGS = r"""(?:image|photo|picture|video(?:[ ]note)?|audio|voice[ ]message|gif|sticker|document|contact[ ]card|media
@@ -158,8 +157,9 @@ _SYSTEM = _phrases(r"""messages and calls are end-to-end|messages (?:to this (?:
     i messaggi e le chiamate sono|berichten en (?:oproepen|gesprekken) (?:zijn|worden)
     сообщения и звонки защищены|wiadomości i (?:rozmowy|połączenia) są|mesajlar ve aramalar uçtan uca
     your security code with|this business is|this chat is with""")
-_ACTS = _phrases(r"""created (?:this )?group|added |removed |left(?: the group)?\.?$|joined |changed |was added|is a contact
-    pinned a message|turned o(?:n|ff) |deleted this group|hat .*(?:erstellt|hinzugefügt|entfernt|geändert|verlassen)
+_ACTS = _phrases(r"""created (?:this )?group|added |removed |left(?: the group)?\.?$|joined |changed |was added
+    is a contact|pinned a message|turned o(?:n|ff) |deleted this group
+    hat .*(?:erstellt|hinzugefügt|entfernt|geändert|verlassen)
     ist .*beigetreten|a créé |a ajouté |a quitté|creó |añadió |salió|criou |adicionou |saiu""")
 
 def said(
@@ -176,7 +176,7 @@ def said(
     if not words: return "", "media marks" if plain else "empty messages"
     if _DELETED.fullmatch(plain): return "", "deleted messages"
     own_act = plain.startswith(speaker + " ") and _ACTS.match(plain[len(speaker) + 1:])
-    of_app = text.startswith(_APP) and not re.match(r"@|[^\W\d_]{3,}:", plain)  # a mention or a poll is somebody's
+    of_app = bare.startswith(_APP) and not re.match(r"@|[^\W\d_]{3,}:", plain)  # a mention or a poll is somebody's
     if _SYSTEM.match(plain) or _CALL.fullmatch(plain) or own_act or of_app: return "", "system lines"
     return words, None
 
@@ -187,7 +187,7 @@ def _split_name(rest:str) -> tuple: # (name, text), or ("", rest) for a line tha
     found = _NAMED.match(rest)
     if not found: return "", rest
     name = found["name"].strip()
-    opened = name.count('"') % 2 or name.count("“") > name.count("”") or name.count("«") > name.count("»") or "„" in name
+    opened = name.count('"') % 2 or any(name.count(a) > name.count(b) for a, b in ("“”", "«»", "„“"))
     return ("", rest) if opened or len(name.split()) > 8 else (name, found["text"])
 
 def split_names(
@@ -245,7 +245,8 @@ def parse_whatsapp(
     lines, before = _whatsapp_lines(text)
     first = lines[0][0]
     order, certain = day_order([_numbers(s) for s, _ in lines], _habit(first), strong="/" not in first["sep"])
-    chat = Chat([], notes=[f"dates are read as {order}" + ("" if certain else ", which the file itself does not settle")])
+    doubt = "" if certain else ", which the file itself does not settle"
+    chat = Chat([], notes=[f"dates are read as {order}{doubt}"])
     chat.people = [visible(name) for name in re.findall("@\u2068([^\u2069\n]+)\u2069", text)]
     if before: chat.dropped["lines before the first message"] = before
     pairs = split_names([rest for _, rest in lines])
@@ -265,7 +266,7 @@ def is_telegram(
 ) -> bool:
     "Whether this is an export of Telegram Desktop: one chat, or all."
     if not isinstance(value, dict): return False
-    if isinstance(value.get("chats"), dict): return isinstance(value["chats"].get("list"), list)
+    if isinstance(value.get("chats"), dict): return _is_object_list(value["chats"].get("list"))
     messages = value.get("messages")
     first = messages[:20] if _is_object_list(messages) else []
     return bool(first) and all(m.get("type") in ("message", "service") and "date" in m for m in first)
@@ -276,7 +277,7 @@ def iso_time(
     "A time from its text; None for one that cannot be read."
     try: time = datetime.fromisoformat(str(text))
     except ValueError: return None
-    return time.astimezone(timezone.utc).replace(tzinfo=None) if time.tzinfo else time
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 # %% ../../nbs/data/02_chats.ipynb #c0000032
 _MEDIA_KEYS = {"photo", "file", "media_type", "poll", "location_information", "contact_information", "sticker_emoji"}
@@ -288,11 +289,13 @@ def _telegram_text(m:dict) -> str:
 
 def _telegram_chat(value:dict) -> Chat:
     chat = Chat([], str(value.get("name") or value.get("type") or ""))
-    for m in value.get("messages", []):
+    for m in value.get("messages") or ():
         text = visible(_telegram_text(m))
         if m.get("type") != "message": chat.dropped["system lines"] += 1
         elif not text: chat.dropped["media marks" if _MEDIA_KEYS & m.keys() else "empty messages"] += 1
-        else: chat.messages.append(Message(visible(str(m.get("from") or "Deleted Account")), text, iso_time(m.get("date"))))
+        else:
+            speaker = visible(str(m.get("from") or "Deleted Account"))
+            chat.messages.append(Message(speaker, text, iso_time(m.get("date"))))
     return chat
 
 def parse_telegram(
@@ -350,8 +353,11 @@ def _slack_message(m:dict, people:dict) -> tuple: # (Message, None) or (None, wh
     user = m.get("user") or ""
     bot = (m.get("bot_profile") or {}).get("name")
     speaker = people.get(user) or visible(str(m.get("username") or bot or user or "bot"))
-    time = datetime.fromtimestamp(float(m["ts"]), timezone.utc).replace(tzinfo=None)
-    return Message(speaker, text, time), None
+    return Message(speaker, text, datetime.fromtimestamp(_slack_seconds(m), UTC).replace(tzinfo=None)), None
+
+def _slack_seconds(m:dict) -> float: # since 1970
+    found = re.match(r"\d{1,10}(?:\.\d+)?", str(m.get("ts")))
+    return float(found[0]) if found else 0.0
 
 def parse_slack(
     value:list, # the messages of one channel
@@ -361,7 +367,7 @@ def parse_slack(
     "Read one channel of a Slack export, or one of its days."
     people = people or slack_people(value)
     chat = Chat([], name)
-    for m in sorted(value, key=lambda m: float(m.get("ts") or 0)):
+    for m in sorted(value, key=_slack_seconds):
         message, why = _slack_message(m, people)
         if why: chat.dropped[why] += 1
         else: chat.messages.append(message)
@@ -377,8 +383,7 @@ def is_discord(
     if not isinstance(value, dict) or not isinstance(value.get("channel"), dict): return False
     return _is_object_list(value.get("messages")) and isinstance(value["messages"][0].get("author"), dict)
 
-def _discord_name(user:dict) -> str:
-    return visible(str(user.get("nickname") or user.get("name") or user.get("id") or "somebody"))
+def _discord_name(user:dict) -> str: return visible(str(user.get("nickname") or user.get("name") or "somebody"))
 
 def _discord_message(m:dict, people:dict) -> tuple: # (Message, None) or (None, why not)
     text = re.sub(r"<@[!&]?(\d+)>", lambda found: "@" + people.get(found[1], found[1]), str(m.get("content") or ""))
@@ -393,7 +398,8 @@ def parse_discord(
 ) -> list: # of one Chat
     "Read one channel of a Discord export."
     mentioned = [user for m in value["messages"] for user in m.get("mentions") or ()]
-    people = {str(u.get("id")): _discord_name(u) for u in [*(m.get("author") or {} for m in value["messages"]), *mentioned]}
+    authors = [m.get("author") or {} for m in value["messages"]]
+    people = {str(user.get("id")): _discord_name(user) for user in authors + mentioned}
     chat = Chat([], str(value["channel"].get("name") or ""), people=[_discord_name(user) for user in mentioned])
     for m in value["messages"]:
         message, why = _discord_message(m, people)
@@ -403,7 +409,7 @@ def parse_discord(
 
 # %% ../../nbs/data/02_chats.ipynb #c0000043
 _ARROW = re.compile(r"\d+:\d+(?::\d+)?[.,]\d+\s*-->\s*\d+:\d+")
-_WHO = r"(?:#Person\d+#|(?:[^\W\d_]|\+\d|[\U0001f000-\U0001faff])[^:\[\]<>{}\"\n]{0,48}?)" # a name, or a telephone number
+_WHO = r"(?:#Person\d+#|(?:[^\W\d_]|\+\d|[\U0001f000-\U0001faff])[^:\[\]<>{}\"\n]{0,48}?)" # or a telephone number
 _SPEAKS = re.compile(rf"(?:>>+\s*)?(?:\[(?P<in_brackets>{_WHO})\]:?|(?P<who>{_WHO})\s?:)\s+(?P<text>\S.*)")
 _SOUND = re.compile(r"[\[(][^\[\]()]{1,40}[\])]|[♪♫][^♪♫]*[♪♫]?")
 
@@ -422,10 +428,13 @@ def is_captions(
 
 def _cues(text:str) -> list: # of raw texts, one a caption
     import webvtt
+    from webvtt.errors import MalformedFileError
     text = text.lstrip("\ufeff\n\r ")
     kind = "srt" if text[:1].isdigit() and not _ARROW.match(text) else "vtt"
     if kind == "vtt" and not text.startswith("WEBVTT"): text = "WEBVTT\n\n" + text  # captions without numbers
-    return [cue.raw_text for cue in webvtt.from_buffer(io.StringIO(text), format=kind)]
+    try: return [cue.raw_text for cue in webvtt.from_buffer(io.StringIO(text), format=kind)]
+    except MalformedFileError as e:
+        raise DataError(f"These captions are no {kind.upper()} file after all: {e}. Export them again.") from e
 
 # %% ../../nbs/data/02_chats.ipynb #c0000044
 @dataclass
@@ -449,7 +458,8 @@ def _dashes(lines:list) -> list: # of Part
     parts = []
     for line in lines:
         dash = re.fullmatch(r"(?:[-–—]|>>+)\s*(\S.*)", line)
-        if dash or _SPEAKS.fullmatch(line) or not parts: parts.append(Part("-" if dash else "", [dash[1] if dash else line]))
+        if dash: parts.append(Part("-", [dash[1]]))
+        elif _SPEAKS.fullmatch(line) or not parts: parts.append(Part("", [line]))
         else: parts[-1].lines.append(line)
     return parts
 
@@ -512,17 +522,20 @@ _TURNS = [re.compile(pattern, re.I) for pattern in (
     rf"(?P<who>{_WHO})\s+{_AT}(?P<text>)",
     rf"\[(?P<who>{_WHO})\]\s+{_AT}(?P<text>)",
     rf"[\[(][^\[\]()]{{0,16}}\d:\d\d[^\[\]()]{{0,8}}[\])]\s+(?P<who>{_WHO})(?P<text>)")]
-_NOTICE = re.compile(rf"""(?:{_ON}{_AT}\s+)?(?:\*\*\*|-!-|-->|<--)\s.*|.{{0,60}}(?:started|stopped)\s(?:transcription|recording)
+_NOTICE = re.compile(rf"""(?:{_ON}{_AT}\s+)?(?:\*\*\*|-!-|-->|<--)\s.*
+    |.{{0,60}}(?:started|stopped)\s(?:transcription|recording)
     |(?:reacted\sto|removed\sa\s.{{1,30}}reaction\sfrom)\s["“].*""", re.I | re.X)
+_LEVEL = re.compile(r"\b(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\b") # a program's log is no chat
 _REPLY = re.compile(r"replying to [\"“].*[\"”]\s*", re.I)
 
+# %% ../../nbs/data/02_chats.ipynb #c0000150
 def turn_of(
     line:str, # of a transcript
 ) -> Optional[tuple]: # (speaker, what follows on the same line, maybe nothing)
     "Who begins to speak in a line that has a name and a clock; None for a line that has not."
     line = line.replace("**", "")  # bold in Markdown
     found = next((m for m in (pattern.fullmatch(line) for pattern in _TURNS) if m), None)
-    if not found or len(found["who"].split()) > 6: return None
+    if not found or len(found["who"].split()) > 6 or _LEVEL.search(found["who"]): return None
     return visible(found["who"]), visible(found["text"] or "")
 
 def is_transcript(
@@ -560,7 +573,8 @@ def _plain_turns(text:str) -> list: # of (name or "", text), one for each line t
     turns = []
     for line in visible_lines(text):
         found = _PLAIN.fullmatch(line.replace("**", ""))
-        if found and len(found["who"].split()) <= 5: turns.append((visible(found["who"]), found["text"] or ""))
+        named = found and len(found["who"].split()) <= 5 and not _LEVEL.search(found["who"])
+        if named: turns.append((visible(found["who"]), found["text"] or ""))
         elif line and not _CLOCK_LINE.fullmatch(line): turns.append(("", line))
     return turns
 
@@ -575,6 +589,7 @@ def is_plain(
     inside = sum(any(f" {name}: " in line for name in names) for _, line in turns)
     return 5 * inside < len(turns) and len(names) <= max(2, named / 2)
 
+# %% ../../nbs/data/02_chats.ipynb #c0000155
 def parse_plain(
     text:str, # lines of Name: text
 ) -> list: # of one Chat
@@ -675,12 +690,13 @@ def _zipped(path:Path) -> dict: # name -> function that reads the file
     infos = sorted((i for i in archive.infolist() if not i.is_dir()), key=lambda i: i.filename)
     size = sum(i.file_size for i in infos if i.filename.lower().endswith(_TEXTS))
     if size > _MOST_BYTES:
-        raise DataError(f"The texts in {path} unpack to {size:,} bytes. Unpack it yourself and name the unpacked folder.")
+        raise DataError(f"The texts in {path} unpack to {size:,} bytes. Unpack it, and name the unpacked folder.")
     return {i.filename: lambda i=i: archive.read(i) for i in infos}
 
 def _files(path:Path) -> dict: # relative name -> function that reads the file; {} for a data set
     "The texts in a folder or a zip."
-    found = {p.relative_to(path).as_posix(): p.read_bytes for p in sorted(path.rglob("*")) if p.is_file()} if path.is_dir() else _zipped(path)
+    inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
+    found = {p.relative_to(path).as_posix(): p.read_bytes for p in inside} if path.is_dir() else _zipped(path)
     shown = {name: read for name, read in found.items() if not _is_hidden(name)}
     if _TABLES & {PurePosixPath(name).suffix.lower() for name in shown}: return {}
     return {name: read for name, read in shown.items() if name.lower().endswith(_TEXTS)}
@@ -739,64 +755,6 @@ def conversations(
         last = m.time or last
     return parts
 
-# %% ../../nbs/data/02_chats.ipynb #c0000071
-_WORDS = set("""will may mark rose art bill grace hope joy june april august sunny rich pat jack frank guy faith dean drew grant
-    chase hunter van von der den the and mr mrs dr work home mum mom dad""".split()) # names that are words as well
-
-def _in_any_case(word:str) -> str: # a pattern
-    return re.escape(word) if word.lower() in _WORDS else f"(?i:{re.escape(word)})"
-
-@cache
-def name_pattern(
-    name:str, # of a person
-    parts:tuple=(), # words of the name that stand for this person alone
-) -> re.Pattern:
-    "What a person is called inside messages."
-    whole = r"\s+".join(_in_any_case(word) for word in name.split())
-    return re.compile(rf"@?(?<!\w)(?:{'|'.join([whole, *map(_in_any_case, parts)])})(?!\w)")
-
-def _own_parts(name:str, words:Counter) -> tuple: # of words
-    "The words of a name that nobody else's name has; initials are none."
-    parts = [word.strip("()") for word in name.split() if word != name and words[word] == 1]
-    return tuple(word for word in parts if any(c.isalpha() for c in word) and (len(word) > 2 or not word.isascii()))
-
-def person_marks(
-    names:list, # in the order in which they first speak
-) -> list: # of (pattern, mark)
-    "How to replace each name by `#Person1#` and so on; longer names first."
-    names = [name for name in dict.fromkeys(names) if name]
-    words = Counter(word for name in names for word in set(name.split()))
-    marks = [(name, name_pattern(name, _own_parts(name, words)), f"#Person{i + 1}#") for i, name in enumerate(names)]
-    return [(pattern, mark) for name, pattern, mark in sorted(marks, key=lambda m: -len(m[0]))]
-
-# %% ../../nbs/data/02_chats.ipynb #c0000072
-def without_names(
-    text:str,
-    marks:list, # of (pattern, mark), as person_marks gives them
-) -> str:
-    "A text with marks in place of names."
-    for pattern, mark in marks: text = pattern.sub(mark, text)
-    return text
-
-_LINE_NAME = re.compile(r"^(#Person\d+#|[^\n:]{1,60}?)\s?:\s", re.M)
-
-def anonymise(
-    dialogue:str, # lines of Name: text
-    *others:str, # texts about the same people, such as a summary
-    people:tuple=(), # further names to replace
-) -> list: # the dialogue and the other texts, with marks
-    "Replace the names of those who speak by `#Person1#`, `#Person2#`, as DialogSum does."
-    speakers = list(dict.fromkeys(name.strip() for name in _LINE_NAME.findall(dialogue)))
-    named = [name for name in people if name not in speakers and person_marks([name])[0][0].search(dialogue)]
-    marks = person_marks(speakers + named)
-    mark_of = {name: f"#Person{i + 1}#" for i, name in enumerate(speakers)}
-    lines = []
-    for line in dialogue.split("\n"):
-        found = _LINE_NAME.match(line)
-        start = mark_of[found[1].strip()] + ": " if found else ""
-        lines.append(start + without_names(line[found.end():] if found else line, marks))
-    return ["\n".join(lines), *(without_names(text, marks) for text in others)]
-
 # %% ../../nbs/data/02_chats.ipynb #c0000075
 def read_export(
     path, # of a file, a folder or a zip
@@ -806,6 +764,7 @@ def read_export(
     path = Path(path)
     try: found = _read_path(path, plain)
     except OSError as e: raise DataError(f"Cannot read {path}: {e.strerror or e}.") from e
+    except DataError as e: raise e if str(path) in str(e) else DataError(f"{path}: {e}") from e
     if found: _name_rooms(found[1], path.absolute().as_posix())
     return found
 
@@ -819,11 +778,11 @@ def _read_path(path:Path, plain:bool) -> Optional[tuple]:
     return found[0], parse_slack(value, slack_people(value, _users(path, {})))
 
 # %% ../../nbs/data/02_chats.ipynb #c0000176
-def _row(messages:list, chat:Chat, key:str, hide:bool) -> dict:
-    "One conversation as a row; the names that are hidden include those who speak elsewhere in the chat."
+def _row(messages:list, key:str, hidden:Optional[tuple]) -> dict:
+    "One conversation as a row; with the names of those to hide (None: nobody)."
     text = "\n".join(f"{m.speaker}: {m.text}" if m.speaker else m.text for m in messages)
-    if hide:
-        text = anonymise(text, people=(*(m.speaker for m in chat.messages), *chat.people))[0]
+    if hidden is not None:
+        text = anonymise(text, people=hidden)[0]
         key = hashlib.sha256(key.encode()).hexdigest()[:12]  # the name of a room is often somebody's
     start = messages[0].time.isoformat(" ", "seconds") if messages[0].time else None
     return dict(id=key, text=text, start=start, messages=len(messages))
@@ -839,11 +798,15 @@ def chat_rows(
         parts = conversations(chat.messages, gap_hours)
         room = chat.name or "chat"
         keys = [room] if len(parts) == 1 else [f"{room}-{i + 1}" for i in range(len(parts))]
-        rows += [_row(part, chat, key, hide_names) for part, key in zip(parts, keys)]
+        people = tuple(dict.fromkeys([*(m.speaker for m in chat.messages if m.speaker), *chat.people]))  # who speaks elsewhere, too
+        rows += [_row(part, key, people if hide_names else None) for part, key in zip(parts, keys)]
     return rows
 
 # %% ../../nbs/data/02_chats.ipynb #c0000276
 def _count(n:int, what:str) -> str: return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+def _left(n:int, why:str) -> str:
+    return f"{n:,} " + (why if n != 1 else re.sub(r"s\b", "", why, count=1))
 
 def describe(
     name:str, # of the format
@@ -854,9 +817,10 @@ def describe(
     "What was read, how it was cut and what was left out, in one line."
     dropped = sum((chat.dropped for chat in chats), Counter())
     cut = f" (cut where nothing was said for {gap_hours:g} hours)" if len(rows) > len(chats) else ""
-    left = "; left out: " + ", ".join(f"{n:,} {why}" for why, n in dropped.most_common()) if dropped else ""
+    left = "; left out: " + ", ".join(_left(n, why) for why, n in dropped.most_common()) if dropped else ""
     notes = "".join(f"; {note}" for note in dict.fromkeys(note for chat in chats for note in chat.notes))
-    return f"{name}, {_count(sum(row['messages'] for row in rows), 'message')} in {_count(len(rows), 'conversation')}{cut}{left}{notes}"
+    messages = _count(sum(row["messages"] for row in rows), "message")
+    return f"{name}, {messages} in {_count(len(rows), 'conversation')}{cut}{left}{notes}"
 
 def read_chats(
     path, # of a file, a folder or a zip
