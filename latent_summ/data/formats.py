@@ -181,7 +181,7 @@ def encoding_of(
     except OSError as e: raise DataError(f"Cannot read {name or path}: {e.strerror}.") from e
     return _encoding(str(path), str(name or path), (state.st_mtime_ns, state.st_size))
 
-# %% ../../nbs/data/03_formats.ipynb #f53f19b8
+# %% ../../nbs/data/03_formats.ipynb #65454bfc
 _NOT_OURS = {b"PK\x03\x04": "a zip archive or an Office document. Unpack it, or save a spreadsheet as csv (UTF-8)",
              b"%PDF": "a PDF. Save its text as .txt", b"\xd0\xcf\x11\xe0": "an old Office document. Save a spreadsheet as csv (UTF-8)",
              b"SQLite format 3": "a database. Export the table as csv", b"ARROW1": "an Arrow file. Save it as parquet",
@@ -202,7 +202,7 @@ def _json_kind(text:str, ending:str) -> str:
     except (ValueError, RecursionError): # damaged, or longer than the sample
         if FORMATS.get(ending) == "jsonl": return "jsonl"
         return "jsonl" if FORMATS.get(ending) != "json" and first.lstrip().startswith("{") else "json"
-    if isinstance(value, dict): return "jsonl"
+    if isinstance(value, dict): return "jsonl" if rest.strip() or FORMATS.get(ending) == "jsonl" else "json"
     return "jsonl" if rest.strip() and FORMATS.get(ending) == "jsonl" else "json"
 
 # %% ../../nbs/data/03_formats.ipynb #0d1746a2
@@ -231,7 +231,7 @@ def _kind(text:str, ending:str) -> str:
     if ending in FORMATS and ending not in (".txt", ".parquet"): return FORMATS[ending]
     return "csv" if _has_header(text) else "txt"
 
-# %% ../../nbs/data/03_formats.ipynb #b8f0d173
+# %% ../../nbs/data/03_formats.ipynb #6b31fe70
 _QUOTED = dict(quotechar='"')
 _ESCAPED = dict(quotechar='"', escapechar="\\", doublequote=False) # \" instead of ""
 _SINGLE = dict(quotechar="'")
@@ -240,6 +240,8 @@ _BARE = dict(quoting=csv.QUOTE_NONE) # tabs need no quotes
 def _quotings(sample:str, mark:str) -> list:
     "The ways of quoting that come into question, the usual ones first."
     single = re.search(rf"(?m)(?:^|{re.escape(mark)} ?)'", sample) is not None
+    header = sample.lstrip("\r\n").split("\n", 1)[0].strip().split(mark)
+    if single and all(re.fullmatch(r"\s*'.*'\s*", name) for name in header): return [_SINGLE]
     return [_QUOTED, *[_ESCAPED] * ('\\"' in sample), *[_SINGLE] * single, *[_BARE] * (mark == "\t")]
 
 def _fit(sample:str, whole:bool, dialect:dict) -> tuple: # (is a table, share of rows as wide as the header, columns)

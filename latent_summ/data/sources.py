@@ -6,7 +6,7 @@
 __all__ = ['MAX_TEXT_BYTES', 'TEXT_COLUMNS', 'ALIASES', 'BUILT_IN', 'clean_text', 'RowStore', 'Rows', 'clean_rows',
            'in_validation', 'id_column', 'dialogue_column', 'summary_columns', 'pair_columns', 'text_columns',
            'split_names', 'named_splits', 'local_files', 'read_files', 'columns_of', 'built_in_rows', 'Source',
-           'looks_local', 'open_source', 'pick_split', 'load_pairs', 'load_texts', 'shared_dialogues']
+           'looks_local', 'open_source', 'pick_split', 'load_pairs', 'load_texts', 'input_rows', 'shared_dialogues']
 
 # %% ../../nbs/data/04_sources.ipynb #2a758f83
 import hashlib
@@ -24,7 +24,7 @@ from typing import Optional
 from ..config import Config
 from ..runtime import DataError, say_once
 from .formats import chats_in, FORMATS, COMPRESSED, ID_COLUMNS, READABLE, TURN_COLUMNS, columns_in, endings
-from .formats import find_column, folded, id_text, look_at, numbered_rows, plain_text
+from .formats import find_column, folded, id_text, look_at, numbered_rows, open_text, plain_text
 from .hub import column_names, hub_splits, read_hub
 
 # %% ../../nbs/data/04_sources.ipynb #85164422
@@ -576,6 +576,50 @@ def load_texts(
     "Rows `{id, text}` of a pretraining source; raises `DataError` with the next step in it."
     cap = max_rows if split == "train" else _smaller(max_rows, cfg.max_eval_samples)
     return _load(cfg, name, split, cap, lambda there: text_columns(cfg, there, name))
+
+# %% ../../nbs/data/04_sources.ipynb #b635e7ba
+def _input_text(row, keys:tuple) -> tuple: # (text, None), or (empty, the reason)
+    "The text of a row."
+    if row is None: return "", "not a JSON object"
+    key = find_column(list(row), keys)
+    if key is None: return "", f"no text under {' or '.join(k for k in keys if k not in TURN_COLUMNS)}"
+    value, reason = plain_text(row[key])
+    if value is None: return "", reason or "missing"
+    if not isinstance(value, str): return "", "not a string"
+    return value.replace("\r\n", "\n").replace("\r", "\n").strip(), None if value.strip() else "empty"
+
+def _unique_ids(ids:list, name:str) -> list:
+    "Ids of which no two are the same; a repeat is told."
+    again, taken, out = Counter(), set(), []
+    for own in ids:
+        new = own
+        while new in taken:
+            again[own] += 1
+            new = f"{own}#{again[own] + 1}"
+        taken.add(new)
+        out.append(new)
+    if again: say_once(f"{name}: {sum(map(bool, again.values())):,} ids occur again; the later rows' end in #2 and so on.")
+    return out
+
+def input_rows(
+    path, # of a file
+    cfg:Config, # for the names of columns
+    name:Optional[str]=None, # for messages (None: the path)
+) -> tuple: # (list of (id, text, None or why there is none), whether rows came in)
+    "The texts of a file that are to be summarised. Raises `DataError` for one that cannot be read, or in which no row has a text."
+    form = look_at(path, name)
+    if form.kind == "txt":
+        with open_text(form) as f: return [(None, *_input_text(dict(text=f.read()), ("text",)))], False
+    rows = list(numbered_rows(form))
+    there = list(dict.fromkeys(key for _, row in rows for key in row or ()))
+    keys = tuple(dict.fromkeys(k for k in (cfg.dialogue_column, cfg.text_column, "dialogue", "text") if k))
+    own = id_column(cfg, there, form.name)
+    if there and find_column(there, (*keys, *TURN_COLUMNS)) is None:
+        raise DataError(f"{form.name}, line {rows[0][0]} has no text under {' or '.join(keys)}; its columns are {', '.join(map(str, there))}. "
+                        "Name the right one with --dialogue-column.")
+    ids = [id_text((row or {}).get(own)) or str(n) for n, (_, row) in enumerate(rows, 1)]
+    texts = [_input_text(row, (*keys, *TURN_COLUMNS)) for _, row in rows]
+    return [(i, *text) for i, text in zip(_unique_ids(ids, form.name), texts)], form.kind != "chats" or len(rows) > 1
 
 # %% ../../nbs/data/04_sources.ipynb #fadd51e9
 def shared_dialogues(
