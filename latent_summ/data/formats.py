@@ -8,7 +8,7 @@ __all__ = ['FORMATS', 'COMPRESSED', 'READABLE', 'ID_COLUMNS', 'TURN_COLUMNS', 'S
            'chats_in', 'look_at', 'json_line', 'rows_in', 'numbered_rows', 'columns_in', 'join_turns', 'plain_text',
            'id_text', 'find_column', 'given_file', 'rows_as_bytes']
 
-# %% ../../nbs/data/03_formats.ipynb #ea631f6d
+# %% ../../nbs/data/03_formats.ipynb #5561d4c3
 import bz2
 import codecs
 import contextlib
@@ -31,7 +31,7 @@ from ..runtime import DataError, say_once
 from .hub import first_line
 from .chats import read_chats
 
-# %% ../../nbs/data/03_formats.ipynb #ea012a8c
+# %% ../../nbs/data/03_formats.ipynb #319eab7f
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".tab": "csv",
            ".parquet": "parquet", ".txt": "txt"} # ending -> what is expected inside
 COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
@@ -54,7 +54,7 @@ def endings(
     ending = Path(name).suffix
     return name[:len(name) - len(ending)], ending.lower(), packed
 
-# %% ../../nbs/data/03_formats.ipynb #1404806a
+# %% ../../nbs/data/03_formats.ipynb #aabdbf1f
 _MOST_TIMES = 100 # what a packed file may unpack to: so many times its size
 _MOST_BYTES = 2**29 # ... or so much in any case
 _PIECE = 2**18 # bytes
@@ -84,7 +84,7 @@ def _raw_pieces(path:Path):
         opener = {"gz": gzip.open, "xz": lzma.open, "bz2": bz2.open}.get(packed, contextlib.nullcontext)
         with opener(f) as unpacked: yield from iter(functools.partial(unpacked.read, _PIECE), b"")
 
-# %% ../../nbs/data/03_formats.ipynb #3cc03fc6
+# %% ../../nbs/data/03_formats.ipynb #10fa56b6
 def pieces(
     path, # of a file
     name=None, # for messages (None: the path)
@@ -103,7 +103,7 @@ def pieces(
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as e:
         raise DataError(f"Cannot read {name}: {getattr(e, 'strerror', None) or first_line(e)}.") from e
 
-# %% ../../nbs/data/03_formats.ipynb #84112c8c
+# %% ../../nbs/data/03_formats.ipynb #44180bdd
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _PAGES = ("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp932", "gb18030", "big5",
@@ -125,7 +125,7 @@ def _wide(head:bytes) -> Optional[str]:
     if max(zeros) < 0.4 or min(zeros) > 0.1: return None
     return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
 
-# %% ../../nbs/data/03_formats.ipynb #5c9c9947
+# %% ../../nbs/data/03_formats.ipynb #eeae997b
 _SAMPLE = 2**16 # bytes that are not UTF-8, for the guess; characters of a table, for its separator
 
 def _check_decoded(path, name, encoding:str):
@@ -160,7 +160,7 @@ def _find_encoding(path, name) -> str:
         return _guessed_encoding(path, name)
     return "utf-8"
 
-# %% ../../nbs/data/03_formats.ipynb #2f23cba6
+# %% ../../nbs/data/03_formats.ipynb #cb3dfd22
 def _guessed_encoding(path, name) -> str:
     "The likely encoding of a file that is not UTF-8, said aloud. Raises `DataError` where there is none."
     encoding = likely_encoding(_foreign_lines(path, name))
@@ -181,7 +181,7 @@ def encoding_of(
     except OSError as e: raise DataError(f"Cannot read {name or path}: {e.strerror}.") from e
     return _encoding(str(path), str(name or path), (state.st_mtime_ns, state.st_size))
 
-# %% ../../nbs/data/03_formats.ipynb #65454bfc
+# %% ../../nbs/data/03_formats.ipynb #eabba1c2
 _NOT_OURS = {b"PK\x03\x04": "a zip archive or an Office document. Unpack it, or save a spreadsheet as csv (UTF-8)",
              b"%PDF": "a PDF. Save its text as .txt", b"\xd0\xcf\x11\xe0": "an old Office document. Save a spreadsheet as csv (UTF-8)",
              b"SQLite format 3": "a database. Export the table as csv", b"ARROW1": "an Arrow file. Save it as parquet",
@@ -205,7 +205,7 @@ def _json_kind(text:str, ending:str) -> str:
     if isinstance(value, dict): return "jsonl" if rest.strip() or FORMATS.get(ending) == "jsonl" else "json"
     return "jsonl" if rest.strip() and FORMATS.get(ending) == "jsonl" else "json"
 
-# %% ../../nbs/data/03_formats.ipynb #0d1746a2
+# %% ../../nbs/data/03_formats.ipynb #60fba7fe
 ID_COLUMNS = ("id", "fname", "dialogue_id", "dialog_id", "sample_id", "example_id", "guid", "uid")
 TURN_COLUMNS = ("messages", "conversations", "turns", "meeting_transcripts", "utterances") # lists of what was said
 _USUAL = {*ID_COLUMNS, *TURN_COLUMNS, "dialogue", "dialog", "conversation", "summary", "text", "abstract", "article", "document",
@@ -228,10 +228,10 @@ def _kind(text:str, ending:str) -> str:
     "jsonl, json, csv or txt, from the beginning of a file's text and its ending."
     text = text.lstrip("\ufeff \t\r\n")
     if _OPENS_JSON.match(text): return _json_kind(text, ending)
-    if ending in FORMATS and ending not in (".txt", ".parquet"): return FORMATS[ending]
-    return "csv" if _has_header(text) else "txt"
+    if FORMATS.get(ending) == "csv" or _has_header(text): return "csv"
+    return FORMATS[ending] if FORMATS.get(ending) in ("json", "jsonl") else "txt"
 
-# %% ../../nbs/data/03_formats.ipynb #6b31fe70
+# %% ../../nbs/data/03_formats.ipynb #1e301109
 _QUOTED = dict(quotechar='"')
 _ESCAPED = dict(quotechar='"', escapechar="\\", doublequote=False) # \" instead of ""
 _SINGLE = dict(quotechar="'")
@@ -275,7 +275,7 @@ def find_dialect(
             tried.append(dict(delimiter=mark, skipinitialspace=spaced, strict=True, **quoting))
     return max(tried, key=lambda dialect: _fit(sample, whole, dialect)) # the first of equal ones
 
-# %% ../../nbs/data/03_formats.ipynb #da1188d6
+# %% ../../nbs/data/03_formats.ipynb #ff8c86b6
 @dataclass
 class Form:
     "A file and how it is to be read."
@@ -309,7 +309,7 @@ def open_text(
     "A file's text as a stream."
     return io.TextIOWrapper(io.BufferedReader(_Stream(pieces(form.path, form.name)), _PIECE), encoding=form.encoding, newline=newline)
 
-# %% ../../nbs/data/03_formats.ipynb #6fe38827
+# %% ../../nbs/data/03_formats.ipynb #30c470f4
 @functools.lru_cache(4)
 def _read_chats(path, stamp) -> Optional[list]: return read_chats(path)
 
@@ -337,7 +337,7 @@ def chats_in(
 def _head(path:Path) -> bytes:
     with open(path, "rb") as f: return f.read(16)
 
-# %% ../../nbs/data/03_formats.ipynb #4afbf320
+# %% ../../nbs/data/03_formats.ipynb #52871b47
 def look_at(
     path, # of a file, or of a folder or zip that a messenger exported
     name=None, # for messages (None: the path)
@@ -377,7 +377,7 @@ def _set_dialect(form:Form, sample:str, whole:bool):
     form.dialect = find_dialect(sample[hint.end():] if hint else sample, whole, endings(form.name)[1])
     if hint: form.dialect["delimiter"] = hint[1]
 
-# %% ../../nbs/data/03_formats.ipynb #e8164141
+# %% ../../nbs/data/03_formats.ipynb #4f8f959f
 def _more_fields(form:Form, line:int, width:int, header:list):
     raise DataError(f"{form.name}, line {line} has {width} columns, its header {len(header)} ({', '.join(map(_shown, header))}). "
                     f"Put quotes around texts that hold {form.dialect['delimiter']!r}, or remove the separators at the ends of rows.")
@@ -413,7 +413,7 @@ def _csv_rows(form:Form, columns, blanks:bool):
             if len(fields) > len(header): _more_fields(form, line, len(fields), header)
             yield line, dict(zip(header, fields))
 
-# %% ../../nbs/data/03_formats.ipynb #895221cc
+# %% ../../nbs/data/03_formats.ipynb #a8ffb4a2
 def json_line(
     line:str, # of a jsonl file
 ) -> Optional[dict]: # None: it is no object
@@ -446,7 +446,7 @@ def _json_rows(form:Form, columns, blanks:bool):
         return
     yield from enumerate(rows_in(value, form.name), 1)
 
-# %% ../../nbs/data/03_formats.ipynb #04fac22e
+# %% ../../nbs/data/03_formats.ipynb #90d96caa
 _ROW_KEYS = _USUAL | {"reference", "summaries", "content", "body"}
 
 def _is_row(value) -> bool: return isinstance(value, dict) and any(folded(key) in _ROW_KEYS for key in value)
@@ -479,7 +479,7 @@ def rows_in(
     say_once(f"{name}: the rows are those under {lists[0]!r}.")
     return value[lists[0]]
 
-# %% ../../nbs/data/03_formats.ipynb #8671677f
+# %% ../../nbs/data/03_formats.ipynb #9bcc20e0
 @contextlib.contextmanager
 def _parquet(form:Form):
     "An open parquet file, unpacked into memory where it is packed."
@@ -503,7 +503,7 @@ def _chat_rows(form:Form, columns, blanks:bool): yield from enumerate(form.chats
 
 _ROWS = {"jsonl": _jsonl_rows, "json": _json_rows, "csv": _csv_rows, "txt": _text_rows, "parquet": _parquet_rows, "chats": _chat_rows}
 
-# %% ../../nbs/data/03_formats.ipynb #65205b83
+# %% ../../nbs/data/03_formats.ipynb #0a900d84
 def numbered_rows(
     form:Form, # of look_at
     columns:Optional[list]=None, # read only these where the format allows it (None: all)
@@ -525,7 +525,7 @@ def columns_in(
         for (_, row), _ in zip(found, range(rows)): names |= dict.fromkeys(row or ())
     return list(names)
 
-# %% ../../nbs/data/03_formats.ipynb #d71f54a5
+# %% ../../nbs/data/03_formats.ipynb #720f1f25
 SPEAKER_KEYS = ("speaker", "role", "from", "name", "user", "author", "sender", "participant", "speaker_name")
 SAID_KEYS = ("text", "content", "value", "utterance", "message", "said", "body", "sentence")
 
@@ -562,7 +562,7 @@ def join_turns(
     there = f"turns with the keys {', '.join(map(str, odd))}" if isinstance(odd, dict) else f"turns that are a {type(odd).__name__}"
     return None, f"{there}: tried {', '.join(SPEAKER_KEYS)} for the speaker and {', '.join(SAID_KEYS)} for the text"
 
-# %% ../../nbs/data/03_formats.ipynb #b87ea37d
+# %% ../../nbs/data/03_formats.ipynb #9959905a
 def plain_text(
     value, # what a row holds
 ) -> tuple: # (value, None), or (None, why there is no text)
@@ -577,7 +577,7 @@ def plain_text(
         value = [dict(zip(value, parts)) for parts in zip(*value.values())]
     return join_turns(value) if isinstance(value, list) else (value, None)
 
-# %% ../../nbs/data/03_formats.ipynb #f343faa5
+# %% ../../nbs/data/03_formats.ipynb #31b9f123
 MAX_ID = 1_000 # characters; a longer one is a text in the wrong column
 
 def id_text(
@@ -602,7 +602,7 @@ def find_column(
         if len(same) == 1: return same[0]
     return None
 
-# %% ../../nbs/data/03_formats.ipynb #4c91f095
+# %% ../../nbs/data/03_formats.ipynb #999ce73a
 @contextlib.contextmanager
 def given_file(
     name, # a path, or - for standard input
@@ -631,7 +631,7 @@ def _as_parquet(rows:list) -> bytes:
     pq.write_table(pa.Table.from_pylist([dict.fromkeys(dict.fromkeys(k for r in rows for k in r)) | row for row in rows]), out)
     return out.getvalue()
 
-# %% ../../nbs/data/03_formats.ipynb #9879cecf
+# %% ../../nbs/data/03_formats.ipynb #544ae361
 def _pack(ending:str) -> Callable:
     if ending == ".zst":
         import zstandard
