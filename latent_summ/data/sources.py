@@ -25,6 +25,7 @@ from ..config import Config
 from ..runtime import DataError, say_once
 from .formats import chats_in, FORMATS, COMPRESSED, ID_COLUMNS, READABLE, TURN_COLUMNS, columns_in, endings
 from .formats import find_column, folded, id_text, look_at, numbered_rows, open_text, plain_text
+from .names import nameless_row
 from .hub import column_names, hub_splits, read_hub
 
 # %% ../../nbs/data/04_sources.ipynb #85164422
@@ -164,6 +165,7 @@ def clean_rows(
     max_rows:Optional[int]=None, # stop after this many kept rows
     keep:Optional[Callable]=None, # row id -> does the row belong to this split? (None: all do)
     duplicates:bool=False, # keep rows whose texts an earlier one had
+    change:Optional[Callable]=None, # a row that is kept -> the row to keep instead
 ) -> Rows:
     "Apply the row policy to all rows; the report counts every one of them."
     rows, counts, dropped, again, identity = RowStore(), Counter(), Counter(), Counter(), hashlib.sha256()
@@ -173,7 +175,8 @@ def clean_rows(
         row, digest, reason = _clean_row(given, columns, is_new)
         if reason: dropped[reason] += 1; continue
         if keep and not keep(row["id"]): counts["other_split"] += 1; continue
-        row_id = _add(rows, row | _extra(given), again, counts["read"])
+        row |= _extra(given)
+        row_id = _add(rows, change(row) if change else row, again, counts["read"])
         counts["renamed"] += row_id != row["id"]
         counts["several"] += "summaries" in row
         identity.update(f"{row_id}\0".encode() + digest)
@@ -533,7 +536,8 @@ def _load(
     theirs, side = pick_split(source, cfg, split)
     columns, raw = source.open(theirs, choose, max_rows)
     keep = (lambda i: in_validation(i, cfg.preprocess_validation_fraction) == (side == "validation")) if side else None
-    try: rows = clean_rows(raw, columns, max_rows, keep, duplicates)
+    change = nameless_row if cfg.speakers == "anonymise" else None
+    try: rows = clean_rows(raw, columns, max_rows, keep, duplicates, change)
     finally: getattr(raw, "close", lambda: None)() # a capped stream is let go now, and what it read is kept
     rows.report = dict(source=name, split=split, source_split=theirs, **rows.report)
     _check(rows.report, cfg)

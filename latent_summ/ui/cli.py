@@ -509,6 +509,7 @@ def input_texts(
 ) -> tuple: # (list of (id, text, None or why there is none), whether rows came in)
     "The texts to summarise. Raises `DataError` when there is none, or when it is not clear which."
     from latent_summ.data.formats import given_file
+    from latent_summ.data.names import anonymise
     from latent_summ.data.sources import input_rows
     if own.text is not None and own.input is not None: raise DataError("Give either a text or --input, not both.")
     if sys.stdin is None and own.text is None and own.input in (None, "-"):
@@ -522,6 +523,7 @@ def input_texts(
     else:
         with given_file(own.input or "-") as (path, name): texts, rows = input_rows(path, cfg, name)
     if not any(text for _, text, _ in texts): raise DataError(_no_text(texts))
+    if cfg.speakers == "anonymise": texts = [(key, anonymise(text)[0], reason) for key, text, reason in texts]
     return texts, rows
 
 def _no_text(texts:list) -> str:
