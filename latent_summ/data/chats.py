@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'Message', 'Chat', 'visible', 'stamp_of', 'day_order', 'said', 'split_names', 'parse_whatsapp',
-           'is_telegram', 'parse_telegram', 'is_slack', 'slack_people', 'slack_text', 'parse_slack', 'is_discord',
-           'parse_discord', 'is_captions', 'visible_lines', 'parse_captions', 'turn_of', 'is_transcript',
-           'parse_transcript', 'is_plain', 'parse_plain', 'Format', 'is_whatsapp', 'parse_file', 'conversations',
-           'name_pattern', 'person_marks', 'without_names', 'anonymise', 'read_export', 'read_chats']
+           'is_telegram', 'iso_time', 'parse_telegram', 'is_slack', 'slack_people', 'slack_text', 'parse_slack',
+           'is_discord', 'parse_discord', 'visible_lines', 'is_captions', 'Part', 'parse_captions', 'turn_of',
+           'is_transcript', 'parse_transcript', 'is_plain', 'parse_plain', 'Format', 'is_whatsapp', 'may_be_export',
+           'parse_file', 'conversations', 'read_export', 'chat_rows', 'describe', 'read_chats']
 
 # %% ../../nbs/data/02_chats.ipynb #c0000005
 import hashlib, html, io, json, re, zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from functools import cache
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Optional
 
+from .names import anonymise
 from ..runtime import DataError, say_once
 
 # %% ../../nbs/data/02_chats.ipynb #c0000007
@@ -38,7 +38,6 @@ class Chat:
     notes: list = field(default_factory=list) # what was decided while reading
     people: list = field(default_factory=list) # names that are mentioned, whether or not they speak
 
-# %% ../../nbs/data/02_chats.ipynb #c0000009
 _APP = "\u200e" # the mark that WhatsApp for iOS puts before its own words
 _INVISIBLE = re.compile("[\u200b\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\0]")
 
@@ -51,18 +50,24 @@ def visible(
 # %% ../../nbs/data/02_chats.ipynb #c0000012
 _AFTER_NOON = "pm|p.m.|p. m.|下午|中午|傍晚|晚上|오후|午後|م|ب.ظ.|अपराह्न|μ.μ.|μμ|nachm.|ös|ch|du.".split("|")
 _BEFORE_NOON = "am|a.m.|a. m.|上午|早上|凌晨|清晨|오전|午前|ص|ق.ظ.|पूर्वाह्न|π.μ.|πμ|vorm.|öö|sa|de.".split("|")
-_HALF = "|".join(re.escape(word).replace(r"\ ", r"\s?") for word in sorted(_AFTER_NOON + _BEFORE_NOON, key=len, reverse=True))
+
+def _any_of(words:list) -> str: # a pattern, the longest word first
+    return "|".join(re.escape(word).replace(r"\ ", r"\s?") for word in sorted(words, key=len, reverse=True))
+
+_HALF = _any_of(_AFTER_NOON + _BEFORE_NOON)
 _DAY = r"(?P<a>\d{1,4})(?P<sep>\s?[./年년-])\s?(?P<b>\d{1,2})\s?[./月월-]\s?(?P<c>\d{1,4})\.?(?:\s?(?:г\.|日|일))?"
-_CLOCK = rf"(?:(?P<half1>{_HALF})\s?)?(?P<h>\d{{1,2}})[:.](?P<m>\d\d)(?:[:.](?P<s>\d\d))?(?:\s?(?P<half2>{_HALF})(?!\w))?"
+_CLOCK = (rf"(?:(?P<half1>{_HALF})\s?)?(?P<h>\d{{1,2}})[:.](?P<m>\d\d)(?:[:.](?P<s>\d\d))?"
+          rf"(?:\s?(?P<half2>{_HALF})(?!\w))?")
 _COMMA = r"(?:[,،]|\sum|\sà|\sklo|\skl\.?|\sat)?\s+"
 
-def _stamp(first:str, second:str) -> list: # of patterns: in brackets, before a dash or a colon
+def _stamp(first:str, second:str) -> list: # of patterns: in brackets; before a dash or a colon
     both = first + _COMMA + second
     ends = ((r"\[", r"\]\s*"), ("", r"(?:\s[-–—](?:\s+|$)|:\s)"))
     return [re.compile(start + both + end + "(?P<rest>.*)", re.I | re.S) for start, end in ends]
 
 _STAMPS = _stamp(_DAY, _CLOCK) + _stamp(_CLOCK, _DAY)
 
+# %% ../../nbs/data/02_chats.ipynb #c0000112
 def stamp_of(
     line:str, # of an export
 ) -> Optional[dict]: # the groups of the pattern; rest is what follows the stamp
@@ -85,56 +90,77 @@ def _date(numbers:tuple, order:str) -> Optional[datetime]:
 def _habit(stamp:dict) -> str:
     "The order that goes with the way a day is written."
     half = stamp["half1"] or stamp["half2"] or ""
-    if half and not half.isascii() and half[0] > "\u2fff": return "year-month-day"
-    return "month-day-year" if half.isupper() and "/" in stamp["sep"] and half.isascii() else "day-month-year"
+    if half and half[0] > "\u2fff": return "year-month-day"
+    return "month-day-year" if half.isascii() and half.isupper() and "/" in stamp["sep"] else "day-month-year"
 
+# %% ../../nbs/data/02_chats.ipynb #c0000115
 def day_order(
     days:list, # of triples of numbers, as they stand in the file
     habit:str="day-month-year", # what is taken where the numbers fit several orders equally well
     strong:bool=False, # whether the habit wins over days that would lie closer together in another order
-) -> tuple: # (order, whether the numbers alone allow no other)
+) -> tuple: # (order, whether days that do not exist or run backwards rule out any other)
     "Which of three numbers is the day, which the month, which the year."
     days = [day for i, day in enumerate(days) if not i or day != days[i - 1]]
     costs = {}
     for order in _ORDERS:
-        dates = [_date(day, order) for day in days]
+        rare = order == "year-month-day" != habit and days and days[0][0] < 100  # nobody else writes the year first in two digits
+        dates = [None if rare else _date(day, order) for day in days]
         known = [d for d in dates if d]
         backwards = sum(b < a for a, b in zip(known, known[1:]))
         span = (max(known) - min(known)).days if known else 0
         closeness = (order != habit, span) if strong else (span, order != habit)
         costs[order] = (len(dates) - len(known), backwards, *closeness)
     best, second = sorted(costs, key=costs.get)[:2]
-    return best, costs[best][0] < costs[second][0]
+    return best, costs[best][:2] < costs[second][:2]
 
 # %% ../../nbs/data/02_chats.ipynb #c0000018
-_THINGS = r"(?:image|photo|picture|video(?: note)?|audio|voice message|gif|sticker|document|contact card|media|bild|videonotiz|dokument|kontaktkarte|medien|" \
-    r"image|photo|vidéo|fiche de contact|médias?|imagen|vídeo|documento|tarjeta de contacto|multimedia|imagem|áudio|figurinha|mídia|cartão (?:do|de) contato|" \
-    r"immagine|scheda contatto|afbeelding|contactkaart|obraz|изображение|видео|аудио|стикер|документ|görüntü|ses|belge|bilder?|画像|動画|图片|视频)"
-_GONE = r"(?:omitted|weggelassen|ausgelassen|ausgeschlossen|omise?s?|absente?s?|omitid[oa]s?|ocultad[oa]s?|ocult[oa]s?|omess[oai]|esclus[oa]|non inclus[oa]|" \
-    r"retirée?|manquante?|weggelaten|pominięt[yeo]|отсутствует|пропущен[оа]?|dahil edilmedi|utelämnad|udeladt|utelatt|は含まれていません|已略去|已省略)"
-_OMITTED = re.compile(rf"(?:^|\u200e){_THINGS}\s?{_GONE}\.?$", re.I)
-_BRACKETED = re.compile(r"<(?=[^<>]*(?:\s|[^\x00-\x7f]))[^<>]{3,80}>$")  # <Media omitted>, <Без медиафайлов>; never <b>
+_THINGS = r"""(?:image|photo|picture|video(?:[ ]note)?|audio|voice[ ]message|gif|sticker|document|contact[ ]card|media
+    |bild|videonotiz|dokument|kontaktkarte|medien|vidéo|fiche[ ]de[ ]contact|médias?|imagen|vídeo|documento
+    |tarjeta[ ]de[ ]contacto|multimedia|imagem|áudio|figurinha|mídia|cartão[ ]d[oe][ ]contato|immagine|scheda[ ]contatto
+    |afbeelding|contactkaart|obraz|изображение|видео|аудио|стикер|документ|görüntü|ses|belge|bilder|画像|動画|图片|视频)"""
+_GONE = r"""(?:omitted|weggelassen|ausgelassen|ausgeschlossen|omise?s?|absente?s?|omitid[oa]s?|ocultad[oa]s?|ocult[oa]s?
+    |omess[oai]|esclus[oa]|non[ ]inclus[oa]|retirée?|manquante?|weggelaten|pominięt[yeo]|отсутствует|пропущен[оа]?
+    |dahil[ ]edilmedi|utelämnad|udeladt|utelatt|は含まれていません|已略去|已省略)"""
+_OMITTED = re.compile(rf"(?:^|\u200e){_THINGS}\s?{_GONE}\.?$", re.I | re.X)
+_BRACKETED = re.compile(r"<(?=[^<>]*(?:\s|[^\x00-\x7f]))[^<>]{3,80}>")  # <Media omitted>, <Без медиафайлов>; never <b>
 _ATTACHED = re.compile(r"\u200e?<[^<>:]{3,25}:\s?[^<>]*\.\w{2,5}>")  # <attached: 00000012-PHOTO.jpg>
-_FILE = re.compile(r"\u200e?(?:(?:IMG|VID|AUD|PTT|STK|DOC|GIF)-\d{8}-WA\d+\.\w+ \([^()\n]+\)|[^\n]*\.\w{2,5} \((?:file attached|datei angehängt|"
-                   r"fichier joint|archivo adjunto|arquivo anexado|ficheiro anexado|file allegato|bestand bijgevoegd|plik dołączony|файл добавлен)\))\s*", re.I)
+_FILE = re.compile(r"""\u200e?(?:(?:IMG|VID|AUD|PTT|STK|DOC|GIF)-\d{8}-WA\d+\.\w+[ ]\([^()\n]+\)
+    |[^\n]*\.\w{2,5}[ ]\((?:file[ ]attached|datei[ ]angehängt|fichier[ ]joint|archivo[ ]adjunto|arquivo[ ]anexado
+    |ficheiro[ ]anexado|file[ ]allegato|bestand[ ]bijgevoegd|plik[ ]dołączony|файл[ ]добавлен)\))\s*""", re.I | re.X)
 _PAGES = re.compile(r"^[^\n]*\.\w{2,5} • \u200e?\d+ \w+\s*")  # report.pdf • 4 pages
-_EDITED = re.compile(r"\s*\u200e?<[^<>]*(?:edited|bearbeitet|editad|editó|modifi|bewerkt|измен|edytowan|düzenle|redigera|redigeret|muokat)[^<>]*>\s*$", re.I)
+_EDITED = re.compile(r"""\s*\u200e?<[^<>]*(?:edited|bearbeitet|editad|editó|modifi|bewerkt|измен|edytowan|düzenle
+    |redigera|redigeret|muokat)[^<>]*>\s*$""", re.I | re.X)
 
 # %% ../../nbs/data/02_chats.ipynb #c0000019
-_DELETED = re.compile(r"(?:this message was deleted|you deleted this message|diese nachricht wurde (?:von .{1,40} )?gelöscht|du hast diese nachricht gelöscht|"
-    r"ce message a été supprimé|vous avez supprimé ce message|este mensaje fue eliminado|se eliminó este mensaje|eliminaste este mensaje|"
-    r"(?:esta )?mensagem (?:foi )?apagada|(?:você apagou|apagou) esta mensagem|questo messaggio è stato eliminato|hai eliminato questo messaggio|"
-    r"dit bericht (?:is|werd) verwijderd|(?:u|je) hebt? dit bericht verwijderd|(?:данное )?сообщение удалено|вы удалили (?:данное )?сообщение|"
-    r"ta wiadomość została usunięta|bu mesaj silindi|det här meddelandet (?:togs bort|raderades))(?: by admin.{0,60}| par .{0,40}| por .{0,40})?\.?", re.I)
-_SYSTEM = re.compile(r"(?:messages and calls are end-to-end|messages (?:to this (?:chat|group)|you send to this)|nachrichten und anrufe sind ende-zu-ende|"
-    r"les messages et les appels sont chiffrés|los mensajes y las llamadas (?:están cifrados|son)|as mensagens e (?:as )?(?:ligações|chamadas) são|"
-    r"i messaggi e le chiamate sono|berichten en (?:oproepen|gesprekken) (?:zijn|worden)|сообщения и звонки защищены|wiadomości i (?:rozmowy|połączenia) są|"
-    r"mesajlar ve aramalar uçtan uca|your security code with|this business is|this chat is with|waiting for this message\.).*", re.I | re.S)
-_CALL = re.compile(r"(?:(?:missed|silenced) (?:group )?(?:voice|video) call|(?:voice|video) call[,.] .{0,30}|verpasster (?:sprach|video)anruf|"
-    r"appel (?:vocal|vidéo) manqué|(?:video)?llamada (?:de voz )?perdida|chamada de (?:voz|vídeo) perdida|chiamata (?:vocale|video) persa|"
-    r"live location shared|waiting for this message)(?:[,. ]+(?:at |um |à )?[\d:]+\s?[ap]?m?)?\.?", re.I)
-_ACTS = re.compile(r"(?:created (?:this )?group|added |removed |left(?: the group)?$|joined |changed |was added|is a contact|pinned a message|turned o(?:n|ff) |"
-    r"hat .*(?:erstellt|hinzugefügt|entfernt|geändert|verlassen)|ist .*beigetreten|a créé |a ajouté |a quitté|creó |añadió |salió|criou |adicionou |saiu)", re.I)
+def _phrases(text:str) -> re.Pattern: # one a line
+    return re.compile("(?:" + "|".join(line.strip() for line in text.strip().splitlines()) + ")", re.I)
+
+_DELETED = _phrases(r"""(?:this message was deleted|you deleted this message)(?: by admin.{0,60})?\.?
+    (?:diese nachricht wurde (?:von .{1,40} )?|(?:du hast )?diese nachricht )gelöscht\.?
+    (?:ce message a été supprimé|vous avez supprimé ce message)\.?
+    (?:(?:se eliminó|eliminaste) este mensaje|este mensaje fue eliminado)\.?
+    (?:(?:esta )?mensagem (?:foi )?apagada|(?:você )?apagou esta mensagem)\.?
+    (?:questo messaggio è stato eliminato|hai eliminato questo messaggio)\.?
+    (?:dit bericht (?:is|werd) verwijderd|(?:u|je|jij) (?:hebt|heeft) dit bericht verwijderd)\.?
+    (?:данное )?сообщение удалено\.?|вы удалили (?:данное )?сообщение\.?
+    ta wiadomość została usunięta\.?|usunięto tę wiadomość\.?|bu mesaj silindi\.?|bu mesajı sildiniz\.?
+    det här meddelandet (?:togs bort|raderades)\.?""")
+_CALL = _phrases(r"""(?:missed|silenced) (?:group )?(?:voice|video) call(?: at .*)?\.?|(?:voice|video) call[,.] .{0,30}
+    verpasster (?:gruppen-?)?(?:sprach|video)anruf(?: um .*)?\.?|appel (?:vocal|vidéo) manqué(?: à .*)?\.?
+    (?:video)?llamada (?:de voz )?perdida(?: a las? .*)?\.?|(?:ligação|chamada) de (?:voz|vídeo) perdida(?: às .*)?\.?
+    chiamata (?:vocale|video) persa(?: alle .*)?\.?|live location shared\.?|waiting for this message\.?.{0,40}""")
+
+# %% ../../nbs/data/02_chats.ipynb #c0000119
+_SYSTEM = _phrases(r"""messages and calls are end-to-end|messages (?:to this (?:chat|group)|you send to this)
+    nachrichten und anrufe sind ende-zu-ende|les messages et les appels sont chiffrés
+    los mensajes y las llamadas (?:están cifrados|son)|as mensagens e (?:as )?(?:ligações|chamadas) são
+    i messaggi e le chiamate sono|berichten en (?:oproepen|gesprekken) (?:zijn|worden)
+    сообщения и звонки защищены|wiadomości i (?:rozmowy|połączenia) są|mesajlar ve aramalar uçtan uca
+    your security code with|this business is|this chat is with""")
+_ACTS = _phrases(r"""created (?:this )?group|added |removed |left(?: the group)?\.?$|joined |changed |was added
+    is a contact|pinned a message|turned o(?:n|ff) |deleted this group
+    hat .*(?:erstellt|hinzugefügt|entfernt|geändert|verlassen)
+    ist .*beigetreten|a créé |a ajouté |a quitté|creó |añadió |salió|criou |adicionou |saiu""")
 
 def said(
     speaker:str, # name in front of the text
@@ -142,13 +168,15 @@ def said(
 ) -> tuple: # (what was said, None), or ("", why nobody said it)
     "A message without the marks of the app."
     text = _EDITED.sub("", text).strip()
-    bare = _ATTACHED.sub("", _FILE.sub("", _PAGES.sub("", text), count=1))
+    bare = _ATTACHED.sub("", _FILE.sub("", _PAGES.sub("", text), count=1)).strip()
+    first, _, more = bare.partition("\n")
+    if _BRACKETED.fullmatch(visible(first)): bare = more  # what stands below a mark is its caption
     words = visible(_OMITTED.sub("", bare))
-    if not words or _BRACKETED.fullmatch(words): return "", "media marks" if visible(text) else "empty messages"
     plain = visible(text)
+    if not words: return "", "media marks" if plain else "empty messages"
     if _DELETED.fullmatch(plain): return "", "deleted messages"
     own_act = plain.startswith(speaker + " ") and _ACTS.match(plain[len(speaker) + 1:])
-    of_app = text.startswith(_APP) and not re.match(r"@|[^\W\d_]{3,}:", plain)  # a mention or a poll is somebody's
+    of_app = bare.startswith(_APP) and not re.match(r"@|[^\W\d_]{3,}:", plain)  # a mention or a poll is somebody's
     if _SYSTEM.match(plain) or _CALL.fullmatch(plain) or own_act or of_app: return "", "system lines"
     return words, None
 
@@ -159,8 +187,8 @@ def _split_name(rest:str) -> tuple: # (name, text), or ("", rest) for a line tha
     found = _NAMED.match(rest)
     if not found: return "", rest
     name = found["name"].strip()
-    quoted = name.count('"') % 2 or name.count("“") > name.count("”") or name.count("«") > name.count("»")
-    return ("", rest) if quoted or len(name.split()) > 8 else (name, found["text"])
+    opened = name.count('"') % 2 or any(name.count(a) > name.count(b) for a, b in ("“”", "«»", "„“"))
+    return ("", rest) if opened or len(name.split()) > 8 else (name, found["text"])
 
 def split_names(
     rests:list, # what follows the stamps of an export's lines
@@ -169,9 +197,13 @@ def split_names(
     pairs = [_split_name(rest) for rest in rests]
     seconds = defaultdict(list)
     for name, text in pairs: seconds[name].append(_split_name(text)[0])
-    whole = {name: found[0] for name, found in seconds.items() if name and len(found) > 1 and found[0] and len(set(found)) == 1 and len(found[0]) < 30}
-    longer = [(f"{name}: {whole[name]}", _split_name(text)[1]) if name in whole else (name, text) for name, text in pairs]
-    return [(visible(name).removeprefix("~").strip(), text) for name, text in longer]
+    whole = {name: found[0] for name, found in seconds.items() if name and len(found) > 1 and len(set(found)) == 1}
+    whole = {name: second for name, second in whole.items() if 0 < len(second) < 30}
+    found = []
+    for name, text in pairs:
+        if name in whole: name, text = f"{name}: {whole[name]}", _split_name(text)[1]
+        found.append((visible(name).removeprefix("~").strip(), text))
+    return found
 
 # %% ../../nbs/data/02_chats.ipynb #c0000026
 def _whatsapp_lines(text:str) -> tuple: # (list of [stamp, what was written], number of lines before the first)
@@ -194,84 +226,110 @@ def _time(stamp:dict, order:str) -> Optional[datetime]:
     if half and hour <= 12: hour = hour % 12 + 12 * (half in _AFTER_NOON)
     return date + timedelta(hours=hour, minutes=int(stamp["m"]), seconds=int(stamp["s"] or 0)) if date else None
 
+# %% ../../nbs/data/02_chats.ipynb #c0000126
+def _group_names(pairs:list) -> set: # of (name, text)
+    "Names that only report: on an iPhone a group tells that it is encrypted, then who comes and goes."
+    groups = {name for name, text in pairs if name and _SYSTEM.match(visible(text))}
+    people = {name for name, _ in pairs if name} | {"You"}
+    for name, text in pairs:
+        words = visible(text)
+        actor = next((p for p in people - {name} if words.startswith(p + " ")), None)
+        report = _SYSTEM.match(words) or actor and _ACTS.match(words[len(actor) + 1:])
+        if name in groups and not report: groups.discard(name)
+    return groups
+
 def parse_whatsapp(
     text:str, # an exported chat
 ) -> list: # of one Chat
     "Read a WhatsApp export of Android, iOS or the browser, in any of its languages."
     lines, before = _whatsapp_lines(text)
-    order, certain = day_order([_numbers(s) for s, _ in lines], _habit(lines[0][0]), strong="/" not in lines[0][0]["sep"])
-    chat = Chat([], notes=[f"dates are read as {order}" + ("" if certain else ", which the file itself does not settle")])
+    first = lines[0][0]
+    order, certain = day_order([_numbers(s) for s, _ in lines], _habit(first), strong="/" not in first["sep"])
+    doubt = "" if certain else ", which the file itself does not settle"
+    chat = Chat([], notes=[f"dates are read as {order}{doubt}"])
     chat.people = [visible(name) for name in re.findall("@\u2068([^\u2069\n]+)\u2069", text)]
     if before: chat.dropped["lines before the first message"] = before
-    for (stamp, _), (name, body) in zip(lines, split_names([rest for _, rest in lines])):
-        words, why = said(name, body) if name else ("", "system lines")
+    pairs = split_names([rest for _, rest in lines])
+    nobody = _group_names(pairs) | {""}
+    for (stamp, _), (name, body) in zip(lines, pairs):
+        words, why = ("", "system lines") if name in nobody else said(name, body)
         if why: chat.dropped[why] += 1
         else: chat.messages.append(Message(name, words, _time(stamp, order)))
     return [chat]
 
 # %% ../../nbs/data/02_chats.ipynb #c0000031
-def _is_object_list(value) -> bool: return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
+def _is_object_list(value) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
 
 def is_telegram(
     value, # what a JSON file holds
 ) -> bool:
     "Whether this is an export of Telegram Desktop: one chat, or all."
     if not isinstance(value, dict): return False
-    if isinstance(value.get("chats"), dict): return isinstance(value["chats"].get("list"), list)
+    if isinstance(value.get("chats"), dict): return _is_object_list(value["chats"].get("list"))
     messages = value.get("messages")
-    return _is_object_list(messages) and all(m.get("type") in ("message", "service") and "date" in m for m in messages[:20])
+    first = messages[:20] if _is_object_list(messages) else []
+    return bool(first) and all(m.get("type") in ("message", "service") and "date" in m for m in first)
 
-def _telegram_text(value) -> str:
-    if isinstance(value, list): return "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in value)
-    return value if isinstance(value, str) else ""
+def iso_time(
+    text, # a time as JSON files write it
+) -> Optional[datetime]: # in UTC where it has a zone, and then without it
+    "A time from its text; None for one that cannot be read."
+    try: time = datetime.fromisoformat(str(text))
+    except ValueError: return None
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+
+# %% ../../nbs/data/02_chats.ipynb #c0000032
+_MEDIA_KEYS = {"photo", "file", "media_type", "poll", "location_information", "contact_information", "sticker_emoji"}
+
+def _telegram_text(m:dict) -> str:
+    value = m.get("text") or m.get("text_entities") or ""
+    if not isinstance(value, list): return str(value)
+    return "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in value)
 
 def _telegram_chat(value:dict) -> Chat:
     chat = Chat([], str(value.get("name") or value.get("type") or ""))
-    for m in value.get("messages", []):
-        text = visible(_telegram_text(m.get("text", "")))
-        kind = "media marks" if {"photo", "file", "media_type", "poll", "location_information", "contact_information"} & m.keys() else "empty messages"
+    for m in value.get("messages") or ():
+        text = visible(_telegram_text(m))
         if m.get("type") != "message": chat.dropped["system lines"] += 1
-        elif not text: chat.dropped[kind] += 1
-        else: chat.messages.append(Message(visible(str(m.get("from") or "Deleted Account")), text, _iso_time(m.get("date"))))
+        elif not text: chat.dropped["media marks" if _MEDIA_KEYS & m.keys() else "empty messages"] += 1
+        else:
+            speaker = visible(str(m.get("from") or "Deleted Account"))
+            chat.messages.append(Message(speaker, text, iso_time(m.get("date"))))
     return chat
 
 def parse_telegram(
     value:dict, # result.json
 ) -> list: # of Chat
     "Read the chats of a Telegram export."
-    chats = [c for key in ("chats", "left_chats") for c in (value.get(key) or {}).get("list", [])] if "chats" in value else [value]
-    return [_telegram_chat(c) for c in chats]
-
-# %% ../../nbs/data/02_chats.ipynb #c0000032
-def _iso_time(text) -> Optional[datetime]:
-    "A time as JSON files write it, in UTC where it has a zone."
-    try: time = datetime.fromisoformat(str(text))
-    except ValueError: return None
-    return time.astimezone(timezone.utc).replace(tzinfo=None) if time.tzinfo else time
+    if "chats" not in value: return [_telegram_chat(value)]
+    listed = [*value["chats"]["list"], *(value.get("left_chats") or {}).get("list", [])]
+    return [_telegram_chat(chat) for chat in listed]
 
 # %% ../../nbs/data/02_chats.ipynb #c0000035
-_SLACK_SAID = (None, "thread_broadcast", "me_message", "bot_message", "file_share", "reply_broadcast", "file_comment")
-
 def is_slack(
     value, # what a JSON file holds
 ) -> bool:
     "Whether this is one day of a Slack channel."
-    return _is_object_list(value) and all(re.fullmatch(r"\d{9,}\.\d+", str(m.get("ts"))) and "type" in m for m in value[:20])
+    if not _is_object_list(value): return False
+    return all(re.fullmatch(r"\d{9,}\.\d+", str(m.get("ts"))) and "type" in m for m in value[:20])
 
 def _slack_name(user:dict) -> str:
     "The name of a user or a user's profile: the full one, else the one on display."
     profile = user.get("profile") or {}
-    names = (profile.get("real_name"), user.get("real_name"), profile.get("display_name"), user.get("display_name"), user.get("name"))
-    return visible(next((name for name in names if name), ""))
+    names = [(profile.get(key), user.get(key)) for key in ("real_name", "display_name", "name")]
+    return visible(next((name for pair in names for name in pair if name), ""))
 
 def slack_people(
     messages:list, # of any day files
     users:list=(), # of users.json
 ) -> dict: # user id -> name
     "Who is who."
-    people = {m["user"]: _slack_name(m["user_profile"]) for m in messages if m.get("user") and isinstance(m.get("user_profile"), dict)}
+    shown = [m for m in messages if m.get("user") and isinstance(m.get("user_profile"), dict)]
+    people = {m["user"]: _slack_name(m["user_profile"]) for m in shown}
     return people | {u["id"]: _slack_name(u) for u in users if u.get("id") and _slack_name(u)}
 
+# %% ../../nbs/data/02_chats.ipynb #c0000135
 def slack_text(
     text:str, # as Slack stores it
     people:dict, # user id -> name
@@ -285,15 +343,21 @@ def slack_text(
     return html.unescape(re.sub(r"<([@#!]?)([^<>|]+)(?:\|([^<>]*))?>", shown, text))
 
 # %% ../../nbs/data/02_chats.ipynb #c0000037
+_SLACK_SAID = (None, "thread_broadcast", "me_message", "bot_message", "file_share", "reply_broadcast", "file_comment")
+
 def _slack_message(m:dict, people:dict) -> tuple: # (Message, None) or (None, why not)
     if m.get("subtype") not in _SLACK_SAID or m.get("hidden"): return None, "system lines"
     text = visible(slack_text(str(m.get("text") or ""), people))
-    if not text: return None, "media marks" if m.get("files") or m.get("attachments") or m.get("blocks") else "empty messages"
-    bot = (m.get("bot_profile") or {}).get("name")
+    attached = m.get("files") or m.get("attachments") or m.get("blocks")
+    if not text: return None, "media marks" if attached else "empty messages"
     user = m.get("user") or ""
+    bot = (m.get("bot_profile") or {}).get("name")
     speaker = people.get(user) or visible(str(m.get("username") or bot or user or "bot"))
-    time = datetime.fromtimestamp(float(m["ts"]), timezone.utc).replace(tzinfo=None)
-    return Message(speaker, text, time), None
+    return Message(speaker, text, datetime.fromtimestamp(_slack_seconds(m), UTC).replace(tzinfo=None)), None
+
+def _slack_seconds(m:dict) -> float: # since 1970
+    found = re.match(r"\d{1,10}(?:\.\d+)?", str(m.get("ts")))
+    return float(found[0]) if found else 0.0
 
 def parse_slack(
     value:list, # the messages of one channel
@@ -303,7 +367,7 @@ def parse_slack(
     "Read one channel of a Slack export, or one of its days."
     people = people or slack_people(value)
     chat = Chat([], name)
-    for m in sorted(value, key=lambda m: float(m.get("ts") or 0)):
+    for m in sorted(value, key=_slack_seconds):
         message, why = _slack_message(m, people)
         if why: chat.dropped[why] += 1
         else: chat.messages.append(message)
@@ -316,42 +380,38 @@ def is_discord(
     value, # what a JSON file holds
 ) -> bool:
     "Whether this is a channel as DiscordChatExporter writes it."
-    return isinstance(value, dict) and isinstance(value.get("channel"), dict) and _is_object_list(value.get("messages")) \
-        and isinstance(value["messages"][0].get("author"), dict)
+    if not isinstance(value, dict) or not isinstance(value.get("channel"), dict): return False
+    return _is_object_list(value.get("messages")) and isinstance(value["messages"][0].get("author"), dict)
 
-def _discord_name(user:dict) -> str: return visible(str(user.get("nickname") or user.get("name") or user.get("id") or ""))
+def _discord_name(user:dict) -> str: return visible(str(user.get("nickname") or user.get("name") or "somebody"))
 
-def _discord_text(m:dict, people:dict) -> str:
-    "The text of a message with names for ids."
+def _discord_message(m:dict, people:dict) -> tuple: # (Message, None) or (None, why not)
     text = re.sub(r"<@[!&]?(\d+)>", lambda found: "@" + people.get(found[1], found[1]), str(m.get("content") or ""))
-    return visible(re.sub(r"<a?(:\w+:)\d+>", r"\1", text))
+    text = visible(re.sub(r"<a?(:\w+:)\d+>", r"\1", text))
+    if str(m.get("type", "Default")) not in ("Default", "Reply", "0", "19"): return None, "system lines"
+    attached = m.get("attachments") or m.get("stickers") or m.get("embeds")
+    if not text: return None, "media marks" if attached else "empty messages"
+    return Message(_discord_name(m.get("author") or {}), text, iso_time(m.get("timestamp"))), None
 
 def parse_discord(
     value:dict, # an exported channel
 ) -> list: # of one Chat
     "Read one channel of a Discord export."
-    users = [u for m in value["messages"] for u in (m.get("author") or {}, *(m.get("mentions") or ()))]
-    people = {str(u.get("id")): _discord_name(u) for u in users}
-    chat = Chat([], str(value["channel"].get("name") or ""), people=[_discord_name(u) for m in value["messages"] for u in m.get("mentions") or ()])
+    mentioned = [user for m in value["messages"] for user in m.get("mentions") or ()]
+    authors = [m.get("author") or {} for m in value["messages"]]
+    people = {str(user.get("id")): _discord_name(user) for user in authors + mentioned}
+    chat = Chat([], str(value["channel"].get("name") or ""), people=[_discord_name(user) for user in mentioned])
     for m in value["messages"]:
-        text = _discord_text(m, people)
-        if str(m.get("type", "Default")) not in ("Default", "Reply", "0", "19"): chat.dropped["system lines"] += 1
-        elif not text: chat.dropped["media marks" if m.get("attachments") or m.get("stickers") or m.get("embeds") else "empty messages"] += 1
-        else: chat.messages.append(Message(_discord_name(m["author"]), text, _iso_time(m.get("timestamp"))))
+        message, why = _discord_message(m, people)
+        if why: chat.dropped[why] += 1
+        else: chat.messages.append(message)
     return [chat]
 
 # %% ../../nbs/data/02_chats.ipynb #c0000043
 _ARROW = re.compile(r"\d+:\d+(?::\d+)?[.,]\d+\s*-->\s*\d+:\d+")
-_WHO = r"(?:[^\W\d_]|\+\d)[^:\[\]()<>{}\"\n]{0,48}?" # a name, or a telephone number
-_SPEAKS = re.compile(rf"(?:>>+\s*)?(?:\[(?P<in_brackets>{_WHO})\]:?|(?P<who>{_WHO})\s?:)\s+(?P<text>\S.*)", re.S)
+_WHO = r"(?:#Person\d+#|(?:[^\W\d_]|\+\d|[\U0001f000-\U0001faff])[^:\[\]<>{}\"\n]{0,48}?)" # or a telephone number
+_SPEAKS = re.compile(rf"(?:>>+\s*)?(?:\[(?P<in_brackets>{_WHO})\]:?|(?P<who>{_WHO})\s?:)\s+(?P<text>\S.*)")
 _SOUND = re.compile(r"[\[(][^\[\]()]{1,40}[\])]|[♪♫][^♪♫]*[♪♫]?")
-
-def is_captions(
-    text:str, # beginning of a file
-) -> bool:
-    "Whether this is WebVTT or SRT."
-    lines = [line for line in visible_lines(text) if line][:3]
-    return bool(lines) and (lines[0].split()[0] == "WEBVTT" or any(_ARROW.match(line) for line in lines[:2]))
 
 def visible_lines(
     text:str,
@@ -359,84 +419,124 @@ def visible_lines(
     "A text as a reader sees it, line by line."
     return [visible(line) for line in text.splitlines()]
 
+def is_captions(
+    text:str, # beginning of a file
+) -> bool:
+    "Whether this is WebVTT or SRT."
+    lines = [line for line in visible_lines(text) if line][:2]
+    return bool(lines) and (lines[0].split()[0] == "WEBVTT" or any(_ARROW.match(line) for line in lines))
+
 def _cues(text:str) -> list: # of raw texts, one a caption
     import webvtt
+    from webvtt.errors import MalformedFileError
     text = text.lstrip("\ufeff\n\r ")
     kind = "srt" if text[:1].isdigit() and not _ARROW.match(text) else "vtt"
     if kind == "vtt" and not text.startswith("WEBVTT"): text = "WEBVTT\n\n" + text  # captions without numbers
-    return [cue.raw_text for cue in webvtt.from_buffer(io.StringIO(text), format=kind)]
+    try: return [cue.raw_text for cue in webvtt.from_buffer(io.StringIO(text), format=kind)]
+    except MalformedFileError as e:
+        raise DataError(f"These captions are no {kind.upper()} file after all: {e}. Export them again.") from e
 
 # %% ../../nbs/data/02_chats.ipynb #c0000044
-def _voices(raw:str) -> list: # of (speaker or "", text), the parts of one caption
-    "Divide a caption where another voice begins, and take its tags away."
-    parts = re.split(r"<v(?:\.[^\s>]*)?\s+([^>]+)>", raw)
-    pairs = [("", parts[0]), *zip(parts[1::2], parts[2::2])]
-    clean = [(visible(html.unescape(name)), html.unescape(re.sub(r"</?[^<>]*>|\{\\[^{}]*\}", "", text)).strip()) for name, text in pairs]
-    return [part for name, text in clean if text for part in ([(name, text)] if name else _named_lines(text))]
+@dataclass
+class Part:
+    "A piece of a caption that one voice says."
+    voice: str # from a tag; a dash where another voice begins that has no name; else empty
+    lines: list # of strings
 
-def _named_lines(text:str) -> list:
-    "Divide a caption without tags where a line names a speaker, or begins with the dash of a dialogue."
-    found = []
-    for line in visible_lines(text):
-        speaks = _SPEAKS.fullmatch(line)
+def _parts(raw:str) -> list: # of Part
+    "Divide a caption where another voice begins, and take its tags away."
+    pieces = re.split(r"<v(?:\.[^\s>]*)?\s+([^>]+)>", raw)
+    parts = []
+    for voice, text in [("", pieces[0]), *zip(pieces[1::2], pieces[2::2])]:
+        clean = html.unescape(re.sub(r"</?[^<>]*>|\{\\[^{}]*\}", "", text))
+        lines = [line for line in visible_lines(clean) if line]
+        if lines: parts += [Part(visible(html.unescape(voice)), lines)] if voice else _dashes(lines)
+    return parts
+
+def _dashes(lines:list) -> list: # of Part
+    "Divide a caption without tags where a line begins with the dash of a dialogue, or names a speaker."
+    parts = []
+    for line in lines:
         dash = re.fullmatch(r"(?:[-–—]|>>+)\s*(\S.*)", line)
-        if speaks: found.append((speaks["who"] or speaks["in_brackets"], speaks["text"]))
-        elif dash: found.append(("-", dash[1]))
-        elif found: found[-1] = (found[-1][0], found[-1][1] + "\n" + line)
-        elif line: found.append(("", line))
-    return found
+        if dash: parts.append(Part("-", [dash[1]]))
+        elif _SPEAKS.fullmatch(line) or not parts: parts.append(Part("", [line]))
+        else: parts[-1].lines.append(line)
+    return parts
 
 # %% ../../nbs/data/02_chats.ipynb #c0000047
-def _believed(names:list) -> set: # names in front of texts, one for each time they stand there
-    "Which of the words before a colon are speakers: those that come back, and those as short as a name beside them."
-    counts = Counter(names)
-    often = {name for name, n in counts.items() if n > 1}
-    like_names = {name for name in counts if len(name.split()) <= 3 and all(word[:1].isupper() or not word[:1].isalpha() for word in name.split())}
-    return often | like_names
+def _named(line:str) -> tuple: # (name, text), or ("", line)
+    found = _SPEAKS.fullmatch(line)
+    return (found["who"] or found["in_brackets"], found["text"]) if found else ("", line)
+
+def _is_like_a_name(name:str) -> bool:
+    return len(name.split()) <= 3 and all(word[:1].isupper() or not word[:1].isalpha() for word in name.split())
+
+def _speakers(parts:list) -> set: # of names
+    "Which of the words before a colon are speakers."
+    if any(part.voice not in ("", "-") for part in parts): return set()
+    counts = Counter(name for name, _ in (_named(part.lines[0]) for part in parts) if name)
+    many = 3 * sum(counts.values()) >= len(parts)
+    return {name for name, n in counts.items() if n > 1 or many and _is_like_a_name(name)}
+
+def _names_above(parts:list) -> bool:
+    "Whether each caption has a speaker's name as its first line."
+    firsts = [part.lines[0] for part in parts if part.voice == "" and len(part.lines) > 1]
+    alike = all(_is_like_a_name(name) and name[-1].isalnum() and name[0].isalpha() for name in firsts)
+    return len(firsts) == len(parts) and alike and len(set(firsts)) < len(firsts)
+
+# %% ../../nbs/data/02_chats.ipynb #c0000147
+def _add_turn(chat:Chat, voice:str, words:str):
+    "Continue the last turn, or begin one."
+    same = chat.messages and voice != "-" and (not voice or chat.messages[-1].speaker == voice)
+    if same: chat.messages[-1].text += " " + words
+    else: chat.messages.append(Message(voice.strip("-"), words))
 
 def parse_captions(
     text:str, # a WebVTT or SRT file
 ) -> list: # of one Chat
     "Read captions as turns of their speakers."
-    parts = [part for raw in _cues(text) for part in _voices(raw)]
-    believed = _believed([name for name, _ in parts if name not in ("", "-")])
+    parts = [part for raw in _cues(text) for part in _parts(raw)]
+    speakers = _speakers(parts)
+    above = _names_above(parts)
     chat = Chat([])
-    last_line = ""
-    for name, body in parts:
-        if name not in believed and name not in ("", "-"): body, name = f"{name}: {body}", ""
-        lines = visible_lines(body)
-        if not name and len(lines) > 1 and lines[0] == last_line: lines = lines[1:]  # a rolling caption
-        last_line = lines[-1]
+    last = ""
+    for part in parts:
+        voice, lines = (part.lines[0], part.lines[1:]) if above else (part.voice, part.lines)
+        name, rest = _named(lines[0])
+        if name in speakers: voice, lines = name, [rest, *lines[1:]]
+        if not voice and lines[0] == last: lines = lines[1:]  # a rolling caption shows its last line again
+        last = lines[-1] if lines else last
         words = visible(_SOUND.sub("", " ".join(lines)))
-        if not words: chat.dropped["sounds"] += 1
-        else: _add_turn(chat, name, words)
+        if words: _add_turn(chat, voice, words)
+        else: chat.dropped["sounds" if lines else "repeated captions"] += 1
     return [chat]
-
-def _add_turn(chat:Chat, name:str, words:str):
-    "Continue the last turn, or begin one."
-    speaker = "" if name == "-" else name
-    same = chat.messages and name != "-" and (not name or chat.messages[-1].speaker == name)
-    if same: chat.messages[-1].text += " " + words
-    else: chat.messages.append(Message(speaker, words))
 
 # %% ../../nbs/data/02_chats.ipynb #c0000050
 _AT = r"[\[(]?\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?(?:\s?[ap]\.?m\.?)?[\])]?"
+_ON = r"(?:[\[(]?\d{1,4}[-./]\d{1,2}[-./]\d{1,4},?[ T])?" # a day before the clock, perhaps
 _TURNS = [re.compile(pattern, re.I) for pattern in (
-    rf"(?:\d{{4}}-\d\d-\d\d\s+)?{_AT}\s+from\s+(?P<who>.+?)(?:\s+to\s+[^:]+?)?\s*:(?:\s+(?P<text>.*))?",  # Zoom's chat
-    rf"{_AT}\s*[-–|]?\s*(?P<who>{_WHO})\s?:\s+(?P<text>\S.*)",
-    rf"(?P<who>{_WHO})\s*{_AT}\s?:\s+(?P<text>\S.*)",
+    rf"{_ON}{_AT}\s+from\s+(?P<who>.+?)(?:\s+to\s+[^:]+?)?\s*:(?:\s+(?P<text>.*))?",  # Zoom's chat
+    rf"{_ON}{_AT}\s+<[@+~&%\s]?(?P<who>[^<>\s]+)>\s+(?P<text>\S.*)",  # IRC
+    rf"{_ON}{_AT}\s*[-–|]?\s*(?P<who>{_WHO})\s?:\s+(?P<text>\S.*)",
+    rf"(?P<who>{_WHO})\s*{_AT}\s?:(?:\s+(?P<text>.*))?",
     rf"(?P<who>{_WHO})\s+{_AT}(?P<text>)",
     rf"\[(?P<who>{_WHO})\]\s+{_AT}(?P<text>)",
-    rf"[\[(]\d{{1,2}}:\d{{2}}(?::\d{{2}})?[\])]\s+(?P<who>{_WHO})(?P<text>)")]
-_NOTICE = re.compile(r".{0,60}(?:started|stopped) (?:transcription|recording)|(?:reacted to|removed a .{1,30} reaction from) [\"“].*", re.I)
+    rf"[\[(][^\[\]()]{{0,16}}\d:\d\d[^\[\]()]{{0,8}}[\])]\s+(?P<who>{_WHO})(?P<text>)")]
+_NOTICE = re.compile(rf"""(?:{_ON}{_AT}\s+)?(?:\*\*\*|-!-|-->|<--)\s.*
+    |.{{0,60}}(?:started|stopped)\s(?:transcription|recording)
+    |(?:reacted\sto|removed\sa\s.{{1,30}}reaction\sfrom)\s["“].*""", re.I | re.X)
+_LEVEL = re.compile(r"\b(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\b") # a program's log is no chat
 _REPLY = re.compile(r"replying to [\"“].*[\"”]\s*", re.I)
 
+# %% ../../nbs/data/02_chats.ipynb #c0000150
 def turn_of(
     line:str, # of a transcript
 ) -> Optional[tuple]: # (speaker, what follows on the same line, maybe nothing)
     "Who begins to speak in a line that has a name and a clock; None for a line that has not."
+    line = line.replace("**", "")  # bold in Markdown
     found = next((m for m in (pattern.fullmatch(line) for pattern in _TURNS) if m), None)
-    return (visible(found["who"]), visible(found["text"] or "")) if found and len(found["who"].split()) <= 6 else None
+    if not found or len(found["who"].split()) > 6 or _LEVEL.search(found["who"]): return None
+    return visible(found["who"]), visible(found["text"] or "")
 
 def is_transcript(
     text:str, # beginning of a file
@@ -455,33 +555,41 @@ def parse_transcript(
     speaker = None
     for line in visible_lines(text):
         turn = turn_of(line)
-        body = turn[1] if turn else line
         if turn: speaker = turn[0]
-        body = _REPLY.sub("", body)
+        body = _REPLY.sub("", turn[1] if turn else line)
+        goes_on = not turn and chat.messages and chat.messages[-1].speaker == speaker
         if not body: continue
         if _NOTICE.fullmatch(body): chat.dropped["system lines"] += 1
         elif speaker is None: chat.dropped["lines before the first message"] += 1
-        elif turn or not chat.messages or chat.messages[-1].speaker != speaker: chat.messages.append(Message(speaker, body))
-        else: chat.messages[-1].text += " " + body
+        elif goes_on: chat.messages[-1].text += " " + body
+        else: chat.messages.append(Message(speaker, body))
     return [chat]
 
 # %% ../../nbs/data/02_chats.ipynb #c0000055
-_PLAIN = re.compile(rf"(?:[-*•]\s+|\d+[.)]\s+)?(?:\*\*|__)?(?P<who>{_WHO})(?:\*\*|__)?\s?:(?:\*\*|__)?\s+(?P<text>\S.*)")
+_PLAIN = re.compile(rf"(?:[-*•]\s+|\d+[.)]\s+)?(?P<who>{_WHO})\s?:(?:\s+(?P<text>.*))?")
+_CLOCK_LINE = re.compile(r"[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?") # Google Meet puts one between the turns
 
 def _plain_turns(text:str) -> list: # of (name or "", text), one for each line that is not empty
-    found = [(_PLAIN.fullmatch(line), line) for line in visible_lines(text) if line]
-    return [(visible(m["who"]), m["text"]) if m and len(m["who"].split()) <= 5 else ("", line) for m, line in found]
+    turns = []
+    for line in visible_lines(text):
+        found = _PLAIN.fullmatch(line.replace("**", ""))
+        named = found and len(found["who"].split()) <= 5 and not _LEVEL.search(found["who"])
+        if named: turns.append((visible(found["who"]), found["text"] or ""))
+        elif line and not _CLOCK_LINE.fullmatch(line): turns.append(("", line))
+    return turns
 
 def is_plain(
     text:str, # beginning of a file
 ) -> bool:
-    "Whether nearly all lines begin with one of a few names."
+    "Whether most lines begin with one of a few names."
     turns = _plain_turns(text)
     names = Counter(name for name, _ in turns if name)
-    if not names or max(names.values()) < 2 or 10 * sum(names.values()) < 6 * len(turns): return False
+    named = sum(names.values())
+    if not names or max(names.values()) < 2 or 2 * named < len(turns): return False
     inside = sum(any(f" {name}: " in line for name in names) for _, line in turns)
-    return 5 * inside < len(turns) and len(names) <= max(2, sum(names.values()) / 2)
+    return 5 * inside < len(turns) and len(names) <= max(2, named / 2)
 
+# %% ../../nbs/data/02_chats.ipynb #c0000155
 def parse_plain(
     text:str, # lines of Name: text
 ) -> list: # of one Chat
@@ -489,8 +597,9 @@ def parse_plain(
     chat = Chat([])
     for name, body in _plain_turns(text):
         if name: chat.messages.append(Message(name, body))
-        elif chat.messages: chat.messages[-1].text += " " + body
+        elif chat.messages: chat.messages[-1].text = f"{chat.messages[-1].text} {body}".strip()
         else: chat.dropped["lines before the first message"] += 1
+    chat.messages = [m for m in chat.messages if m.text]
     return [chat]
 
 # %% ../../nbs/data/02_chats.ipynb #c0000058
@@ -535,75 +644,102 @@ def _decoded(content:bytes, whole:bool=True) -> Optional[str]: # None: no text
     best = from_bytes(content[:2**20]).best()
     return content.decode(best.encoding, "replace") if best else None
 
-def _json_value(text:str): # None: no JSON
-    try: return json.loads(text)
+def _json_value(content:bytes): # None: no JSON
+    try: return json.loads(_decoded(content) or "")
     except (ValueError, RecursionError): return None
 
 # %% ../../nbs/data/02_chats.ipynb #c0000062
+def may_be_export(
+    head:bytes, # the first 64 kB of a file
+    plain:bool=True, # whether plain lines of Name: text are a chat
+) -> bool:
+    "Whether it is worth while to read the whole file."
+    text = (_decoded(head, whole=len(head) < _HEAD) or "").lstrip("\ufeff \n\r\t")
+    if not text: return False
+    if text[0] in "{[" and _JSON_KEYS.search(text): return True
+    return any(f.detect(text) for f in FORMATS if not f.is_json and (plain or f.name != "plain chat"))
+
 def parse_file(
     content:bytes, # of one file
     plain:bool=True, # whether plain lines of Name: text are a chat
 ) -> Optional[tuple]: # (name of the format, list of Chat); None: no export
     "Read one file of any format of the table."
-    head = _decoded(content[:_HEAD], whole=len(content) <= _HEAD)
-    if not head or not head.strip(): return None
-    if head.lstrip("\ufeff \n\r\t")[:1] in "{[" and _JSON_KEYS.search(head):
-        value = _json_value(_decoded(content))
-        for f in FORMATS:
-            if value is not None and f.is_json and f.detect(value): return f.name, f.parse(value)
+    head = content[:_HEAD]
+    if not may_be_export(head, plain): return None
+    text = _decoded(head, whole=len(content) <= _HEAD).lstrip("\ufeff \n\r\t")
+    value = _json_value(content) if text[0] in "{[" else None
     for f in FORMATS:
-        if f.is_json or f.name == "plain chat" and not plain: continue
-        if f.detect(head): return f.name, f.parse(_decoded(content))
+        if f.name == "plain chat" and not plain: continue
+        if f.is_json and value is not None and f.detect(value): return f.name, f.parse(value)
+        if not f.is_json and value is None and f.detect(text): return f.name, f.parse(_decoded(content))
     return None
 
 # %% ../../nbs/data/02_chats.ipynb #c0000065
-_TEXTS, _TABLES = (".txt", ".json", ".vtt", ".srt"), (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".gz", ".zst", ".xz", ".bz2")
+_TEXTS = (".txt", ".json", ".vtt", ".srt")
+_TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".gz", ".zst", ".xz", ".bz2"}
 _MOST_BYTES = 2**30 # of the texts in a zip
 
-def _files(path:Path) -> dict: # relative name -> function that reads it; {} for a data set
-    if path.is_dir(): found = {p.relative_to(path).as_posix(): p.read_bytes for p in sorted(path.rglob("*")) if p.is_file()}
-    else: found = _zipped(path)
-    shown = {n: read for n, read in found.items() if not any(part[0] in "._" and part != "_chat.txt" for part in PurePosixPath(n).parts)}
-    suffixes = {PurePosixPath(name).suffix.lower() for name in shown}
-    return {} if suffixes & set(_TABLES) else {n: read for n, read in shown.items() if PurePosixPath(n).suffix.lower() in _TEXTS}
+def _is_hidden(name:str) -> bool:
+    "Whether a name is one of those that systems leave behind (.DS_Store, __MACOSX)."
+    return any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)
 
-def _zipped(path:Path) -> dict:
+def _zipped(path:Path) -> dict: # name -> function that reads the file
     try: archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as e: raise DataError(f"Cannot read {path} as a zip file: {e}. Export the chat again.") from e
+    except (OSError, zipfile.BadZipFile) as e:
+        raise DataError(f"Cannot read {path} as a zip file: {e}. Export the chat again.") from e
     infos = sorted((i for i in archive.infolist() if not i.is_dir()), key=lambda i: i.filename)
-    size = sum(i.file_size for i in infos if PurePosixPath(i.filename).suffix.lower() in _TEXTS)
-    if size > _MOST_BYTES: raise DataError(f"The texts in {path} unpack to {size:,} bytes. Unpack it yourself and name the unpacked folder.")
+    size = sum(i.file_size for i in infos if i.filename.lower().endswith(_TEXTS))
+    if size > _MOST_BYTES:
+        raise DataError(f"The texts in {path} unpack to {size:,} bytes. Unpack it, and name the unpacked folder.")
     return {i.filename: lambda i=i: archive.read(i) for i in infos}
+
+def _files(path:Path) -> dict: # relative name -> function that reads the file; {} for a data set
+    "The texts in a folder or a zip."
+    inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
+    found = {p.relative_to(path).as_posix(): p.read_bytes for p in inside} if path.is_dir() else _zipped(path)
+    shown = {name: read for name, read in found.items() if not _is_hidden(name)}
+    if _TABLES & {PurePosixPath(name).suffix.lower() for name in shown}: return {}
+    return {name: read for name, read in shown.items() if name.lower().endswith(_TEXTS)}
 
 # %% ../../nbs/data/02_chats.ipynb #c0000066
 _DAY_FILE = re.compile(r"\d{4}-\d\d-\d\d\.json", re.I)
 
-def _slack_channels(files:dict) -> Optional[list]: # of Chat; None: no Slack export
+def _users(path:Path, files:dict) -> list: # of users.json; [] where there is none
+    "Who is who in a Slack export: in the export, or in the folders above one channel or one day of it."
+    inside = next((read for name, read in files.items() if PurePosixPath(name).name == "users.json"), None)
+    above = next((p / "users.json" for p in path.absolute().parents[:2] if (p / "users.json").is_file()), None)
+    value = _json_value(inside() if inside else above.read_bytes()) if inside or above else None
+    return value if _is_object_list(value) else []
+
+def _slack_channels(path:Path, files:dict) -> Optional[list]: # of Chat; None: no Slack export
     "The channels of a Slack export, each from its day files."
-    days = [name for name in files if _DAY_FILE.fullmatch(PurePosixPath(name).name)]
-    lists = {name: _json_value(_decoded(files[name]()) or "") for name in days}
-    if not any(is_slack(value) for value in lists.values()): return None
-    users = next((_json_value(_decoded(read()) or "") for name, read in files.items() if PurePosixPath(name).name == "users.json"), None)
-    everything = [m for value in lists.values() if _is_object_list(value) for m in value]
-    people = slack_people(everything, users if _is_object_list(users) else ())
+    days = {name: _json_value(read()) for name, read in files.items() if _DAY_FILE.fullmatch(PurePosixPath(name).name)}
+    if not any(is_slack(value) for value in days.values()): return None
+    days = {name: value for name, value in days.items() if _is_object_list(value)}
+    people = slack_people([m for value in days.values() for m in value], _users(path, files))
     channels = defaultdict(list)
-    for name, value in lists.items(): channels[PurePosixPath(name).parent.name] += value if _is_object_list(value) else []
+    for name, value in days.items(): channels[PurePosixPath(name).parent.name] += value
     return [chat for name, messages in channels.items() for chat in parse_slack(messages, people, name)]
 
-def _parse_many(files:dict, plain:bool) -> Optional[tuple]: # (format, list of Chat)
-    "Every export in a folder; None where most of its files are something else."
-    channels = _slack_channels(files)
+# %% ../../nbs/data/02_chats.ipynb #c0000166
+def _name_rooms(chats:list, path): # the place of a file
+    "Call a chat without a name after its file (or after the file's folder, where a telephone called it _chat.txt)."
+    path = PurePosixPath(path)
+    for chat in chats: chat.name = chat.name or (path.parent.name if path.stem == "_chat" else path.stem)
+
+def _parse_many(path:Path, plain:bool) -> Optional[tuple]: # (name of the format, list of Chat)
+    "Every export in a folder or a zip; None where most of its files are something else."
+    files = _files(path)
+    channels = _slack_channels(path, files)
     if channels is not None: return "Slack export", channels
     parsed = {name: parse_file(read(), plain) for name, read in files.items()}
     known = {name: found for name, found in parsed.items() if found}
-    if not known or 2 * len(known) < len(files): return None
-    for name, (_, chats) in known.items():
-        for chat in chats: chat.name = chat.name or _room_name(PurePosixPath(name))
+    unknown = [name for name in files if name not in known]
+    if not known or len(unknown) > len(known): return None
+    for name, (_, chats) in known.items(): _name_rooms(chats, name)
     chats = [chat for _, found in known.values() for chat in found]
-    if unknown := [name for name in files if name not in known]: chats[0].notes.append(f"not read, as they are no export: {', '.join(unknown[:5])}")
-    return ", ".join(sorted({name for name, _ in known.values()})), chats
-
-def _room_name(path:PurePosixPath) -> str: return path.stem if path.stem != "_chat" else path.parent.name
+    if unknown: chats[0].notes.append(f"not read, as they are no export: {', '.join(unknown[:5])}")
+    return ", ".join(sorted({kind for kind, _ in known.values()})), chats
 
 # %% ../../nbs/data/02_chats.ipynb #c0000068
 def conversations(
@@ -619,61 +755,6 @@ def conversations(
         last = m.time or last
     return parts
 
-# %% ../../nbs/data/02_chats.ipynb #c0000071
-_WORDS = set("will may mark rose art bill grace hope joy june april august sunny rich pat jack frank guy faith dean drew grant chase hunter van von der den "
-             "the and mr mrs dr work home mum mom dad".split())
-
-@cache
-def name_pattern(
-    name:str, # of a person
-    parts:tuple=(), # words of the name that stand for this person alone
-) -> "re.Pattern":
-    "What a person is called inside messages."
-    edges = (r"(?<!\w)", r"(?!\w)")
-    words = [re.escape(p) if p.lower() in _WORDS else f"(?i:{re.escape(p)})" for p in parts]
-    whole = [r"\s+".join(f"(?i:{re.escape(word)})" for word in name.split())] if name.lower() not in _WORDS else [re.escape(name)]
-    return re.compile(f"@?{edges[0]}(?:{'|'.join(whole + words)}){edges[1]}")
-
-def person_marks(
-    names:list, # in the order in which they first speak
-) -> list: # of (pattern, mark)
-    "How to replace each name by `#Person1#` and so on; longer names first."
-    names = [name for name in dict.fromkeys(names) if name]
-    words = Counter(word for name in names for word in set(name.split()))
-    marks = []
-    for i, name in enumerate(names):
-        parts = tuple(w for w in name.split() if w != name and words[w] == 1 and (len(w) > 2 or not w.isascii()) and any(c.isalpha() for c in w))
-        marks.append((len(name), name_pattern(name, parts), f"#Person{i + 1}#"))
-    return [(pattern, mark) for _, pattern, mark in sorted(marks, key=lambda m: -m[0])]
-
-def without_names(
-    text:str,
-    marks:list, # of (pattern, mark), as person_marks gives them
-) -> str:
-    "A text with marks in place of names."
-    for pattern, mark in marks: text = pattern.sub(mark, text)
-    return text
-
-# %% ../../nbs/data/02_chats.ipynb #c0000072
-_LINE_NAME = re.compile(r"^(#Person\d+#|[^\n:]{1,60}?)\s?:\s", re.M)
-
-def anonymise(
-    dialogue:str, # lines of Name: text
-    *others:str, # texts about the same people, such as a summary
-    people:tuple=(), # further names to replace
-) -> list: # the dialogue and the other texts, with marks
-    "Replace the names of those who speak by `#Person1#`, `#Person2#`, as DialogSum does."
-    speakers = list(dict.fromkeys(name.strip() for name in _LINE_NAME.findall(dialogue)))
-    named = [name for name in people if name not in speakers and person_marks([name])[0][0].search(dialogue)]
-    marks = person_marks(speakers + named)
-    mark_of = {name: f"#Person{i + 1}#" for i, name in enumerate(speakers)}
-    lines = []
-    for line in dialogue.split("\n"):
-        found = _LINE_NAME.match(line)
-        start = mark_of[found[1].strip()] + ": " if found else ""
-        lines.append(start + without_names(line[found.end():] if found else line, marks))
-    return ["\n".join(lines), *(without_names(text, marks) for text in others)]
-
 # %% ../../nbs/data/02_chats.ipynb #c0000075
 def read_export(
     path, # of a file, a folder or a zip
@@ -681,39 +762,65 @@ def read_export(
 ) -> Optional[tuple]: # (name of the format, list of Chat); None: no export
     "What is in an export, before it is cut into conversations. Raises `DataError` for a file that cannot be read."
     path = Path(path)
-    try:
-        if path.is_dir(): return _parse_many(_files(path), plain)
-        with open(path, "rb") as f: head = f.read(_HEAD)
-        if head.startswith(b"PK\x03\x04"): return _parse_many(_files(path), plain)
-        if parse_file(head, plain) is None and not _may_be_json(head): return None
-        found = parse_file(path.read_bytes(), plain)
+    try: found = _read_path(path, plain)
     except OSError as e: raise DataError(f"Cannot read {path}: {e.strerror or e}.") from e
-    for chat in found[1] if found else (): chat.name = chat.name or _room_name(PurePosixPath(path.absolute().as_posix()))
+    except DataError as e: raise e if str(path) in str(e) else DataError(f"{path}: {e}") from e
+    if found: _name_rooms(found[1], path.absolute().as_posix())
     return found
 
-def _may_be_json(head:bytes) -> bool:
-    text = _decoded(head, whole=False) or ""
-    return text.lstrip("\ufeff \n\r\t")[:1] in "{[" and bool(_JSON_KEYS.search(text))
+def _read_path(path:Path, plain:bool) -> Optional[tuple]:
+    if path.is_dir(): return _parse_many(path, plain)
+    with open(path, "rb") as f: head = f.read(_HEAD)
+    if head.startswith(b"PK\x03\x04"): return _parse_many(path, plain)
+    found = parse_file(path.read_bytes(), plain) if may_be_export(head, plain) else None
+    if not found or found[0] != "Slack export": return found
+    value = _json_value(path.read_bytes())  # one day of a channel; who is who stands elsewhere
+    return found[0], parse_slack(value, slack_people(value, _users(path, {})))
 
-# %% ../../nbs/data/02_chats.ipynb #c0000076
-def _row(messages:list, chat:Chat, key:str, hide:bool) -> dict:
-    "One conversation as a row; names that are hidden include those who speak elsewhere in the chat."
+# %% ../../nbs/data/02_chats.ipynb #c0000176
+def _row(messages:list, key:str, hidden:Optional[tuple]) -> dict:
+    "One conversation as a row; with the names of those to hide (None: nobody)."
     text = "\n".join(f"{m.speaker}: {m.text}" if m.speaker else m.text for m in messages)
-    if hide:
-        text = anonymise(text, people=(*(m.speaker for m in chat.messages if m.speaker), *chat.people))[0]
+    if hidden is not None:
+        text = anonymise(text, people=hidden)[0]
         key = hashlib.sha256(key.encode()).hexdigest()[:12]  # the name of a room is often somebody's
-    start = messages[0].time.isoformat(sep=" ") if messages[0].time else None
+    start = messages[0].time.isoformat(" ", "seconds") if messages[0].time else None
     return dict(id=key, text=text, start=start, messages=len(messages))
 
-def _summary_of(path, name:str, chats:list, rows:list, gap_hours:float) -> str:
+def chat_rows(
+    chats:list, # of Chat
+    gap_hours:float=6.0, # silence after which another conversation begins
+    hide_names:bool=False, # write #Person1# and so on for names
+) -> list: # of dicts: id, text, start (or None), messages
+    "Chats, cut into conversations."
+    rows = []
+    for chat in chats:
+        parts = conversations(chat.messages, gap_hours)
+        room = chat.name or "chat"
+        keys = [room] if len(parts) == 1 else [f"{room}-{i + 1}" for i in range(len(parts))]
+        people = tuple(dict.fromkeys([*(m.speaker for m in chat.messages if m.speaker), *chat.people]))  # who speaks elsewhere, too
+        rows += [_row(part, key, people if hide_names else None) for part, key in zip(parts, keys)]
+    return rows
+
+# %% ../../nbs/data/02_chats.ipynb #c0000276
+def _count(n:int, what:str) -> str: return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+def _left(n:int, why:str) -> str:
+    return f"{n:,} " + (why if n != 1 else re.sub(r"s\b", "", why, count=1))
+
+def describe(
+    name:str, # of the format
+    chats:list, # of Chat
+    rows:list, # what became of them
+    gap_hours:float=6.0, # silence after which another conversation begins
+) -> str:
     "What was read, how it was cut and what was left out, in one line."
-    count = lambda n, what: f"{n:,} {what}{'' if n == 1 else 's'}"
     dropped = sum((chat.dropped for chat in chats), Counter())
-    said = f"{count(sum(row['messages'] for row in rows), 'message')} in {count(len(rows), 'conversation')}"
     cut = f" (cut where nothing was said for {gap_hours:g} hours)" if len(rows) > len(chats) else ""
-    left = f"; left out: {', '.join(f'{n:,} {why}' for why, n in dropped.most_common())}" if dropped else ""
+    left = "; left out: " + ", ".join(_left(n, why) for why, n in dropped.most_common()) if dropped else ""
     notes = "".join(f"; {note}" for note in dict.fromkeys(note for chat in chats for note in chat.notes))
-    return f"{path}: {name}, {said}{cut}{left}{notes}."
+    messages = _count(sum(row["messages"] for row in rows), "message")
+    return f"{name}, {messages} in {_count(len(rows), 'conversation')}{cut}{left}{notes}"
 
 def read_chats(
     path, # of a file, a folder or a zip
@@ -724,11 +831,6 @@ def read_chats(
     "The conversations of a chat export or transcript, in order. Raises `DataError` for a file that cannot be read."
     found = read_export(path, plain)
     if found is None: return None
-    name, chats = found
-    rows = []
-    for chat in chats:
-        parts = conversations(chat.messages, gap_hours)
-        keys = [chat.name] if len(parts) == 1 else [f"{chat.name}-{i + 1}" for i in range(len(parts))]
-        rows += [_row(part, chat, key, hide_names) for part, key in zip(parts, keys)]
-    say_once(_summary_of(path, name, chats, rows, gap_hours))
+    rows = chat_rows(found[1], gap_hours, hide_names)
+    say_once(f"{path}: {describe(*found, rows, gap_hours)}.")
     return rows
