@@ -829,6 +829,14 @@ def _(name): assert [len(sources.load_pairs(with_files(max_eval_samples=n), "val
 def _(name): assert [len(sources.load_pairs(MINI.override(messenger_rows=n), "train")) for n in (10, 25)] == [10, 25]
 
 
+@effect("speakers")
+def _(name):
+    def first(value): return sources.load_pairs(MINI.override(speakers=value), "validation")[0]
+    named, marked = first("named"), first("anonymise")
+    speaker = named["dialogue"].split(":")[0]
+    assert marked["dialogue"].startswith("#Person1#:") and speaker not in marked["dialogue"] + marked["summary"] and named["id"] == marked["id"]
+
+
 @effect("messenger_fullest")
 def _(name):
     def rows(split, on): return list(sources.load_pairs(MINI.override(messenger_fullest=on), split))

@@ -93,7 +93,6 @@ class Evaluate(_UsesModel):
     predictions: Optional[Path] = option(None, "Score this file instead of a model: jsonl, json, csv, tsv, txt (one a line, in order) or - for standard input; "
                                          "--dataset-name says what it was written for", "FILE")
     prediction_column: Optional[str] = option(None, "Its column with the prediction (default: the only one that can be it)", "NAME")
-    id_column: Optional[str] = option(None, "Its column with the id (default: id, fname and the like)", "NAME")
     output: Optional[Path] = option(None, "Folder for the report (default: the run's folder, or beside the predictions)", "FOLDER")
     rouge_tokenizer: Literal["auto", "latin", "unicode"] = option("auto", "What ROUGE takes for words. auto: unicode where a reference is not in Latin script, else latin",
                                                                   values=("auto", "latin", "unicode"))
@@ -109,13 +108,13 @@ class Evaluate(_UsesModel):
 @dataclass
 class _TakesTexts(_UsesModel):
     text: Optional[str] = option(None, "The text itself", "[TEXT]", positional=True)
-    input: Optional[str] = option(None, "A text file; a .jsonl, .csv, .tsv or .parquet file with dialogue or text in each row (jsonl comes out); or - for standard input",
+    input: Optional[str] = option(None, "A text; rows with dialogue or text as jsonl, json, csv, tsv or parquet (packed, too); a chat export or transcript; or - for standard input",
                                   "FILE")
-    output: Optional[Path] = option(None, "Write here instead of on the screen; complete or not at all", "FILE")
+    output: Optional[Path] = option(None, "Write here instead of on the screen, complete or not at all; rows as csv, tsv, json or parquet by its ending, else jsonl", "FILE")
 
 @dataclass
 class Summarize(_TakesTexts):
-    "Summarise a text, a file, standard input, or the rows of a jsonl file."
+    "Summarise a text, a file, standard input, or each row of a file."
     long: Literal["join", "mean"] = option("join", "A text longer than max_seq_len is cut into parts. join: their summaries one after the other; mean: one summary of their mean",
                                            values=("join", "mean"))
 
@@ -453,26 +452,34 @@ def evaluate(own:Evaluate, origin:Origin, model:Optional[Path]):
     summarizer.cfg = _whole_file(own, summarizer.cfg, origin.saved.dataset_name if origin.saved else None)
     report, rows, predictions = scores.evaluate(summarizer, own.split, own.max_rows, own.merge_references, tokenizer=own.rouge_tokenizer, **_asked_for(own, origin.cfg))
     if own.ladder:
-        report["ladder"] = scores.ladder_report(scores.loss_ladder(summarizer, rows, own.ladder_separator.replace("\\n", "\n")))
+        report["ladder"] = scores.ladder_report(scores.loss_ladder(summarizer, rows, own.ladder_separator.replace("\\n", "\n"), tokenizer=own.rouge_tokenizer))
         report["reconstruction"] = scores.reconstruction(summarizer, [r["summary"] for r in rows])
-    report = write_report(folder, report, rows, predictions, suffix)
+    report = write_report(folder, report, rows, predictions, suffix, own.rouge_tokenizer)
     scores.write_side_by_side(page := folder/f"side-by-side{suffix}.html", rows, predictions, tokenizer=own.rouge_tokenizer)
     _print_scores(report, model.name or str(model))
     print(f"In {folder}: " + ", ".join(p.name for p in [*(folder/f"{stem}{suffix}{end}" for stem, end in REPORT_FILES), page] if p.exists()))
+
+def _references_for(own:Evaluate, cfg:Config):
+    "The rows that predictions are compared with; --id-column may mean a column that only the predictions have."
+    from latent_summ.data.sources import load_pairs
+    try: return load_pairs(cfg, own.split, own.max_rows, duplicates=own.merge_references)
+    except DataError as e:
+        if not cfg.id_column or "--id-column" not in str(e): raise
+        say_once(f"{cfg.dataset_name} has no column {cfg.id_column!r}; it is looked for in {own.predictions} alone.")
+        return load_pairs(cfg.override(id_column=None), own.split, own.max_rows, duplicates=own.merge_references)
 
 def _evaluate_file(own:Evaluate, cfg:Config):
     "Score somebody's summaries; the report stands beside their file."
     from latent_summ.use import evaluate as scores
     from latent_summ.runtime import write_json
-    from latent_summ.data.sources import load_pairs
     if own.ladder: raise ConfigError("--ladder looks into a model; --predictions has none. Leave one of them out.")
     place, named = (Path("."), "predictions") if str(own.predictions) == "-" else (own.predictions.expanduser().parent, own.predictions.name)
     folder = own.output.expanduser() if own.output else place
     check_writable(folder)
-    source = load_pairs(_whole_file(own, cfg), own.split, own.max_rows)
+    source = _references_for(own, _whole_file(own, cfg))
     references = scores.merge_references(source) if own.merge_references else source
     report, rows, predictions = scores.score_predictions(own.predictions, references, tokenizer=own.rouge_tokenizer, column=own.prediction_column,
-                                                          id_column=own.id_column, **_asked_for(own, cfg))
+                                                          id_column=cfg.id_column, source=source, **_asked_for(own, cfg))
     report |= {k: source.report[k] for k in ("source", "split", "source_split")}
     beside = [(folder/named).with_suffix(end) for end in (".report.json", ".rows.jsonl", ".html")]
     write_json(beside[0], scores.rounded(report))
@@ -497,46 +504,15 @@ def runs(own:Runs):
     if table.empty: print(f"No run in {folder}."); return
     Console(highlight=False).print(runs_rich(table))
 
-# %% ../../nbs/ui/07_cli.ipynb #34fd38b5
-_HALF = re.compile(r"[\ud800-\udfff]") # half a character, which no file can hold
-
-def _jsonl_rows(content:str, name:str):
-    "`(line, row)` of each line that is not blank."
-    for n, line in enumerate(content.split("\n"), 1):
-        if not line.strip(): continue
-        try: yield n, json.loads(line)
-        except ValueError as e: raise DataError(f"{name}, line {n} is not JSON: {e}.") from e
-
-_TABLES = (".csv", ".tsv", ".parquet")
-
-def _table_rows(name:str):
-    "`(number, row)` of each row of a table."
-    import pandas as pd
-    try: table = pd.read_parquet(name) if name.endswith(".parquet") else pd.read_csv(name, sep="\t" if name.endswith(".tsv") else ",")
-    except (OSError, ValueError) as e: raise DataError(f"Cannot read {name} as a table: {e}") from e
-    return enumerate(table.to_dict("records"), 1)
-
-def _row_texts(rows, cfg:Config, name:str) -> list:
-    "`(id, text)` of each `(number, row)`; a text that is none (null, a number) is empty. Raises `DataError` naming the row that has none of the keys."
-    keys, out = [k for k in (cfg.dialogue_column, cfg.text_column, "dialogue", "text") if k], []
-    for n, row in rows:
-        key = next((k for k in keys if isinstance(row, dict) and k in row), None)
-        if key is None: raise DataError(f"{name}, line {n} has no text under {' or '.join(dict.fromkeys(keys))} (--dialogue-column names another).")
-        out.append((row.get("id", n), row[key] if isinstance(row[key], str) else ""))
-    return out
-
-def _read_input(name:str) -> str:
-    "The content of a file, or of standard input for `-`."
-    try: return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode("utf-8-sig")
-    except OSError as e: raise DataError(f"Cannot read {name}: {e.strerror}.") from e
-    except UnicodeDecodeError as e: raise DataError(f"{name} is not UTF-8 text.") from e
-
 # %% ../../nbs/ui/07_cli.ipynb #740d73ae
 def input_texts(
     own, # Summarize or Reconstruct
     cfg:Config,
-) -> tuple: # (list of (id, text), whether rows came in)
+) -> tuple: # (list of (id, text, None or why there is none), whether rows came in)
     "The texts to summarise. Raises `DataError` when there is none, or when it is not clear which."
+    from latent_summ.data.formats import given_file
+    from latent_summ.data.names import anonymise
+    from latent_summ.data.sources import input_rows
     if own.text is not None and own.input is not None: raise DataError("Give either a text or --input, not both.")
     if sys.stdin is None and own.text is None and own.input in (None, "-"):
         raise DataError('Standard input is closed: give a text (latent_summ summarize "...") or --input FILE.')
@@ -545,26 +521,41 @@ def input_texts(
     if own.text is not None:
         short = len(own.text) < 200 and "\n" not in own.text
         if short and Path(own.text).is_file(): raise DataError(f"{own.text!r} is a file: read it with --input {own.text}")
-        texts, rows = [(None, own.text)], False
+        texts, rows = [(None, own.text.replace("\r\n", "\n").strip(), None)], False
     else:
-        name = own.input or "-"
-        table = Path(name).suffix in _TABLES
-        content = "" if table else _read_input(name)
-        rows = table or Path(name).suffix in (".jsonl", ".ndjson") or (name == "-" and content.lstrip().startswith("{"))
-        texts = _row_texts(_table_rows(name) if table else _jsonl_rows(content, name), cfg, name) if rows else [(None, content)]
-    texts = [(key, text.replace("\r\n", "\n").strip()) for key, text in texts]  # as training texts are cleaned
-    if not any(text for _, text in texts): raise DataError("The text is empty: there is nothing to summarise.")
+        with given_file(own.input or "-") as (path, name): texts, rows = input_rows(path, cfg, name)
+    if not any(text for _, text, _ in texts): raise DataError(_no_text(texts))
+    if cfg.speakers == "anonymise": texts = [(key, anonymise(text)[0], reason) for key, text, reason in texts]
     return texts, rows
+
+def _no_text(texts:list) -> str:
+    "Why there is nothing to summarise."
+    reasons = dict.fromkeys(reason for *_, reason in texts if reason and reason != "empty")
+    return f"None of the {len(texts):,} rows has a text: {'; '.join(reasons)}." if reasons else "The text is empty: there is nothing to summarise."
 
 # %% ../../nbs/ui/07_cli.ipynb #c70a342e
 def _written(own, origin:Origin, model:Path, key:str, write:Callable):
-    "What `write(summarizer, texts, seed)` makes of the given texts, to the screen or a file; jsonl rows keep their ids."
+    "What `write(summarizer, texts, seed)` makes of the given texts, to the screen or a file; rows keep their ids."
     texts, rows = input_texts(own, origin.cfg)
     summarizer = _load(origin, model)
-    out = write(summarizer, [text for _, text in texts], origin.cfg.seed if origin.cfg.do_sample else None)
-    lines = [_HALF.sub("\ufffd", json.dumps({"id": name, key: s}, ensure_ascii=False)) if rows else s for (name, _), s in zip(texts, out)]
-    if empty := sum(not text for _, text in texts): say_once(f"{empty:,} of {len(texts):,} rows are empty; so is what is written for them.")
-    _write_lines(lines, own.output)
+    out = write(summarizer, [text for _, text, _ in texts], origin.cfg.seed if origin.cfg.do_sample else None)
+    if empty := sum(not text for _, text, _ in texts): say_once(f"{empty:,} of {len(texts):,} rows are empty or could not be read; so is what is written for them.")
+    records = [{"id": name or "1", key: _HALF.sub("\ufffd", s)} | (dict(error=reason) if reason else {}) for (name, _, reason), s in zip(texts, out)]
+    if rows or _is_table(own.output): _write_rows(records, own.output)
+    else: _write_lines(out, own.output)
+
+_HALF = re.compile(r"[\ud800-\udfff]") # half a character, which no file can hold
+
+def _is_table(path:Optional[Path]) -> bool:
+    "Whether a file's name asks for rows."
+    from latent_summ.data.formats import FORMATS, endings
+    return path is not None and FORMATS.get(endings(path)[1], "txt") != "txt"
+
+def _write_rows(records:list, path:Optional[Path]):
+    "Rows to a file, complete or not at all, or to the screen."
+    from latent_summ.data.formats import rows_as_bytes
+    if path is None: return _write_lines([json.dumps(r, ensure_ascii=False) for r in records], None)
+    with atomic_write(path) as f: f.write(rows_as_bytes(records, path))
 
 def summarize(own:Summarize, origin:Origin, model:Path):
     "Summarise what was given."
@@ -1022,7 +1013,9 @@ def ready_streams():
         try: os.fstat(number)
         except OSError: os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure") and stream.errors == "strict": stream.reconfigure(errors="latent_summ")
+        if not hasattr(stream, "reconfigure"): continue
+        if not os.environ.get("PYTHONIOENCODING") and not is_terminal(stream): stream.reconfigure(encoding="utf-8")  # whatever the locale says
+        if stream.errors == "strict": stream.reconfigure(errors="latent_summ")
 
 def main(words:Optional[list]=None):
     "The `latent_summ` command; `words` instead of `sys.argv` in tests."

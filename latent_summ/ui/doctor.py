@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['Check', 'ok', 'tokens', 'redacted', 'check_packages', 'check_device', 'check_attention', 'start_asking', 'ask_model',
            'ask_dataset', 'is_cached', 'check_remote', 'check_hub', 'check_folder', 'backbones', 'Need', 'needs',
-           'open_need', 'check_sources', 'check_local_source', 'bytes_per_row', 'rows_of', 'row_counts', 'check_disk',
-           'memory', 'check_memory', 'tiny_run', 'run_hours', 'check_first_batches', 'checks', 'lines', 'verdict',
-           'show']
+           'open_need', 'read_first_rows', 'check_sources', 'check_local_source', 'bytes_per_row', 'rows_of',
+           'row_counts', 'check_disk', 'memory', 'check_memory', 'tiny_run', 'run_hours', 'check_first_batches',
+           'checks', 'lines', 'verdict', 'show']
 
 # %% ../../nbs/ui/05_doctor.ipynb #e4e4870a
-import contextlib, importlib.metadata, importlib.util, io, os, platform, re, shutil, sys, threading, time
+import contextlib, importlib.metadata, importlib.util, io, itertools, os, platform, re, shutil, sys, threading, time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from ..config import Config, LatentSummError
+from ..runtime import DataError
 
 # %% ../../nbs/ui/05_doctor.ipynb #3a71af7d
 @dataclass
@@ -316,12 +317,29 @@ def open_need(
     cfg:Config, # with the names of the columns
     need:Need, # the source
 ):
-    "Open a source and look at its columns. Raises `DataError` if it cannot be used."
-    from latent_summ.data.sources import open_source, pair_columns, pick_split, text_columns
+    "Open a source, look at its columns and, where it is on this disk, read its first rows. Raises `DataError` if it cannot be used."
+    from latent_summ.data.sources import OWN_TEXTS, open_source, pair_columns, pick_split, text_columns
     choose = pair_columns if need.kind == "pairs" else text_columns
     source = open_source(cfg, need.source)
-    source.open(pick_split(source, cfg, "train")[0], lambda columns: choose(cfg, columns, need.source), 1)
+    columns, raw = source.open(pick_split(source, cfg, "train")[0], lambda columns: choose(cfg, columns, need.source), 1)
+    if need.local and need.source != OWN_TEXTS: read_first_rows(need.source, columns, raw) # own texts are those of the pairs
 
+_FIRST_ROWS = 1000 # of a source on this disk
+
+def read_first_rows(
+    source:str, # its name, for the message
+    columns:dict, # of pair_columns or text_columns
+    raw, # the rows as they are
+):
+    "Read and clean the first rows of a source as training will. Raises `DataError` if none of them can be used."
+    from latent_summ.data.sources import clean_rows
+    rows = clean_rows(itertools.islice(raw, _FIRST_ROWS), columns)
+    getattr(raw, "close", lambda: None)() # of a file that is not read to its end
+    reasons = ", ".join(f"{n:,} {why}" for why, n in rows.report["dropped"].items())
+    if not rows.report["read"]: raise DataError(f"{source} holds no rows.")
+    if not len(rows): raise DataError(f"{source}: none of its first {rows.report['read']:,} rows can be used: {reasons}.")
+
+# %% ../../nbs/ui/05_doctor.ipynb #ee33664b
 def check_sources(
     cfg:Config, # names the sources
 ):
@@ -377,7 +395,7 @@ def _rows_in_file(path:Path) -> Optional[int]:
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
         with contextlib.suppress(OSError, ValueError): return pq.read_metadata(path).num_rows
-    if path.suffix not in (".jsonl", ".ndjson", ".txt") or path.stat().st_size > 2e9: return None
+    if path.suffix.lower() not in (".jsonl", ".ndjson", ".txt") or path.stat().st_size > 2e9: return None
     with path.open("rb") as f: return sum(piece.count(b"\n") for piece in iter(lambda: f.read(2**20), b""))
 
 def _rows_on_disk(cfg:Config, need:Need) -> Optional[int]:
