@@ -622,10 +622,10 @@ def encode(own:Encode, origin:Origin, model:Path):
     texts, rows = input_texts(own, origin.cfg)
     noise = origin.cfg.latent_noise if origin.where.get("latent_noise") == "flag" else 0.0
     summarizer = _load(origin, model)
-    plain = [text for _, text in texts]
+    plain = [text for _, text, _ in texts]
     latents = summarizer.encode(plain)
     if own.summaries: latents = summarizer.compress_meaning(latents)
-    ids = [name if isinstance(name, (str, int)) else str(name) for name, _ in texts] if rows else None
+    ids = [name if isinstance(name, (str, int)) else str(name) for name, *_ in texts] if rows else None
     path = summarizer.save_latents(own.output, latents, ids, own.summaries, plain if own.source_hash else None, noise)
     if empty := sum(not text for text in plain): say_once(f"{empty:,} of {len(plain):,} rows are empty; they hold the latents that stand for no text.")
     print(f"{path}: {len(plain):,} texts, {path.stat().st_size / len(plain):,.0f} bytes each.")
