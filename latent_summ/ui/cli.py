@@ -422,11 +422,12 @@ def _asked_for(own:Evaluate, cfg:Config) -> dict:
     return out
 
 def check_writable(folder:Path):
-    "Make the folder and try to write into it, before anything long begins. Raises `DataError`."
+    "Try to write where the folder is, or will be made, before anything long begins; nothing stays. Raises `DataError`."
     import tempfile
+    place = folder.absolute()
+    nearest = next(p for p in (place, *place.parents) if p.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder): pass
+        with tempfile.TemporaryFile(dir=nearest): pass
     except OSError as e: raise DataError(f"Cannot write into {folder}: {e.strerror}. Nothing was computed; name another folder with --output.") from e
 
 def _whole_file(own:Evaluate, cfg:Config, trained_on:Optional[str]=None) -> Config:
