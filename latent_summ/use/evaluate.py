@@ -255,7 +255,7 @@ def evaluate_predictions(
                 exact_match=exact_match(predictions, references), length_ratio=length_ratio(predictions, references), empty=sum(not p.strip() for p in predictions),
                 **dict(by_reference=rouge_by_reference(rows, predictions, tokenizer)) if several else {},
                 baselines={name: score([make(r["dialogue"]) for r in rows]) for name, make in _ALL_BASELINES.items()},
-                intervals={k: bootstrap_interval(v, w) for k, (v, w) in by_row.items()}, settings=settings(bertscore, entities, tokenizer))
+                intervals={k: bootstrap_interval(v, w) for k, (v, w) in by_row.items()} if len(rows) > 1 else {}, settings=settings(bertscore, entities, tokenizer))
 
 # %% ../../nbs/use/06_evaluate.ipynb #32376aee
 def score_rows(
