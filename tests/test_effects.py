@@ -821,6 +821,14 @@ def _(name):
     with pytest.raises(runtime.DataError, match=name.replace("_", "-")): read(with_files(**{name: "nowhere"}))
 
 
+@effect("id_column")
+def _(name):
+    def ids(cfg): return [r["id"] for r in sources.load_pairs(cfg, "train")]
+    named = ids(with_files(id_column="gist"))
+    assert named[:2] == ["It is 0.", "It is 1."] and ids(with_files())[0] == "fit0"
+    with pytest.raises(runtime.DataError, match="--id-column"): ids(with_files(id_column="nowhere"))
+
+
 @effect("max_eval_samples")
 def _(name): assert [len(sources.load_pairs(with_files(max_eval_samples=n), "validation")) for n in (3, None)] == [3, 8]
 
