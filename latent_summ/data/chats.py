@@ -819,7 +819,8 @@ def describe(
 ) -> str:
     "What was read, how it was cut and what was left out, in one line."
     dropped = sum((chat.dropped for chat in chats), Counter())
-    cut = f" (cut where nothing was said for {gap_hours:g} hours)" if len(rows) > len(chats) else ""
+    silence = f"{gap_hours:g} hour{'' if gap_hours == 1 else 's'}"
+    cut = f" (cut where nothing was said for {silence})" if len(rows) > len(chats) else ""
     left = "; left out: " + ", ".join(_left(n, why) for why, n in dropped.most_common()) if dropped else ""
     notes = "".join(f"; {note}" for note in dict.fromkeys(note for chat in chats for note in chat.notes))
     messages = _count(sum(row["messages"] for row in rows), "message")
