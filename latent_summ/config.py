@@ -468,6 +468,8 @@ class Sources(Section):
     dialogue_column: Optional[str] = par(None, "Column with the dialogue (None: dialogue)", affects="cache")
     summary_column: Optional[str] = par(None, "Column with the summary, or several with commas: summary1,summary2 (None: summary, references and the like)", affects="cache")
     id_column: Optional[str] = par(None, "Column with the ids (None: id, fname and the like)", affects="cache")
+    chat_gap_hours: float = par(6.0, "Hours of silence in an exported chat after which another conversation begins", gt=0, affects="cache")
+    speakers: str = par("named", "Names in the texts: named (as they are) or anonymise (#Person1# and so on, as in DialogSum)", choices=("named", "anonymise"), affects="cache")
     max_eval_samples: Optional[int] = par(None, "Cap on validation and test rows (None: all)", ge=1)
     messenger_rows: int = par(16000, "Training rows of the built-in messenger corpus", ge=1, affects="cache")
     messenger_fullest: bool = par(False, "messenger's training and validation summaries in the wording that says most "

@@ -837,6 +837,22 @@ def _(name): assert [len(sources.load_pairs(with_files(max_eval_samples=n), "val
 def _(name): assert [len(sources.load_pairs(MINI.override(messenger_rows=n), "train")) for n in (10, 25)] == [10, 25]
 
 
+@effect("chat_gap_hours")
+def _(name):
+    chat = SCRATCH / "chat.txt"
+    chat.write_text("".join(f"12.03.26, {hour}:00 - Maya: it is {hour}\n" for hour in ("08", "10", "15")))
+    def rows(hours): return len(sources.load_texts(MINI.override(chat_gap_hours=hours, preprocess_validation_fraction=0.0), str(chat)))
+    assert [rows(hours) for hours in (1.0, 3.0, 6.0)] == [3, 2, 1]
+
+
+@effect("speakers")
+def _(name):
+    def first(value): return sources.load_pairs(MINI.override(speakers=value), "validation")[0]
+    named, marked = first("named"), first("anonymise")
+    speaker = named["dialogue"].split(":")[0]
+    assert marked["dialogue"].startswith("#Person1#:") and speaker not in marked["dialogue"] + marked["summary"] and named["id"] == marked["id"]
+
+
 @effect("messenger_fullest")
 def _(name):
     def rows(split, on): return list(sources.load_pairs(MINI.override(messenger_fullest=on), split))

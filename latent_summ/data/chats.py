@@ -103,8 +103,8 @@ def day_order(
     days = [day for i, day in enumerate(days) if not i or day != days[i - 1]]
     costs = {}
     for order in _ORDERS:
-        rare = order == "year-month-day" != habit and days and days[0][0] < 100  # nobody else writes the year first in two digits
-        dates = [None if rare else _date(day, order) for day in days]
+        short = order == "year-month-day" != habit and days[0][0] < 100  # a year first has four digits
+        dates = [None if short else _date(day, order) for day in days]
         known = [d for d in dates if d]
         backwards = sum(b < a for a, b in zip(known, known[1:]))
         span = (max(known) - min(known)).days if known else 0
@@ -330,6 +330,10 @@ def slack_people(
     return people | {u["id"]: _slack_name(u) for u in users if u.get("id") and _slack_name(u)}
 
 # %% ../../nbs/data/02_chats.ipynb #c0000135
+def _slack_seconds(m:dict) -> float: # since 1970
+    found = re.match(r"\d{1,10}(?:\.\d+)?", str(m.get("ts")))
+    return float(found[0]) if found else 0.0
+
 def slack_text(
     text:str, # as Slack stores it
     people:dict, # user id -> name
@@ -354,10 +358,6 @@ def _slack_message(m:dict, people:dict) -> tuple: # (Message, None) or (None, wh
     bot = (m.get("bot_profile") or {}).get("name")
     speaker = people.get(user) or visible(str(m.get("username") or bot or user or "bot"))
     return Message(speaker, text, datetime.fromtimestamp(_slack_seconds(m), UTC).replace(tzinfo=None)), None
-
-def _slack_seconds(m:dict) -> float: # since 1970
-    found = re.match(r"\d{1,10}(?:\.\d+)?", str(m.get("ts")))
-    return float(found[0]) if found else 0.0
 
 def parse_slack(
     value:list, # the messages of one channel
@@ -686,11 +686,11 @@ def _is_hidden(name:str) -> bool:
 def _zipped(path:Path) -> dict: # name -> function that reads the file
     try: archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as e:
-        raise DataError(f"Cannot read {path} as a zip file: {e}. Export the chat again.") from e
+        raise DataError(f"This cannot be read as a zip file: {e}. Export the chat again.") from e
     infos = sorted((i for i in archive.infolist() if not i.is_dir()), key=lambda i: i.filename)
     size = sum(i.file_size for i in infos if i.filename.lower().endswith(_TEXTS))
     if size > _MOST_BYTES:
-        raise DataError(f"The texts in {path} unpack to {size:,} bytes. Unpack it, and name the unpacked folder.")
+        raise DataError(f"Its texts unpack to {size:,} bytes. Unpack it, and name the unpacked folder.")
     return {i.filename: lambda i=i: archive.read(i) for i in infos}
 
 def _files(path:Path) -> dict: # relative name -> function that reads the file; {} for a data set
@@ -742,6 +742,11 @@ def _parse_many(path:Path, plain:bool) -> Optional[tuple]: # (name of the format
     return ", ".join(sorted({kind for kind, _ in known.values()})), chats
 
 # %% ../../nbs/data/02_chats.ipynb #c0000068
+def _count(n:int, what:str) -> str: return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+def _left(n:int, why:str) -> str:
+    return f"{n:,} " + (why if n != 1 else re.sub(r"s\b", "", why, count=1))
+
 def conversations(
     messages:list, # of Message, in order
     gap_hours:float=6.0, # silence after which another conversation begins
@@ -759,13 +764,15 @@ def conversations(
 def read_export(
     path, # of a file, a folder or a zip
     plain:bool=True, # whether plain lines of Name: text are a chat
+    name=None, # what the file is called (None: its path)
 ) -> Optional[tuple]: # (name of the format, list of Chat); None: no export
     "What is in an export, before it is cut into conversations. Raises `DataError` for a file that cannot be read."
     path = Path(path)
+    name = str(name or path)
     try: found = _read_path(path, plain)
-    except OSError as e: raise DataError(f"Cannot read {path}: {e.strerror or e}.") from e
-    except DataError as e: raise e if str(path) in str(e) else DataError(f"{path}: {e}") from e
-    if found: _name_rooms(found[1], path.absolute().as_posix())
+    except OSError as e: raise DataError(f"Cannot read {name}: {e.strerror or e}.") from e
+    except DataError as e: raise DataError(f"{name}: {e}") from e
+    if found: _name_rooms(found[1], Path(name).absolute().as_posix())
     return found
 
 def _read_path(path:Path, plain:bool) -> Optional[tuple]:
@@ -798,16 +805,12 @@ def chat_rows(
         parts = conversations(chat.messages, gap_hours)
         room = chat.name or "chat"
         keys = [room] if len(parts) == 1 else [f"{room}-{i + 1}" for i in range(len(parts))]
-        people = tuple(dict.fromkeys([*(m.speaker for m in chat.messages if m.speaker), *chat.people]))  # who speaks elsewhere, too
+        speakers = [m.speaker for m in chat.messages if m.speaker]  # those of other conversations, too
+        people = tuple(dict.fromkeys(speakers + chat.people))
         rows += [_row(part, key, people if hide_names else None) for part, key in zip(parts, keys)]
     return rows
 
 # %% ../../nbs/data/02_chats.ipynb #c0000276
-def _count(n:int, what:str) -> str: return f"{n:,} {what}{'' if n == 1 else 's'}"
-
-def _left(n:int, why:str) -> str:
-    return f"{n:,} " + (why if n != 1 else re.sub(r"s\b", "", why, count=1))
-
 def describe(
     name:str, # of the format
     chats:list, # of Chat
@@ -827,10 +830,11 @@ def read_chats(
     gap_hours:float=6.0, # silence after which another conversation begins
     hide_names:bool=False, # write #Person1# and so on for names
     plain:bool=True, # whether plain lines of Name: text are a chat
+    name=None, # what the file is called (None: its path)
 ) -> Optional[list]: # of dicts: id, text, start (or None), messages; None: no export
     "The conversations of a chat export or transcript, in order. Raises `DataError` for a file that cannot be read."
-    found = read_export(path, plain)
+    found = read_export(path, plain, name)
     if found is None: return None
     rows = chat_rows(found[1], gap_hours, hide_names)
-    say_once(f"{path}: {describe(*found, rows, gap_hours)}.")
+    say_once(f"{name or path}: {describe(*found, rows, gap_hours)}.")
     return rows

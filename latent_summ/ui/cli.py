@@ -106,7 +106,8 @@ class Evaluate(_UsesModel):
 @dataclass
 class _TakesTexts(_UsesModel):
     text: Optional[str] = option(None, "The text itself", "[TEXT]", positional=True)
-    input: Optional[str] = option(None, "A text; rows with dialogue or text as jsonl, json, csv, tsv or parquet (packed, too); a chat export or transcript; or - for standard input",
+    input: Optional[str] = option(None, "A text; rows with dialogue or text as jsonl, json, csv, tsv or parquet (packed, too); "
+                                        "a chat export or transcript; or - for standard input",
                                   "FILE")
     output: Optional[Path] = option(None, "Write here instead of on the screen, complete or not at all; rows as csv, tsv, json or parquet by its ending, else jsonl", "FILE")
 
@@ -509,6 +510,7 @@ def input_texts(
 ) -> tuple: # (list of (id, text, None or why there is none), whether rows came in)
     "The texts to summarise. Raises `DataError` when there is none, or when it is not clear which."
     from latent_summ.data.formats import given_file
+    from latent_summ.data.names import anonymise
     from latent_summ.data.sources import input_rows
     if own.text is not None and own.input is not None: raise DataError("Give either a text or --input, not both.")
     if sys.stdin is None and own.text is None and own.input in (None, "-"):
@@ -522,6 +524,7 @@ def input_texts(
     else:
         with given_file(own.input or "-") as (path, name): texts, rows = input_rows(path, cfg, name)
     if not any(text for _, text, _ in texts): raise DataError(_no_text(texts))
+    if cfg.speakers == "anonymise": texts = [(key, anonymise(text)[0], reason) for key, text, reason in texts]
     return texts, rows
 
 def _no_text(texts:list) -> str:

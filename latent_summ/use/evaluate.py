@@ -13,7 +13,6 @@ __all__ = ['METRICS', 'ROUGE_TOKENIZERS', 'BASELINES', 'BERT_METRICS', 'SEPARATO
 
 # %% ../../nbs/use/06_evaluate.ipynb #a418231a
 import functools, html, importlib.metadata, json, math, random, re, time, unicodedata
-from pathlib import Path
 from typing import Optional
 
 import numpy as np
@@ -422,7 +421,8 @@ def row_places(
 def _by_place(given:dict, source, own:set, path) -> dict:
     "Predictions whose ids are places of rows, where the source has no ids."
     places = row_places(source)
-    if not places or source.report["columns"].get("id") or own & given.keys() or not given.keys() <= {str(n + 1) for n in range(places["read"])}: return given
+    if not places or source.report["columns"].get("id") or own & given.keys(): return given
+    if not given.keys() <= {str(n + 1) for n in range(places["read"])}: return given
     say_once(f"{path}: {source.report.get('source', 'the source')} has no ids; those of the predictions are taken for the numbers of its rows.")
     return {places[i]: text for i, text in given.items() if i in places}
 
