@@ -178,7 +178,8 @@ def clean_rows(
         if reason: dropped[reason] += 1; continue
         if keep and not keep(row["id"]): counts["other_split"] += 1; continue
         row |= _extra(given)
-        row_id = _add(rows, change(row) if change else row, again, counts["read"])
+        if change: row = change(row)
+        row_id = _add(rows, dict(row), again, counts["read"])
         counts["renamed"] += row_id != row["id"]
         counts["several"] += "summaries" in row
         identity.update(f"{row_id}\0".encode() + digest)

@@ -653,7 +653,8 @@ def _rung(rows:list, nats:float, least:float, tokens:int, texts:list, tokenizer:
     facts = text_fact_table(texts, rows).loc["all"]
     bits, carried = nats / math.log(2), (least - nats) / math.log(2)
     return dict(cross_entropy=nats / tokens, bits_per_text=bits / len(rows), carried_per_text=carried / len(rows), carried_per_token=carried / tokens,
-                **_means(_by_row(rows, texts, tokenizer=tokenizer)), text_fact_recall=float(facts.recall), text_fact_precision=float(facts.precision), bleu=bleu(texts, [r["summary"] for r in rows]),
+                **_means(_by_row(rows, texts, tokenizer=tokenizer)), text_fact_recall=float(facts.recall),
+                text_fact_precision=float(facts.precision), bleu=bleu(texts, [r["summary"] for r in rows]),
                 exact_match=exact_match(texts, [references_of(r) for r in rows]))
 
 def loss_ladder(
