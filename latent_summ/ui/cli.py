@@ -7,11 +7,13 @@ __all__ = ['DEMO_RUN', 'COMMANDS', 'Plain', 'Common', 'Demo', 'Doctor', 'Cache',
            'Interpolate', 'Talk', 'Settings', 'Runs', 'Report', 'Plan', 'Bench', 'Completion', 'Origin', 'layers',
            'newest_run', 'model_path', 'run_folder', 'listeners', 'demo', 'train', 'doctor', 'cache', 'usual_values',
            'check_writable', 'evaluate', 'runs', 'input_texts', 'summarize', 'reconstruct', 'interpolate', 'chat',
-           'settings', 'setting_line', 'report', 'plan', 'bench', 'completion', 'about', 'takes_settings', 'overview',
-           'command_first', 'check_theirs', 'check_bools', 'run_command', 'status_of', 'ready_streams', 'main']
+           'Encode', 'Search', 'Diff', 'encode', 'search', 'diff', 'Bits', 'AuditForm', 'Privacy', 'Sweep', 'bits',
+           'audit', 'privacy', 'sweep', 'settings', 'setting_line', 'report', 'plan', 'bench', 'completion', 'about',
+           'takes_settings', 'overview', 'command_first', 'check_theirs', 'check_bools', 'run_command', 'status_of',
+           'ready_streams', 'main']
 
 # %% ../../nbs/ui/07_cli.ipynb #8a7a6b5e
-import codecs, contextlib, copy, dataclasses, difflib, importlib, json, os, re, shlex, shutil, sys, textwrap
+import codecs, contextlib, copy, dataclasses, difflib, functools, importlib, json, os, re, shlex, shutil, sys, textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ import tyro
 
 from .. import __version__
 from ..config import Config, ConfigError, LatentSummError, PRESETS, SECTIONS, from_reference, read_json, unused_text
-from .flags import choices_of, command_form, completion_script, flag_words, flags_given, option
+from .flags import choices_of, command_form, completion_script, flag_words, flags_given, option, value_of
 from ..runtime import DataError, atomic_write, is_terminal, say_once, speak
 
 # %% ../../nbs/ui/07_cli.ipynb #53724211
@@ -591,6 +593,217 @@ def _write_lines(lines:list, path:Optional[Path]):
     if path is None: sys.stdout.write(content); return
     with atomic_write(path, "w") as f: f.write(content)
 
+# %% ../../nbs/ui/07_cli.ipynb #24b00002
+@dataclass
+class Encode(_TakesTexts):
+    "Keep the latents of texts in a file, about two kilobytes each. --latent-noise, given here, blurs what is stored."
+    summaries: bool = option(False, "Summary latents, which are ready to decode (else those of the texts themselves)")
+    source_hash: bool = option(False, "Keep a hash of each text, to see later whether it has changed")
+
+@dataclass
+class Search(_UsesModel):
+    "Find the texts in a file of latents that are most like a text."
+    text: str = option("", "What to look for", "TEXT", positional=True)
+    file: Optional[Path] = option(None, "The file that `latent_summ encode` wrote", "FILE", positional=True)
+    top: int = option(5, "How many", "INT")
+    ids: bool = option(False, "Only ids and cosines; else also what the model writes for each")
+
+@dataclass
+class Diff(_UsesModel):
+    "Say in words how two texts differ in latent space."
+    a: str = option("", "A text", "TEXT_A", positional=True)
+    b: str = option("", "Another", "TEXT_B", positional=True)
+    file: Optional[Path] = option(None, "A file of latents: also name its nearest rows", "FILE", positional=True)
+    steps: int = option(5, "Points on the way, both ends included", "INT")
+
+# %% ../../nbs/ui/07_cli.ipynb #24b00003
+def encode(own:Encode, origin:Origin, model:Path):
+    "Write the latents of what was given to a file."
+    if own.output is None: raise ConfigError("Say where to keep the latents: latent_summ encode --input chats.jsonl --output chats.latents")
+    texts, rows = input_texts(own, origin.cfg)
+    noise = origin.cfg.latent_noise if origin.where.get("latent_noise") == "flag" else 0.0
+    summarizer = _load(origin, model)
+    plain = [text for _, text in texts]
+    latents = summarizer.encode(plain)
+    if own.summaries: latents = summarizer.compress_meaning(latents)
+    ids = [name if isinstance(name, (str, int)) else str(name) for name, _ in texts] if rows else None
+    path = summarizer.save_latents(own.output, latents, ids, own.summaries, plain if own.source_hash else None, noise)
+    if empty := sum(not text for text in plain): say_once(f"{empty:,} of {len(plain):,} rows are empty; they hold the latents that stand for no text.")
+    print(f"{path}: {len(plain):,} texts, {path.stat().st_size / len(plain):,.0f} bytes each.")
+    say_once("latents are not anonymous: names and words can be read back from them (latent_summ privacy measures it).")
+
+def search(own:Search, origin:Origin, model:Path):
+    "Print the nearest texts."
+    if own.file is None: raise ConfigError('Name the text and the file: latent_summ search "Anna: can you lend me your tent?" chats.latents')
+    if own.top < 1: raise ConfigError(f"--top must be >= 1, got {own.top}.")
+    from latent_summ.use.search import search_file
+    summarizer = _load(origin, model)
+    hits = search_file(summarizer, own.text, own.file, own.top)
+    said = [""] * len(hits)
+    if hits and not own.ids: said = _words_of(summarizer, own.file, hits)
+    for hit, text in zip(hits, said): print(f"{hit.cosine:.3f}  {hit.id}  {text}".rstrip())
+
+def _words_of(summarizer, path:Path, hits:list) -> list:
+    "What the model writes for rows of a file."
+    import torch
+    file = summarizer.open_latents(path, verify=False) # it was checked for the search
+    latents = torch.cat([file.rows(hit.row, hit.row + 1) for hit in hits])
+    return summarizer.decode(latents if file.summary else summarizer.compress_meaning(latents), do_sample=False)
+
+def diff(own:Diff, origin:Origin, model:Path):
+    "Print the comparison of two texts."
+    if not (own.a.strip() and own.b.strip()): raise DataError('Give two texts: latent_summ diff "Anna: hi" "Ben: bye"')
+    if own.steps < 2: raise ConfigError(f"--steps must be >= 2, both ends included; got {own.steps}.")
+    from latent_summ.use.search import diff_lines, text_diff
+    print(*diff_lines(text_diff(_load(origin, model), own.a, own.b, own.file, own.steps)), sep="\n")
+
+# %% ../../nbs/ui/07_cli.ipynb #24b00007
+@dataclass
+class _Measures(_UsesModel):
+    split: Literal["test", "validation", "train"] = option("test", "Which rows", values=("test", "validation", "train"))
+    max_rows: int = option(300, "At most this many rows", "INT")
+    output: Optional[Path] = option(None, "JSON file for the figures; pictures stand beside it (default: in the run's folder)", "FILE")
+
+@dataclass
+class Bits(_Measures):
+    "What each latent carries, in bits, by type of fact: knocked out, shuffled between texts, left alone."
+
+@dataclass
+class AuditForm(_Measures):
+    "Where names, numbers, times, negations and roles are lost, rung by rung, with the worst rows side by side."
+    worst: int = option(5, "Rows to show side by side", "INT")
+
+@dataclass
+class Privacy(_Measures):
+    "What can be read out of stored latents, with the model or without it, and what rounding and noise change."
+    known: int = option(1000, "Texts of the training split that a reader without the model has", "INT")
+
+# %% ../../nbs/ui/07_cli.ipynb #24b00008
+@dataclass
+class Sweep(Common):
+    "Train all combinations of some settings, round their latents, and compare quality and bytes; what is there is not made again."
+    preset: str = _preset("reference")
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = option((), "Values of a setting: --set learning_rate=1e-3,3e-3; may be given several times", "NAME=VALUES")
+    latents: Optional[str] = option(None, "Numbers of latents: 1,2,4,8 (short for --set latent_seq_len=...)", "LIST")
+    dim: Optional[str] = option(None, "Numbers in each latent: 64,128 (short for --set latent_dim=...)", "LIST")
+    bits: str = option("8", "Bits for each number, 2 to 16, or 32: 2,4,8,16", "LIST")
+    folder: Path = option(Path("runs/sweep"), "Folder for the runs, the table and the figure", "FOLDER")
+    split: Literal["test", "validation"] = option("validation", "Which rows are scored", values=("test", "validation"))
+    max_rows: int = option(200, "At most this many rows", "INT")
+    trained: Optional[Path] = option(None, "A trained model: train nothing, only round its latents (mini: the one that comes with the package)", "PATH")
+
+# %% ../../nbs/ui/07_cli.ipynb #24b00009
+def _keep_figures(file:Path, command:list, report:dict, picture, page:str=""):
+    "Write a report as JSON with its command and environment, its picture and page beside it."
+    from latent_summ.runtime import write_json
+    from latent_summ.train.run import environment
+    from latent_summ.use.evaluate import rounded
+    write_json(file, dict(command=shlex.join(command), **rounded(report), environment=environment()))
+    with atomic_write(beside := file.with_suffix(".svg"), "w") as f: f.write(picture.svg())
+    named = [file, beside]
+    if page:
+        named.append(file.with_suffix(".html"))
+        with atomic_write(named[-1], "w") as f: f.write(page)
+    print(f"In {file.parent}: " + ", ".join(p.name for p in named))
+
+def _measuring(own:_Measures, origin:Origin, model:Path, name:str) -> tuple: # (Summarizer, rows, file, command)
+    "Everything a measurement needs, checked before it begins."
+    from latent_summ.data.sources import load_pairs
+    if own.max_rows < 1: raise ConfigError(f"--max-rows must be >= 1, got {own.max_rows}.")
+    file = own.output.expanduser() if own.output else run_folder(model)/f"{name}.json"
+    if file.suffix != ".json": raise ConfigError(f"--output names a JSON file, which ends in .json; got {file}.")
+    check_writable(file.parent)
+    summarizer = _load(origin, model)
+    rows = list(load_pairs(summarizer.cfg, own.split, own.max_rows))
+    changed = [] if not origin.saved else flag_words(origin.cfg, origin.saved)
+    named = model.name if model.is_absolute() else str(model)
+    command = ["latent_summ", name, "--model", named, "--split", own.split, "--max-rows", str(own.max_rows), *changed]
+    return summarizer, rows, file, command
+
+def bits(own:Bits, origin:Origin, model:Path):
+    "Measure what each latent carries."
+    from latent_summ.use.bits import bits_figure, bits_lines, bits_report, latent_bits
+    summarizer, rows, file, command = _measuring(own, origin, model, "bits")
+    report = bits_report(latent_bits(summarizer, rows))
+    print(*bits_lines(report), sep="\n")
+    _keep_figures(file, command, report, bits_figure(report))
+
+def audit(own:AuditForm, origin:Origin, model:Path):
+    "Find out where facts are lost."
+    from latent_summ.use.audit import audit_figure, audit_lines, audit_page, audit_report, typed_audit
+    if own.worst < 0: raise ConfigError(f"--worst must be >= 0, got {own.worst}.")
+    summarizer, rows, file, command = _measuring(own, origin, model, "audit")
+    report = audit_report(typed_audit(summarizer, rows), own.worst)
+    print(*audit_lines(report), sep="\n")
+    _keep_figures(file, [*command, "--worst", str(own.worst)], report, audit_figure(report), audit_page(report))
+
+def privacy(own:Privacy, origin:Origin, model:Path):
+    "Measure what stored latents give away."
+    from latent_summ.data.sources import load_pairs
+    from latent_summ.use.privacy import privacy_figure, privacy_lines, privacy_report
+    summarizer, rows, file, command = _measuring(own, origin, model, "privacy")
+    known = [r["dialogue"] for r in load_pairs(summarizer.cfg, "train", max(own.known, 1))]
+    report = privacy_report(summarizer, rows, known)
+    print(*privacy_lines(report), sep="\n")
+    _keep_figures(file, [*command, "--known", str(own.known)], report, privacy_figure(report))
+
+# %% ../../nbs/ui/07_cli.ipynb #24b0000a
+def _grid_of(own:Sweep) -> dict: # field -> list of values
+    "The settings to sweep and their values. Raises `ConfigError` for a setting that is none, or named twice."
+    words = list(own.set)
+    if own.latents: words.append(f"latent_seq_len={own.latents}")
+    if own.dim: words.append(f"latent_dim={own.dim}")
+    fields = {f.name: f for f in dataclasses.fields(Config)}
+    grid = {}
+    for word in words:
+        name, sign, values = word.partition("=")
+        name = name.strip().lstrip("-").replace("-", "_")
+        if not sign: raise ConfigError(f"--set takes a setting and its values, as in --set learning_rate=1e-3,3e-3; got {word!r}.")
+        Config().override(**({} if name in fields else {name: None}))  # complains about a name that is none, with the nearest one
+        if name in grid: raise ConfigError(f"{name} is swept twice: name all of its values in one place.")
+        grid[name] = [_swept_value(fields[name], v.strip()) for v in values.split(",") if v.strip()]
+    return grid
+
+def _swept_value(field:dataclasses.Field, word:str):
+    "One value of a list; bools are written true and false."
+    if field.type is not bool: return value_of(field, word)
+    if word.lower() not in _SAYS_NO + _SAYS_YES: raise ConfigError(f"{field.name} is true or false, got {word!r}.")
+    return word.lower() in _SAYS_YES
+
+def _bits_of(words:str) -> tuple:
+    "A list of numbers of bits."
+    try: return tuple(int(b) for b in words.split(",") if b.strip())
+    except ValueError as e: raise ConfigError(f"--bits takes whole numbers with commas between them, as in 2,4,8; got {words!r}.") from e
+
+def sweep(own:Sweep, origin:Origin, model:Optional[Path]=None):
+    "Train and compare."
+    from latent_summ.use.inference import Summarizer
+    from latent_summ.use.sweep import check_bits, grid_points, run_sweep, sweep_figure, sweep_lines, sweep_model, sweep_report
+    grid = _grid_of(own)
+    bits = _bits_of(own.bits)
+    check_bits(bits)
+    if own.max_rows < 1: raise ConfigError(f"--max-rows must be >= 1, got {own.max_rows}.")
+    if own.trained and grid: raise ConfigError("--trained takes a model as it is: leave --set, --latents and --dim out, or train a sweep without it.")
+    if not own.trained and not grid: raise ConfigError("Say what to sweep: latent_summ sweep --preset mini --latents 2,4,8 --bits 2,4,8, or --trained mini --bits 2,4,8")
+    check_writable(own.folder)
+    if own.trained: table = sweep_model(Summarizer.from_pretrained(own.trained), bits, own.split, own.max_rows)
+    else:
+        print(f"{len(grid_points(origin.cfg, grid, own.folder))} runs in {own.folder}", flush=True)
+        with listeners(origin.cfg) as heard:
+            table = run_sweep(origin.cfg, grid, own.folder, bits, own.split, own.max_rows, functools.partial(_train_one, heard))
+    print(*sweep_lines(table), sep="\n")
+    with atomic_write(own.folder/"table.csv", "w") as f: f.write(table.to_csv(index=False))
+    swept = [f"--set={name}={','.join(map(str, values))}" for name, values in grid.items()]
+    what = ["--trained", own.trained.name] if own.trained else ["--preset", own.preset, *flag_words(origin.cfg, Config.preset(own.preset)), *swept]
+    command = ["latent_summ", "sweep", *what, "--bits", own.bits, "--split", own.split, "--max-rows", str(own.max_rows)]
+    _keep_figures(own.folder/"table.json", command, sweep_report(table), sweep_figure(table))
+
+def _train_one(heard:tuple, cfg:Config, resume:bool=False):
+    "One run of a sweep."
+    from latent_summ.train.stages import run_pipeline
+    print(f"{'going on with' if resume else 'training'} {cfg.run_dir}", flush=True)
+    run_pipeline(cfg, resume=resume, listeners=heard)
+
 # %% ../../nbs/ui/07_cli.ipynb #263da0bf
 def settings(own:Settings, origin:Origin, model:Optional[Path]=None):
     "Show, compare or save settings."
@@ -638,6 +851,8 @@ def completion(own:Completion):
 # %% ../../nbs/ui/07_cli.ipynb #605c17e2
 COMMANDS = dict(demo=(Demo, demo), doctor=(Doctor, doctor), cache=(Cache, cache), train=(Train, train), evaluate=(Evaluate, evaluate),
                 summarize=(Summarize, summarize), reconstruct=(Reconstruct, reconstruct), interpolate=(Interpolate, interpolate), chat=(Talk, chat),
+                encode=(Encode, encode), search=(Search, search), diff=(Diff, diff),
+                bits=(Bits, bits), audit=(AuditForm, audit), privacy=(Privacy, privacy), sweep=(Sweep, sweep),
                 runs=(Runs, runs), report=(Report, report), plan=(Plan, plan), bench=(Bench, bench), config=(Settings, settings), completion=(Completion, completion))
 
 def about(name:str) -> str:

@@ -26,7 +26,7 @@ from ..model.decode import generate
 from ..encode.embed import EmbedProgress, clock, embed_texts
 from ..encode.tokens import input_ids
 from ..data.hub import first_line, hub_case
-from .latents import SavedLatents, compressor_fingerprint, read_latents, write_latents
+from .latents import LatentFile, SavedLatents, compressor_fingerprint, read_latents, write_latents
 from ..model.model import LatentSummarizer, build_model, check_use
 from ..runtime import CheckpointError, DataError, ModelError, autocast_dtype, own_world, pick_device, say_once
 from .share import export_model, fetch, is_hub_id, load_backbones, model_card, own_encoder, read_model
@@ -466,9 +466,13 @@ def save_latents(self:Summarizer,
     latents, # (texts, latent_seq_len, latent_dim), from encode or compress_meaning
     ids:Optional[list]=None, # a string or an integer for each text
     summary:bool=False, # these are summary latents, from compress_meaning
+    sources:Optional[list]=None, # the texts themselves, to keep a hash of each
+    noise:float=0.0, # to blur them with, relative to the size of a latent's numbers
 ) -> Path:
-    "Keep latents: int8, about 2 KB a text. Raises `DataError` for another shape or ids that do not fit."
-    return write_latents(path, self._checked(latents), self._fingerprint(summary), ids)
+    """Keep latents: int8, about 2 KB a text. Raises `DataError` for another shape, ids or sources that do not fit.
+
+    Latents are personal data where their texts are: what can be read back is in nbs/use/13_privacy.ipynb."""
+    return write_latents(path, self._checked(latents), self._fingerprint(summary), ids, sources, noise)
 
 @patch
 @own_world()
@@ -477,6 +481,15 @@ def load_latents(self:Summarizer,
 ) -> SavedLatents: # latents, ids, summary
     "Latents of this very model. Raises `CacheError` for a damaged file, and for another model's latents, naming what differs."
     return read_latents(path, dict(document=self._fingerprint(False), summary=self._fingerprint(True)))
+
+@patch
+@own_world()
+def open_latents(self:Summarizer,
+    path, # what save_latents wrote
+    verify:bool=True, # read it once to check its hash
+) -> LatentFile:
+    "The file on a memory map, for more latents than fit into memory. Raises what `load_latents` raises."
+    return LatentFile(path, dict(document=self._fingerprint(False), summary=self._fingerprint(True)), verify)
 
 # %% ../../nbs/use/03_inference.ipynb #db5e989b
 @patch
