@@ -108,7 +108,8 @@ class Evaluate(_UsesModel):
 @dataclass
 class _TakesTexts(_UsesModel):
     text: Optional[str] = option(None, "The text itself", "[TEXT]", positional=True)
-    input: Optional[str] = option(None, "A text; rows with dialogue or text as jsonl, json, csv, tsv or parquet (packed, too); a chat export or transcript; or - for standard input",
+    input: Optional[str] = option(None, "A text; rows with dialogue or text as jsonl, json, csv, tsv or parquet (packed, too); "
+                                        "a chat export or transcript; or - for standard input",
                                   "FILE")
     output: Optional[Path] = option(None, "Write here instead of on the screen, complete or not at all; rows as csv, tsv, json or parquet by its ending, else jsonl", "FILE")
 
