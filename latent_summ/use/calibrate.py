@@ -9,15 +9,13 @@ __all__ = ['is_right', 'made_up_name', 'renamed', 'harder_rows', 'support_values
 # %% ../../nbs/use/09_calibrate.ipynb #f4a15b17
 import random, re
 from dataclasses import replace
-from typing import Optional
 
 import torch
 
 from ..data.messenger import _KINDS
 from ..data.sources import load_pairs
-from ..runtime import DataError, say_once
+from ..runtime import DataError
 from .facts import _row_facts, references_of, role_recall, speakers_of
-from .inference import Summarizer
 from .support import PARTS, Judge, _NEEDS_SOURCE, fit_familiar, fit_weights, part_values, write_judge
 
 # %% ../../nbs/use/09_calibrate.ipynb #fb67ba79
