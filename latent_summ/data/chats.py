@@ -686,11 +686,11 @@ def _is_hidden(name:str) -> bool:
 def _zipped(path:Path) -> dict: # name -> function that reads the file
     try: archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as e:
-        raise DataError(f"Cannot read {path} as a zip file: {e}. Export the chat again.") from e
+        raise DataError(f"This cannot be read as a zip file: {e}. Export the chat again.") from e
     infos = sorted((i for i in archive.infolist() if not i.is_dir()), key=lambda i: i.filename)
     size = sum(i.file_size for i in infos if i.filename.lower().endswith(_TEXTS))
     if size > _MOST_BYTES:
-        raise DataError(f"The texts in {path} unpack to {size:,} bytes. Unpack it, and name the unpacked folder.")
+        raise DataError(f"Its texts unpack to {size:,} bytes. Unpack it, and name the unpacked folder.")
     return {i.filename: lambda i=i: archive.read(i) for i in infos}
 
 def _files(path:Path) -> dict: # relative name -> function that reads the file; {} for a data set
@@ -764,13 +764,15 @@ def conversations(
 def read_export(
     path, # of a file, a folder or a zip
     plain:bool=True, # whether plain lines of Name: text are a chat
+    name=None, # what the file is called (None: its path)
 ) -> Optional[tuple]: # (name of the format, list of Chat); None: no export
     "What is in an export, before it is cut into conversations. Raises `DataError` for a file that cannot be read."
     path = Path(path)
+    name = str(name or path)
     try: found = _read_path(path, plain)
-    except OSError as e: raise DataError(f"Cannot read {path}: {e.strerror or e}.") from e
-    except DataError as e: raise e if str(path) in str(e) else DataError(f"{path}: {e}") from e
-    if found: _name_rooms(found[1], path.absolute().as_posix())
+    except OSError as e: raise DataError(f"Cannot read {name}: {e.strerror or e}.") from e
+    except DataError as e: raise DataError(f"{name}: {e}") from e
+    if found: _name_rooms(found[1], Path(name).absolute().as_posix())
     return found
 
 def _read_path(path:Path, plain:bool) -> Optional[tuple]:
@@ -817,7 +819,8 @@ def describe(
 ) -> str:
     "What was read, how it was cut and what was left out, in one line."
     dropped = sum((chat.dropped for chat in chats), Counter())
-    cut = f" (cut where nothing was said for {gap_hours:g} hours)" if len(rows) > len(chats) else ""
+    silence = f"{gap_hours:g} hour{'' if gap_hours == 1 else 's'}"
+    cut = f" (cut where nothing was said for {silence})" if len(rows) > len(chats) else ""
     left = "; left out: " + ", ".join(_left(n, why) for why, n in dropped.most_common()) if dropped else ""
     notes = "".join(f"; {note}" for note in dict.fromkeys(note for chat in chats for note in chat.notes))
     messages = _count(sum(row["messages"] for row in rows), "message")
@@ -828,10 +831,11 @@ def read_chats(
     gap_hours:float=6.0, # silence after which another conversation begins
     hide_names:bool=False, # write #Person1# and so on for names
     plain:bool=True, # whether plain lines of Name: text are a chat
+    name=None, # what the file is called (None: its path)
 ) -> Optional[list]: # of dicts: id, text, start (or None), messages; None: no export
     "The conversations of a chat export or transcript, in order. Raises `DataError` for a file that cannot be read."
-    found = read_export(path, plain)
+    found = read_export(path, plain, name)
     if found is None: return None
     rows = chat_rows(found[1], gap_hours, hide_names)
-    say_once(f"{path}: {describe(*found, rows, gap_hours)}.")
+    say_once(f"{name or path}: {describe(*found, rows, gap_hours)}.")
     return rows

@@ -91,7 +91,7 @@ def support_values(
     if not kept: raise DataError(f"The model wrote nothing for any of the {len(rows):,} rows: there is nothing to calibrate.")
     return torch.tensor([v for v, _ in kept]), torch.tensor([ok for _, ok in kept])
 
-_HARDER = 0.2 # weight of all harder rows together, beside 1 for the plain ones
+_HARDER = 0.1 # weight of all harder rows together, beside 1 for the plain ones
 
 def _unfitted(summarizer, taught:list, rows:list) -> Judge:
     "A judge that knows where texts lie, and nothing else."

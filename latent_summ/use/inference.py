@@ -23,7 +23,7 @@ from ..train.checkpoint import config_of
 from ..data.chunks import split_text
 from ..model.compress import normalize_latents
 from ..config import Config, ConfigError, read_json
-from ..model.decode import generate
+from ..model.decode import generate, prompt_embeds
 from ..encode.embed import EmbedProgress, clock, embed_texts
 from ..encode.tokens import input_ids
 from ..data.hub import first_line, hub_case
@@ -69,12 +69,19 @@ def saved_config(
 # %% ../../nbs/use/04_inference.ipynb #8273155e
 _THEIRS = dict(max_new_tokens="max_generation_length", max_length="max_generation_length", device_map="device, one for everything", dtype="use_bf16 and use_fp16",
                torch_dtype="use_bf16 and use_fp16", cache_dir="the environment variable HF_HOME", local_files_only="the environment variable HF_HUB_OFFLINE=1",
-               trust_remote_code="nothing: code that comes with a model is never run", subfolder="the folder itself as the path")
+               subfolder="the folder itself as the path")
+_NOT_HERE = dict(num_beams="Summaries are written greedily, or sampled with do_sample, temperature, top_k and top_p.",
+                 num_return_sequences="Call summarize several times with do_sample=True and another seed.",
+                 min_new_tokens="There is only an upper bound, max_generation_length.",
+                 min_length="There is only an upper bound, max_generation_length.",
+                 repetition_penalty="The decoder's own generate has it: s.decoder.model.generate(inputs_embeds=s.prompt(latents), ...).",
+                 trust_remote_code="Code that comes with a model is never run.")
 
 def _check_words(given:dict):
     "Raise `ConfigError` for an option of transformers that has another name here."
     for name in given:
         if name in _THEIRS: raise ConfigError(f"{name} is what transformers calls it; here it is {_THEIRS[name]}.")
+        if name in _NOT_HERE: raise ConfigError(f"There is no {name} here. {_NOT_HERE[name]}")
 
 # %% ../../nbs/use/04_inference.ipynb #9f717247
 _LARGE = 50_000_000 # parameters of a decoder for which lower precision pays
@@ -311,6 +318,15 @@ def decode(self:Summarizer,
     "Write the text of each row's latents, without the middle. Raises `DataError` for another shape."
     cfg, latents = self._config(overrides), self._checked(latents)
     with _seeded(seed, cfg.do_sample), TextProgress("decode", len(latents)) as progress: return self._write(cfg, latents, progress.advance)
+
+# %% ../../nbs/use/04_inference.ipynb #26b00002
+@patch
+@own_world()
+def prompt(self:Summarizer,
+    latents, # ready to be written: (texts, latent_seq_len, latent_dim) of compress_meaning, torch or numpy
+) -> torch.Tensor: # (texts, positions, hidden of the decoder), on the device
+    "What the decoder's own `generate(inputs_embeds=...)` takes: begin token, prefix and separator. Raises `DataError` for another shape."
+    return prompt_embeds(self.decoder, self.model.prefix(self._checked(latents)).to(self.decoder.model.dtype))
 
 # %% ../../nbs/use/04_inference.ipynb #4e16c97e
 def _check_support(min_support:Optional[float], candidates:int):
@@ -629,15 +645,15 @@ def open_latents(self:Summarizer,
     return LatentFile(path, dict(document=self._fingerprint(False), summary=self._fingerprint(True)), verify)
 
 # %% ../../nbs/use/04_inference.ipynb #db5e989b
-@patch
-def _report(self:Summarizer) -> dict:
-    "The scores of the run or folder this model came from; empty where there are none."
+@patch(as_prop=True)
+def scores(self:Summarizer) -> dict:
+    "The report of the run or folder this model came from; empty where there is none."
     folders = () if self.file is None else (self.file,) if self.file.is_dir() else (self.file.parent.parent, self.file.parent)
     return next((read_json(f/"report.json") for f in folders if (f/"report.json").is_file()), {})
 
 @patch
 def _save_pretrained(self:Summarizer, folder:Path):
-    export_model(folder, self.model, self.meta, self._report(), self.file and own_encoder(Path(self.file)))
+    export_model(folder, self.model, self.meta, self.scores, self.file and own_encoder(Path(self.file)))
     if self.judge and self.support_file != Path(folder)/SUPPORT_FILE: write_judge(Path(folder)/SUPPORT_FILE, self.judge)
 
 @patch
@@ -645,7 +661,7 @@ def generate_model_card(self:Summarizer,
     name:str="FOLDER OR HUB ID", # how others load it
 ) -> ModelCard:
     "The card that goes with the model."
-    return ModelCard(model_card(self.meta, self._report(), name))
+    return ModelCard(model_card(self.meta, self.scores, name))
 
 @patch
 def save_pretrained(self:Summarizer,
