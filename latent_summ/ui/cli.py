@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['DEMO_RUN', 'COMMANDS', 'Plain', 'Common', 'Demo', 'Doctor', 'Cache', 'Train', 'Evaluate', 'Summarize', 'Reconstruct',
-           'Interpolate', 'Talk', 'Settings', 'Runs', 'Report', 'Export', 'Plan', 'Bench', 'Completion', 'Origin',
-           'layers', 'newest_run', 'model_path', 'model_note', 'run_folder', 'listeners', 'demo', 'train', 'doctor',
-           'cache', 'usual_values', 'check_writable', 'evaluate', 'runs', 'input_texts', 'summarize', 'reconstruct',
-           'interpolate', 'chat', 'Encode', 'Search', 'Diff', 'encode', 'search', 'diff', 'Bits', 'AuditForm',
-           'Privacy', 'Sweep', 'bits', 'audit', 'privacy', 'sweep', 'settings', 'setting_line', 'report', 'export',
-           'plan', 'bench', 'completion', 'about', 'takes_settings', 'overview', 'command_first', 'check_theirs',
-           'check_bools', 'run_command', 'status_of', 'ready_streams', 'main']
+           'Interpolate', 'Talk', 'Calibrate', 'Settings', 'Runs', 'Report', 'Export', 'Plan', 'Bench', 'Completion',
+           'Origin', 'layers', 'newest_run', 'model_path', 'model_note', 'run_folder', 'listeners', 'demo', 'train',
+           'doctor', 'cache', 'usual_values', 'check_writable', 'evaluate', 'runs', 'input_texts', 'summarize',
+           'reconstruct', 'interpolate', 'chat', 'check_support_options', 'calibrate', 'Encode', 'Search', 'Diff',
+           'encode', 'search', 'diff', 'Bits', 'AuditForm', 'Privacy', 'Sweep', 'bits', 'audit', 'privacy', 'sweep',
+           'settings', 'setting_line', 'report', 'export', 'plan', 'bench', 'completion', 'about', 'takes_settings',
+           'overview', 'command_first', 'check_theirs', 'check_bools', 'run_command', 'status_of', 'ready_streams',
+           'main']
 
 # %% ../../nbs/ui/07_cli.ipynb #8a7a6b5e
 import codecs, contextlib, copy, dataclasses, difflib, functools, importlib, json, os, re, shlex, shutil, sys, textwrap
@@ -118,6 +119,9 @@ class Summarize(_TakesTexts):
     "Summarise a text, a file, standard input, or each row of a file."
     long: Literal["join", "mean"] = option("join", "A text longer than max_seq_len is cut into parts. join: their summaries one after the other; mean: one summary of their mean",
                                            values=("join", "mean"))
+    support: bool = option(True, "Mark words that the text lacks with [?], and say how far to trust each summary (rows: all parts), where the model is calibrated")
+    min_support: Optional[float] = option(None, "Leave a summary empty where its support, 0 to 1, is lower, and say why", "FLOAT")
+    candidates: int = option(1, "Write so many summaries of each text, all but the first by sampling, and keep the best supported", "INT")
 
 @dataclass
 class Reconstruct(_TakesTexts):
@@ -134,6 +138,13 @@ class Interpolate(_UsesModel):
 @dataclass
 class Talk(_UsesModel):
     "Summarise chat by chat, interactively; :help lists what else it does."
+    min_support: Optional[float] = option(None, "Show no summary whose support, 0 to 1, is lower, but why", "FLOAT")
+
+@dataclass
+class Calibrate(_UsesModel):
+    "Fit how far a model's summaries can be trusted, on held-out rows of its own data; the fit is kept beside the model."
+    rows: int = option(500, "Held-out rows to summarise, three times each", "INT")
+    taught: int = option(4000, "Training rows that show which texts the model knows", "INT")
 
 @dataclass
 class Settings(Common):
@@ -558,9 +569,18 @@ def _written(own, origin:Origin, model:Path, key:str, write:Callable):
     summarizer = _load(origin, model)
     out = write(summarizer, [text for _, text, _ in texts], origin.cfg.seed if origin.cfg.do_sample else None)
     if empty := sum(not text for _, text, _ in texts): say_once(f"{empty:,} of {len(texts):,} rows are empty or could not be read; so is what is written for them.")
-    records = [{"id": name or "1", key: _HALF.sub("\ufffd", s)} | (dict(error=reason) if reason else {}) for (name, _, reason), s in zip(texts, out)]
-    if rows or _is_table(own.output): _write_rows(records, own.output)
-    else: _write_lines(out, own.output)
+    records = [{"id": name or "1", key: _HALF.sub("\ufffd", str(s))} | getattr(s, "row", {}) | (dict(error=reason) if reason else {})
+               for (name, _, reason), s in zip(texts, out)]
+    as_rows = bool(rows) or _is_table(own.output)
+    _tell_doubts(out, as_rows)
+    if as_rows: _write_rows(records, own.output)
+    else: _write_lines([getattr(s, "line", s) for s in out], own.output)
+
+def _tell_doubts(found:list, as_rows:bool):
+    "Say on stderr which summaries are not to be trusted: why, for a text; how many, for rows."
+    doubted = [s for s in found if getattr(s, "doubtful", False)]
+    if as_rows and doubted: say_once(f"{len(doubted):,} of {len(found):,} summaries are doubtful or withheld: see support and reason of their rows.")
+    for s in doubted if not as_rows else (): say_once(f"support {s.support:.2f}: {s.reason}.")
 
 _HALF = re.compile(r"[\ud800-\udfff]") # half a character, which no file can hold
 
@@ -569,15 +589,24 @@ def _is_table(path:Optional[Path]) -> bool:
     from latent_summ.data.formats import FORMATS, endings
     return path is not None and FORMATS.get(endings(path)[1], "txt") != "txt"
 
+def _flat(record:dict) -> dict:
+    "A row for a table: what has parts as JSON, a missing value as an empty text."
+    return {k: "" if v is None else v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in record.items()}
+
 def _write_rows(records:list, path:Optional[Path]):
     "Rows to a file, complete or not at all, or to the screen."
     from latent_summ.data.formats import rows_as_bytes
     if path is None: return _write_lines([json.dumps(r, ensure_ascii=False) for r in records], None)
+    if ".json" not in "".join(path.suffixes): records = [_flat(r) for r in records]
     with atomic_write(path) as f: f.write(rows_as_bytes(records, path))
 
 def summarize(own:Summarize, origin:Origin, model:Path):
     "Summarise what was given."
-    _written(own, origin, model, "summary", lambda s, texts, seed: s.summarize(texts, long=own.long, seed=seed))
+    check_support_options(own.min_support, own.candidates)
+    def write(summarizer, texts, seed):
+        told = own.support and summarizer.judge is not None
+        return summarizer.summarize(texts, long=own.long, seed=seed, support=told, min_support=own.min_support, candidates=own.candidates)
+    _written(own, origin, model, "summary", write)
 
 def reconstruct(own:Reconstruct, origin:Origin, model:Path):
     "Write what was given back from its latents."
@@ -595,7 +624,8 @@ def chat(own:Talk, origin:Origin, model:Path):
     "Lines in, summaries out, until Ctrl-D."
     from latent_summ.ui.chat import Chat
     if sys.stdin.isatty(): importlib.import_module("readline")  # line editing and history
-    talk = Chat(_load(origin, model))
+    check_support_options(own.min_support)
+    talk = Chat(_load(origin, model), min_support=own.min_support)
     print(*talk.greeting, sep="\n")
     while not talk.done:
         try: line = input(talk.prompt if sys.stdin.isatty() else "")
@@ -603,6 +633,20 @@ def chat(own:Talk, origin:Origin, model:Path):
         except KeyboardInterrupt: talk.forget(); print(); continue  # the lines typed so far are dropped
         for said in talk.say(line): print(said, flush=True)
     for said in talk.end(): print(said)
+
+def check_support_options(min_support:Optional[float], candidates:int=1):
+    "Raise `ConfigError` for numbers that cannot be meant, before a model is loaded."
+    if candidates < 1: raise ConfigError(f"--candidates must be >= 1 (1: nothing to choose from), got {candidates}.")
+    if min_support is not None and not 0 <= min_support <= 1: raise ConfigError(f"--min-support must be between 0 and 1, got {min_support}.")
+
+def calibrate(own:Calibrate, origin:Origin, model:Path):
+    "Fit the support of a model and keep it beside the model."
+    for name in ("rows", "taught"):
+        if getattr(own, name) < 2: raise ConfigError(f"--{name} must be >= 2, got {getattr(own, name)}.")
+    from latent_summ.use.calibrate import calibrate_model
+    file, about = calibrate_model(_load(origin, model), own.rows, own.taught)
+    print(f"{file}: {about['rows']:,} held-out summaries, {_share(about['right'])} % of them right; area under risk and coverage {about['aurc']:.3f}, "
+          f"calibration error {about['calibration_error']:.3f}.")
 
 def _write_lines(lines:list, path:Optional[Path]):
     "To a file, complete or not at all, or to the screen."
@@ -877,7 +921,7 @@ def completion(own:Completion):
 COMMANDS = dict(demo=(Demo, demo), doctor=(Doctor, doctor), cache=(Cache, cache), train=(Train, train), evaluate=(Evaluate, evaluate),
                 summarize=(Summarize, summarize), reconstruct=(Reconstruct, reconstruct), interpolate=(Interpolate, interpolate), chat=(Talk, chat),
                 encode=(Encode, encode), search=(Search, search), diff=(Diff, diff),
-                bits=(Bits, bits), audit=(AuditForm, audit), privacy=(Privacy, privacy), sweep=(Sweep, sweep),
+                calibrate=(Calibrate, calibrate), bits=(Bits, bits), audit=(AuditForm, audit), privacy=(Privacy, privacy), sweep=(Sweep, sweep),
                 runs=(Runs, runs), report=(Report, report), export=(Export, export), plan=(Plan, plan), bench=(Bench, bench), config=(Settings, settings), completion=(Completion, completion))
 
 def about(name:str) -> str:

@@ -9,15 +9,13 @@ __all__ = ['is_right', 'made_up_name', 'renamed', 'harder_rows', 'support_values
 # %% ../../nbs/use/09_calibrate.ipynb #f4a15b17
 import random, re
 from dataclasses import replace
-from typing import Optional
 
 import torch
 
 from ..data.messenger import _KINDS
 from ..data.sources import load_pairs
-from ..runtime import DataError, say_once
+from ..runtime import DataError
 from .facts import _row_facts, references_of, role_recall, speakers_of
-from .inference import Summarizer
 from .support import PARTS, Judge, _NEEDS_SOURCE, fit_familiar, fit_weights, part_values, write_judge
 
 # %% ../../nbs/use/09_calibrate.ipynb #fb67ba79
@@ -93,7 +91,7 @@ def support_values(
     if not kept: raise DataError(f"The model wrote nothing for any of the {len(rows):,} rows: there is nothing to calibrate.")
     return torch.tensor([v for v, _ in kept]), torch.tensor([ok for _, ok in kept])
 
-_HARDER = 0.2 # weight of all harder rows together, beside 1 for the plain ones
+_HARDER = 0.1 # weight of all harder rows together, beside 1 for the plain ones
 
 def _unfitted(summarizer, taught:list, rows:list) -> Judge:
     "A judge that knows where texts lie, and nothing else."
