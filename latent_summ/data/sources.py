@@ -177,8 +177,9 @@ def clean_rows(
         row, digest, reason = _clean_row(given, columns, is_new)
         if reason: dropped[reason] += 1; continue
         if keep and not keep(row["id"]): counts["other_split"] += 1; continue
-        whole = row | _extra(given)
-        row_id = _add(rows, change(whole) if change else whole, again, counts["read"])
+        row |= _extra(given)
+        if change: row = change(row)
+        row_id = _add(rows, dict(row), again, counts["read"])
         counts["renamed"] += row_id != row["id"]
         counts["several"] += "summaries" in row
         identity.update(f"{row_id}\0".encode() + digest)

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['DEMO_RUN', 'COMMANDS', 'Plain', 'Common', 'Demo', 'Doctor', 'Cache', 'Train', 'Evaluate', 'Summarize', 'Reconstruct',
-           'Interpolate', 'Talk', 'Settings', 'Runs', 'Report', 'Plan', 'Bench', 'Completion', 'Origin', 'layers',
-           'newest_run', 'model_path', 'run_folder', 'listeners', 'demo', 'train', 'doctor', 'cache', 'usual_values',
-           'check_writable', 'evaluate', 'runs', 'input_texts', 'summarize', 'reconstruct', 'interpolate', 'chat',
-           'Encode', 'Search', 'Diff', 'encode', 'search', 'diff', 'Bits', 'AuditForm', 'Privacy', 'Sweep', 'bits',
-           'audit', 'privacy', 'sweep', 'settings', 'setting_line', 'report', 'plan', 'bench', 'completion', 'about',
-           'takes_settings', 'overview', 'command_first', 'check_theirs', 'check_bools', 'run_command', 'status_of',
-           'ready_streams', 'main']
+           'Interpolate', 'Talk', 'Calibrate', 'Settings', 'Runs', 'Report', 'Export', 'Plan', 'Bench', 'Completion',
+           'Origin', 'layers', 'newest_run', 'model_path', 'model_note', 'run_folder', 'listeners', 'demo', 'train',
+           'doctor', 'cache', 'usual_values', 'check_writable', 'evaluate', 'runs', 'input_texts', 'summarize',
+           'reconstruct', 'interpolate', 'chat', 'check_support_options', 'calibrate', 'Encode', 'Search', 'Diff',
+           'encode', 'search', 'diff', 'Bits', 'AuditForm', 'Privacy', 'Sweep', 'bits', 'audit', 'privacy', 'sweep',
+           'settings', 'setting_line', 'report', 'export', 'plan', 'bench', 'completion', 'about', 'takes_settings',
+           'overview', 'command_first', 'check_theirs', 'check_bools', 'run_command', 'status_of', 'ready_streams',
+           'main']
 
 # %% ../../nbs/ui/07_cli.ipynb #8a7a6b5e
 import codecs, contextlib, copy, dataclasses, difflib, functools, importlib, json, os, re, shlex, shutil, sys, textwrap
@@ -29,7 +30,7 @@ from ..runtime import DataError, atomic_write, is_terminal, say_once, speak
 # %% ../../nbs/ui/07_cli.ipynb #53724211
 _PRESET = f"Starting point: {', '.join(PRESETS)}"
 _FILE, _OVER_MODEL = "JSON file with settings; they win over the preset", "that win over the model's own"
-_MODEL = "Run folder, .pt file, hub id or mini (default: --run-dir if given, else the newest run below runs/, else mini: it comes with the package)"
+_MODEL = "Run folder, .pt file, hub id or mini (default: --run-dir if given, else mini, the small model that comes with the package)"
 
 def _preset(default:Optional[str], help:str=_PRESET): return option(default, help, "NAME", tuple(PRESETS))
 
@@ -81,7 +82,7 @@ class Train(Common):
 # %% ../../nbs/ui/07_cli.ipynb #c94f7544
 @dataclass
 class _UsesModel(Common):
-    model: Optional[Path] = option(None, _MODEL, "PATH")
+    model: Optional[Path] = option(None, _MODEL, "MODEL")
     preset: Optional[str] = _preset(None, f"Settings {_OVER_MODEL}")
     config: Optional[Path] = option(None, f"JSON file with settings {_OVER_MODEL}", "FILE")
 
@@ -108,7 +109,8 @@ class Evaluate(_UsesModel):
 @dataclass
 class _TakesTexts(_UsesModel):
     text: Optional[str] = option(None, "The text itself", "[TEXT]", positional=True)
-    input: Optional[str] = option(None, "A text; rows with dialogue or text as jsonl, json, csv, tsv or parquet (packed, too); a chat export or transcript; or - for standard input",
+    input: Optional[str] = option(None, "A text; rows with dialogue or text as jsonl, json, csv, tsv or parquet (packed, too); "
+                                        "a chat export or transcript; or - for standard input",
                                   "FILE")
     output: Optional[Path] = option(None, "Write here instead of on the screen, complete or not at all; rows as csv, tsv, json or parquet by its ending, else jsonl", "FILE")
 
@@ -117,6 +119,9 @@ class Summarize(_TakesTexts):
     "Summarise a text, a file, standard input, or each row of a file."
     long: Literal["join", "mean"] = option("join", "A text longer than max_seq_len is cut into parts. join: their summaries one after the other; mean: one summary of their mean",
                                            values=("join", "mean"))
+    support: bool = option(True, "Mark words that the text lacks with [?], and say how far to trust each summary (rows: all parts), where the model is calibrated")
+    min_support: Optional[float] = option(None, "Leave a summary empty where its support, 0 to 1, is lower, and say why", "FLOAT")
+    candidates: int = option(1, "Write so many summaries of each text, all but the first by sampling, and keep the best supported", "INT")
 
 @dataclass
 class Reconstruct(_TakesTexts):
@@ -133,6 +138,13 @@ class Interpolate(_UsesModel):
 @dataclass
 class Talk(_UsesModel):
     "Summarise chat by chat, interactively; :help lists what else it does."
+    min_support: Optional[float] = option(None, "Show no summary whose support, 0 to 1, is lower, but why", "FLOAT")
+
+@dataclass
+class Calibrate(_UsesModel):
+    "Fit how far a model's summaries can be trusted, on held-out rows of its own data; the fit is kept beside the model."
+    rows: int = option(500, "Held-out rows to summarise, three times each", "INT")
+    taught: int = option(4000, "Training rows that show which texts the model knows", "INT")
 
 @dataclass
 class Settings(Common):
@@ -145,8 +157,7 @@ class Settings(Common):
 @dataclass
 class Runs(Plain):
     "List the runs in a folder, or compare some: settings, losses and scores."
-    action: Literal["list", "compare"] = option("list", "list: the runs in a folder; compare: those that are named", "list|compare",
-                                                ("list", "compare"), positional=True)
+    action: str = option("list", "list: the runs in a folder; compare: those that are named", "list|compare", ("list", "compare"), positional=True)
     folders: tuple[Path, ...] = option((), "list: a folder with runs (default: runs); compare: two run folders or more", "FOLDER", positional=True)
 
 @dataclass
@@ -154,6 +165,12 @@ class Report(Plain):
     "Figures and a page of a run: losses, rates, latents, scores, facts."
     run: Optional[Path] = option(None, "Run folder (default: the newest finished run below runs/)", "RUN", positional=True)
     texts: int = option(64, "Texts to encode for the figures of latents; 0: the model is not loaded", "INT")
+
+@dataclass
+class Export(Plain):
+    "Copy a trained model, with a card, to a folder that can be loaded, passed on or uploaded."
+    run: Optional[Path] = option(None, "Run folder, .pt file, hub id or mini", "RUN", positional=True)
+    folder: Optional[Path] = option(None, "Where to: it is made if it is not there", "FOLDER", positional=True)
 
 @dataclass
 class Plan(Plain):
@@ -251,13 +268,20 @@ def newest_run(folder="runs") -> Optional[Path]:
     return max(found, key=lambda p: p.stat().st_mtime).parent.parent if found else None
 
 def model_path(first:_First) -> Path:
-    "The model that `--model` or `--run-dir` means; else, with a note, the newest one here, or `mini`."
-    given = first.model or first.run_dir
-    if given: return Path(given).expanduser()
-    newest = newest_run()
-    if newest: say_once(f"using {newest}, the newest run here (--model names another).")
-    else: say_once("using mini, the small model that comes with the package: it knows made-up chats only (`latent_summ train` makes yours, --model names another).")
-    return newest or Path("mini")
+    "The model that `--model` or `--run-dir` means; else `mini`."
+    return Path(first.model or first.run_dir or "mini").expanduser()
+
+def model_note(
+    model:Path, # as it was named
+    scores:dict, # its report.json; empty where there is none
+) -> str:
+    "One line about the model that is used: its name, and how well it did."
+    known = dict(facts=scores.get("fact_recall"), **{"ROUGE-L": scores.get("rougeL")})
+    words = [f"{name} {100 * v if name == 'facts' else v:.0f}" for name, v in known.items() if v is not None]
+    where = f" on {scores['rows']['evaluated']:,} chats of {Path(scores['source']).name}" if words and "source" in scores else ""
+    note = f"using {model}" + (f": {', '.join(words)} of 100{where}" if words else "")
+    if str(model) != "mini": return note + "." if words else f"{note}, which has no scores yet (`latent_summ evaluate` makes them)."
+    return f"{note}. It knows made-up chats only; --model names another, `latent_summ train` makes yours."
 
 def run_folder(model:Path) -> Path:
     "The folder for what is found out about a model: the run it lies in, or one of its name."
@@ -372,7 +396,9 @@ def _merge(cfg:Config, folders:tuple):
 def _load(origin:Origin, model:Path):
     "The model at `model` with the settings of `origin`."
     from latent_summ.use.inference import Summarizer
-    return Summarizer.from_pretrained(model, **{k: ours for k, (_, ours) in origin.cfg.diff(origin.saved).items()})
+    summarizer = Summarizer.from_pretrained(model, **{k: ours for k, (_, ours) in origin.cfg.diff(origin.saved).items()})
+    say_once(model_note(model, summarizer.scores))
+    return summarizer
 
 def _numbers(values:dict, digits:int) -> str:
     "`bleu 44.7, exact match 0.0`; counts of texts are left out."
@@ -385,9 +411,10 @@ def _print_scores(report:dict, name:str):
     from latent_summ.ui.demo import show_ladder, show_table
     show_table(report, name)
     if "bertscore_f1" in report:
-        low, high = report["intervals"]["bertscore_f1"]
+        interval = report["intervals"].get("bertscore_f1", ()) # one row has none
+        between = " (95 % interval {:.1f}-{:.1f})".format(*interval) if interval else ""
         others = "".join(f", {k} {v['bertscore_f1']:.1f}" for k, v in report["baselines"].items())
-        print(f"BERTScore F1: {report['bertscore_f1']:.1f} (95 % interval {low:.1f}-{high:.1f}){others}.")
+        print(f"BERTScore F1: {report['bertscore_f1']:.1f}{between}{others}.")
     read = ", ".join(f"{k} {_share(v['recall'])}/{_share(v['precision'])}" for k, v in report["text_facts"].items())
     print(textwrap.fill(f"Facts read off the texts, recall/precision in %: {read}.", 79))
     print(f"{report['length_ratio']:.2f} words for each word of the references; {_share(report['exact_match'])} % exact matches; {report['empty']:,} empty.")
@@ -422,11 +449,12 @@ def _asked_for(own:Evaluate, cfg:Config) -> dict:
     return out
 
 def check_writable(folder:Path):
-    "Make the folder and try to write into it, before anything long begins. Raises `DataError`."
+    "Try to write where the folder is, or will be made, before anything long begins; nothing stays. Raises `DataError`."
     import tempfile
+    place = folder.absolute()
+    nearest = next(p for p in (place, *place.parents) if p.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder): pass
+        with tempfile.TemporaryFile(dir=nearest): pass
     except OSError as e: raise DataError(f"Cannot write into {folder}: {e.strerror}. Nothing was computed; name another folder with --output.") from e
 
 def _whole_file(own:Evaluate, cfg:Config, trained_on:Optional[str]=None) -> Config:
@@ -493,6 +521,7 @@ def runs(own:Runs):
     "List or compare runs."
     from rich.console import Console
     from latent_summ.use.runs import comparison_rich, runs_rich, runs_table
+    if own.action not in ("list", "compare"): own = Runs(action="list", folders=(Path(own.action), *own.folders)) # a folder without `list`
     folders, names = list(own.folders), shlex.join(map(str, own.folders))
     if own.action == "compare":
         if len(folders) < 2: raise ConfigError("Say which runs to compare: latent_summ runs compare runs/a runs/b")
@@ -540,9 +569,18 @@ def _written(own, origin:Origin, model:Path, key:str, write:Callable):
     summarizer = _load(origin, model)
     out = write(summarizer, [text for _, text, _ in texts], origin.cfg.seed if origin.cfg.do_sample else None)
     if empty := sum(not text for _, text, _ in texts): say_once(f"{empty:,} of {len(texts):,} rows are empty or could not be read; so is what is written for them.")
-    records = [{"id": name or "1", key: _HALF.sub("\ufffd", s)} | (dict(error=reason) if reason else {}) for (name, _, reason), s in zip(texts, out)]
-    if rows or _is_table(own.output): _write_rows(records, own.output)
-    else: _write_lines(out, own.output)
+    records = [{"id": name or "1", key: _HALF.sub("\ufffd", str(s))} | getattr(s, "row", {}) | (dict(error=reason) if reason else {})
+               for (name, _, reason), s in zip(texts, out)]
+    as_rows = bool(rows) or _is_table(own.output)
+    _tell_doubts(out, as_rows)
+    if as_rows: _write_rows(records, own.output)
+    else: _write_lines([getattr(s, "line", s) for s in out], own.output)
+
+def _tell_doubts(found:list, as_rows:bool):
+    "Say on stderr which summaries are not to be trusted: why, for a text; how many, for rows."
+    doubted = [s for s in found if getattr(s, "doubtful", False)]
+    if as_rows and doubted: say_once(f"{len(doubted):,} of {len(found):,} summaries are doubtful or withheld: see support and reason of their rows.")
+    for s in doubted if not as_rows else (): say_once(f"support {s.support:.2f}: {s.reason}.")
 
 _HALF = re.compile(r"[\ud800-\udfff]") # half a character, which no file can hold
 
@@ -551,15 +589,24 @@ def _is_table(path:Optional[Path]) -> bool:
     from latent_summ.data.formats import FORMATS, endings
     return path is not None and FORMATS.get(endings(path)[1], "txt") != "txt"
 
+def _flat(record:dict) -> dict:
+    "A row for a table: what has parts as JSON, a missing value as an empty text."
+    return {k: "" if v is None else v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in record.items()}
+
 def _write_rows(records:list, path:Optional[Path]):
     "Rows to a file, complete or not at all, or to the screen."
     from latent_summ.data.formats import rows_as_bytes
     if path is None: return _write_lines([json.dumps(r, ensure_ascii=False) for r in records], None)
+    if ".json" not in "".join(path.suffixes): records = [_flat(r) for r in records]
     with atomic_write(path) as f: f.write(rows_as_bytes(records, path))
 
 def summarize(own:Summarize, origin:Origin, model:Path):
     "Summarise what was given."
-    _written(own, origin, model, "summary", lambda s, texts, seed: s.summarize(texts, long=own.long, seed=seed))
+    check_support_options(own.min_support, own.candidates)
+    def write(summarizer, texts, seed):
+        told = own.support and summarizer.judge is not None
+        return summarizer.summarize(texts, long=own.long, seed=seed, support=told, min_support=own.min_support, candidates=own.candidates)
+    _written(own, origin, model, "summary", write)
 
 def reconstruct(own:Reconstruct, origin:Origin, model:Path):
     "Write what was given back from its latents."
@@ -577,7 +624,8 @@ def chat(own:Talk, origin:Origin, model:Path):
     "Lines in, summaries out, until Ctrl-D."
     from latent_summ.ui.chat import Chat
     if sys.stdin.isatty(): importlib.import_module("readline")  # line editing and history
-    talk = Chat(_load(origin, model))
+    check_support_options(own.min_support)
+    talk = Chat(_load(origin, model), min_support=own.min_support)
     print(*talk.greeting, sep="\n")
     while not talk.done:
         try: line = input(talk.prompt if sys.stdin.isatty() else "")
@@ -585,6 +633,20 @@ def chat(own:Talk, origin:Origin, model:Path):
         except KeyboardInterrupt: talk.forget(); print(); continue  # the lines typed so far are dropped
         for said in talk.say(line): print(said, flush=True)
     for said in talk.end(): print(said)
+
+def check_support_options(min_support:Optional[float], candidates:int=1):
+    "Raise `ConfigError` for numbers that cannot be meant, before a model is loaded."
+    if candidates < 1: raise ConfigError(f"--candidates must be >= 1 (1: nothing to choose from), got {candidates}.")
+    if min_support is not None and not 0 <= min_support <= 1: raise ConfigError(f"--min-support must be between 0 and 1, got {min_support}.")
+
+def calibrate(own:Calibrate, origin:Origin, model:Path):
+    "Fit the support of a model and keep it beside the model."
+    for name in ("rows", "taught"):
+        if getattr(own, name) < 2: raise ConfigError(f"--{name} must be >= 2, got {getattr(own, name)}.")
+    from latent_summ.use.calibrate import calibrate_model
+    file, about = calibrate_model(_load(origin, model), own.rows, own.taught)
+    print(f"{file}: {about['rows']:,} held-out summaries, {_share(about['right'])} % of them right; area under risk and coverage {about['aurc']:.3f}, "
+          f"calibration error {about['calibration_error']:.3f}.")
 
 def _write_lines(lines:list, path:Optional[Path]):
     "To a file, complete or not at all, or to the screen."
@@ -622,10 +684,10 @@ def encode(own:Encode, origin:Origin, model:Path):
     texts, rows = input_texts(own, origin.cfg)
     noise = origin.cfg.latent_noise if origin.where.get("latent_noise") == "flag" else 0.0
     summarizer = _load(origin, model)
-    plain = [text for _, text in texts]
+    plain = [text for _, text, _ in texts]
     latents = summarizer.encode(plain)
     if own.summaries: latents = summarizer.compress_meaning(latents)
-    ids = [name if isinstance(name, (str, int)) else str(name) for name, _ in texts] if rows else None
+    ids = [name if isinstance(name, (str, int)) else str(name) for name, *_ in texts] if rows else None
     path = summarizer.save_latents(own.output, latents, ids, own.summaries, plain if own.source_hash else None, noise)
     if empty := sum(not text for text in plain): say_once(f"{empty:,} of {len(plain):,} rows are empty; they hold the latents that stand for no text.")
     print(f"{path}: {len(plain):,} texts, {path.stat().st_size / len(plain):,.0f} bytes each.")
@@ -829,6 +891,14 @@ def report(own:Report):
     page = write_page(own.run or newest_run() or Path(Config().run_dir), own.texts)
     print(f"{page}\n{page.parent/PICTURES}: the same figures as PNG and SVG")
 
+def export(own:Export):
+    "Save a model to a folder of its own."
+    if own.run is None or own.folder is None: raise ConfigError("Name the run and the folder: latent_summ export runs/mine exported/mine")
+    from latent_summ.use.inference import Summarizer
+    Summarizer.from_pretrained(own.run.expanduser()).save_pretrained(own.folder.expanduser())
+    print(f"{own.folder}: {', '.join(sorted(p.name for p in own.folder.expanduser().iterdir()))}")
+    print(f'Next:\n  latent_summ summarize --model {shlex.quote(str(own.folder))} "..."')
+
 def plan(own:Plan):
     "Print what a corpus takes."
     from latent_summ.encode.scale import plan_corpus
@@ -851,8 +921,8 @@ def completion(own:Completion):
 COMMANDS = dict(demo=(Demo, demo), doctor=(Doctor, doctor), cache=(Cache, cache), train=(Train, train), evaluate=(Evaluate, evaluate),
                 summarize=(Summarize, summarize), reconstruct=(Reconstruct, reconstruct), interpolate=(Interpolate, interpolate), chat=(Talk, chat),
                 encode=(Encode, encode), search=(Search, search), diff=(Diff, diff),
-                bits=(Bits, bits), audit=(AuditForm, audit), privacy=(Privacy, privacy), sweep=(Sweep, sweep),
-                runs=(Runs, runs), report=(Report, report), plan=(Plan, plan), bench=(Bench, bench), config=(Settings, settings), completion=(Completion, completion))
+                calibrate=(Calibrate, calibrate), bits=(Bits, bits), audit=(AuditForm, audit), privacy=(Privacy, privacy), sweep=(Sweep, sweep),
+                runs=(Runs, runs), report=(Report, report), export=(Export, export), plan=(Plan, plan), bench=(Bench, bench), config=(Settings, settings), completion=(Completion, completion))
 
 def about(name:str) -> str:
     "One line about a command."
@@ -866,6 +936,7 @@ _HINT = "\n\nA setting comes from --preset, unless --config names it, unless a f
 
 def overview() -> str:
     "The answer to `latent_summ` alone."
+    from latent_summ.data.example import example_chat, shell_text
     width = min(shutil.get_terminal_size().columns, 110)
     lines = [textwrap.fill(about(name), width, initial_indent=f"  {name:<11} ", subsequent_indent=" " * 14) for name in COMMANDS]
     return f"""latent_summ {__version__}: summarise text in latent space
@@ -878,8 +949,8 @@ usage: latent_summ COMMAND [options]
 First steps:
   latent_summ doctor --preset mini     is everything here?
   latent_summ demo                     train a small model, and see it work
-  latent_summ summarize "Anna: can you lend me your tent? Ben: sure"
-  latent_summ train --help             all settings; each of them is a flag"""
+  latent_summ train --help             all settings; each of them is a flag
+  latent_summ summarize {shell_text(example_chat()["dialogue"])}"""
 
 # %% ../../nbs/ui/07_cli.ipynb #09259e8d
 def command_first(words:list) -> list:
@@ -988,6 +1059,13 @@ def _lost_output(e:OSError) -> int:
 
 def status_of(words:list) -> int:
     "Run a command; errors become a message on stderr and a status."
+    before = LatentSummError.in_shell
+    LatentSummError.in_shell = True # flags are what can be typed here
+    try: return _status_of(words)
+    finally: LatentSummError.in_shell = before
+
+def _status_of(words:list) -> int:
+    "What `status_of` does."
     try:
         run_command(words)
         if sys.stdout: sys.stdout.flush()

@@ -317,12 +317,14 @@ def open_need(
     cfg:Config, # with the names of the columns
     need:Need, # the source
 ):
-    "Open a source, look at its columns and, where it is on this disk, read its first rows. Raises `DataError` if it cannot be used."
+    "Open a source, look at its columns, and read its first rows if it is local. Raises `DataError` if it is unusable."
     from latent_summ.data.sources import OWN_TEXTS, open_source, pair_columns, pick_split, text_columns
     choose = pair_columns if need.kind == "pairs" else text_columns
     source = open_source(cfg, need.source)
-    columns, raw = source.open(pick_split(source, cfg, "train")[0], lambda columns: choose(cfg, columns, need.source), 1)
-    if need.local and need.source != OWN_TEXTS: read_first_rows(need.source, columns, raw) # own texts are those of the pairs
+    split, _ = pick_split(source, cfg, "train")
+    columns, raw = source.open(split, lambda columns: choose(cfg, columns, need.source), 1)
+    is_own = need.source == OWN_TEXTS # the texts of the pairs, which are read as pairs
+    if need.local and not is_own: read_first_rows(need.source, columns, raw)
 
 _FIRST_ROWS = 1000 # of a source on this disk
 
@@ -337,7 +339,8 @@ def read_first_rows(
     getattr(raw, "close", lambda: None)() # of a file that is not read to its end
     reasons = ", ".join(f"{n:,} {why}" for why, n in rows.report["dropped"].items())
     if not rows.report["read"]: raise DataError(f"{source} holds no rows.")
-    if not len(rows): raise DataError(f"{source}: none of its first {rows.report['read']:,} rows can be used: {reasons}.")
+    if not len(rows):
+        raise DataError(f"{source}: none of its first {rows.report['read']:,} rows can be used: {reasons}.")
 
 # %% ../../nbs/ui/05_doctor.ipynb #ee33664b
 def check_sources(
@@ -407,6 +410,7 @@ def _rows_on_disk(cfg:Config, need:Need) -> Optional[int]:
     counts = [_rows_in_file(f.path) for f in files.get("train") or files.get("all") or []]
     return None if None in counts or not counts else sum(counts)
 
+# %% ../../nbs/ui/05_doctor.ipynb #5e0d6e34
 def rows_of(
     cfg:Config, # with the number of built-in rows
     need:Need, # the source
@@ -419,7 +423,7 @@ def rows_of(
     return min((n for n in (need.cap, total) if n is not None), default=None)
 
 def row_counts(
-    cfg:Config,
+    cfg:Config, # with the number of built-in rows
     sources:list, # of Need
     answers:dict, # of the hub, by field of the config
 ) -> dict: # field of the config -> rows, or None where nobody knows
@@ -427,8 +431,8 @@ def row_counts(
     from latent_summ.data.sources import OWN_TEXTS
     rows = {n.field: rows_of(cfg, n, answers.get(n.field)) for n in sources if n.source != OWN_TEXTS}
     pairs = rows.get("dataset_name")
-    cut = {n.field: None if pairs is None else min(2 * pairs, n.cap or 2 * pairs) for n in sources if n.source == OWN_TEXTS}
-    return rows | cut
+    derived = [n for n in sources if n.source == OWN_TEXTS]
+    return rows | {n.field: None if pairs is None else min(2 * pairs, n.cap or 2 * pairs) for n in derived}
 
 # %% ../../nbs/ui/05_doctor.ipynb #1f9206ce
 def _existing(path) -> Path:
@@ -443,6 +447,7 @@ def _no_access(cfg:Config) -> list: # of folders
     folders = {_existing(cfg.preprocess_cache_dir), _existing(cfg.run_dir)}
     return [str(p) for p in folders if not os.access(p, os.W_OK)]
 
+# %% ../../nbs/ui/05_doctor.ipynb #39bc77de
 @dataclass
 class _CacheSize:
     "How large the caches of some sources will be."
@@ -501,8 +506,8 @@ def check_disk(
     size = _cache_size(cfg, sources, answers)
     states = _states_size(cfg, size.rows)
     free -= states
-    told = [f"stage 0 keeps encoder states of {_size(states)} at most"] if states else []
-    text = "; ".join([f"{_size(free + states)} free in {folder.name or folder}", *told, *_room_text(size, free)])
+    stage_0 = [f"stage 0 keeps encoder states of {_size(states)} at most"] if states else []
+    text = "; ".join([f"{_size(free + states)} free in {folder.name or folder}", *stage_0, *_room_text(size, free)])
     step = ("Choose another disk with --preprocess-cache-dir, fewer rows with the max_samples settings, "
             "or --cache-store-embeddings-int8.")
     if free < size.total(size.low): return [Check("disk", "fail", text, step)]
@@ -539,7 +544,7 @@ def tiny_run(
     cfg:Config, # of the real run
     folder, # everything is written in here
 ) -> Config:
-    "The same run for two batches of built-in chats: same backbones, stages, widths, lengths, batch sizes and number formats."
+    "The same run for two batches of built-in chats: same backbones, stages, widths, lengths, batch sizes, precision."
     stages = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetune_adapter")
     epochs = {f"{s}_epochs": min(getattr(cfg, f"{s}_epochs"), 1) for s in stages}
     rows = {f"{s}_max_samples": 2 * cfg.stage_batch_size(s) if epochs[f"{s}_epochs"] else None for s in stages}
@@ -602,7 +607,7 @@ def check_first_batches(
     cfg:Config, # of the real run
     rows:Optional[dict]=None, # field of the config -> its training rows, or None (None: say nothing about the time)
 ) -> list:
-    "Load the real backbones, embed a few chats and train two steps of every stage; from their rates, the time of the run."
+    "Load the real backbones, embed some chats, train two steps of every stage, and estimate the time of the run."
     import tempfile
     from latent_summ.data.hub import first_line
     from latent_summ.train.stages import run_pipeline, stage_table
@@ -622,13 +627,15 @@ def check_first_batches(
     text = f"two batches of {len(stage_table(tiny))} stages ran in {seconds:.0f} s, with these backbones"
     return [ok("first batches", text), *([] if rows is None else [_check_time(cfg, rates, rows)])]
 
+# %% ../../nbs/ui/05_doctor.ipynb #0cfea9fe
 def _check_time(cfg:Config, rates:dict, rows:dict) -> Check:
     "How long the run will take."
     unknown = [field for field, n in rows.items() if n is None]
     if unknown: return ok("time", f"not known: how many rows {', '.join(unknown)} has is not known")
     hours = run_hours(cfg, rates, rows)
     parts = ", ".join(f"{name} {h:.1f}" for name, h in hours.items())
-    return ok("time", f"about {sum(hours.values()):.1f} hours ({parts}), at the rate of built-in chats, which are short; validation not counted")
+    return ok("time", f"about {sum(hours.values()):.1f} hours ({parts}), "
+                      "at the rate of built-in chats, which are short; validation not counted")
 
 # %% ../../nbs/ui/05_doctor.ipynb #d7aeb0e9
 def _questions(models:dict, sources:list) -> dict: # name -> function without arguments

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 
 from ..encode.backbones import check_backbone, load_decoder, load_encoder, locate
 from ..train.checkpoint import config_of, content_hash, load_finished
+from ..data.example import example_chat
 from ..config import Config, STAGES
 from ..model.model import LatentSummarizer
 from ..runtime import CheckpointError, atomic_write, is_terminal, write_json
@@ -49,7 +50,7 @@ def export_model(
     report:Optional[dict]=None, # the run's scores
     encoder:Optional[Path]=None, # as own_encoder finds it
 ):
-    "Write `model.safetensors`, `config.json`, and, if there are any, `report.json` and the encoder that the run taught."
+    "Write `model.safetensors`, `config.json` and, if there are any, `report.json` and the encoder of stage 0."
     folder = Path(folder)
     weights = {k: v.cpu().contiguous() for k, v in sorted(model.state_dict().items())}
     about = dict(library_name="latent_summ", format=FORMAT, stage=meta["stage"], backbones=meta["backbones"],
@@ -201,7 +202,7 @@ trained; encoder and decoder are fetched from where they are published.
 from latent_summ.use.inference import Summarizer
 
 summarizer = Summarizer.from_pretrained("{name}")
-chat = "Anna: can you lend me your tent?\\nBen: sure, pick it up on Friday"
+chat = {chat}
 print(summarizer.summarize(chat))
 ```
 
@@ -255,5 +256,6 @@ def model_card(
                  scores=_score_lines(report))
     title = name.split("/")[-1] if "/" in name else "Latent summariser"
     body = _CARD.format(title=title, name=name, n=cfg.latent_seq_len, dim=cfg.latent_dim, tokens=cfg.max_seq_len,
+                        chat=json.dumps(example_chat()["dialogue"], ensure_ascii=False),
                         **{key: "\n".join(lines) for key, lines in lists.items()})
     return re.sub(r"hf_\w{6,}", "hf_***", _front(cfg, backbones) + "\n" + body)
