@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['DEMO_RUN', 'COMMANDS', 'Plain', 'Common', 'Demo', 'Doctor', 'Cache', 'Train', 'Evaluate', 'Summarize', 'Reconstruct',
-           'Interpolate', 'Talk', 'Settings', 'Runs', 'Report', 'Export', 'Plan', 'Bench', 'Completion', 'Origin',
-           'layers', 'newest_run', 'model_path', 'model_note', 'run_folder', 'listeners', 'demo', 'train', 'doctor',
-           'cache', 'usual_values', 'check_writable', 'evaluate', 'runs', 'input_texts', 'summarize', 'reconstruct',
-           'interpolate', 'chat', 'settings', 'setting_line', 'report', 'export', 'plan', 'bench', 'completion',
-           'about', 'takes_settings', 'overview', 'command_first', 'check_theirs', 'check_bools', 'run_command',
-           'status_of', 'ready_streams', 'main']
+           'Interpolate', 'Talk', 'Calibrate', 'Settings', 'Runs', 'Report', 'Export', 'Plan', 'Bench', 'Completion',
+           'Origin', 'layers', 'newest_run', 'model_path', 'model_note', 'run_folder', 'listeners', 'demo', 'train',
+           'doctor', 'cache', 'usual_values', 'check_writable', 'evaluate', 'runs', 'input_texts', 'summarize',
+           'reconstruct', 'interpolate', 'chat', 'check_support_options', 'calibrate', 'Encode', 'Search', 'Diff',
+           'encode', 'search', 'diff', 'Bits', 'AuditForm', 'Privacy', 'Sweep', 'bits', 'audit', 'privacy', 'sweep',
+           'settings', 'setting_line', 'report', 'export', 'plan', 'bench', 'completion', 'about', 'takes_settings',
+           'overview', 'command_first', 'check_theirs', 'check_bools', 'run_command', 'status_of', 'ready_streams',
+           'main']
 
 # %% ../../nbs/ui/07_cli.ipynb #8a7a6b5e
-import codecs, contextlib, copy, dataclasses, difflib, importlib, json, os, re, shlex, shutil, sys, textwrap
+import codecs, contextlib, copy, dataclasses, difflib, functools, importlib, json, os, re, shlex, shutil, sys, textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ import tyro
 
 from .. import __version__
 from ..config import Config, ConfigError, LatentSummError, PRESETS, SECTIONS, from_reference, read_json, unused_text
-from .flags import choices_of, command_form, completion_script, flag_words, flags_given, option
+from .flags import choices_of, command_form, completion_script, flag_words, flags_given, option, value_of
 from ..runtime import DataError, atomic_write, is_terminal, say_once, speak
 
 # %% ../../nbs/ui/07_cli.ipynb #53724211
@@ -93,7 +95,6 @@ class Evaluate(_UsesModel):
     predictions: Optional[Path] = option(None, "Score this file instead of a model: jsonl, json, csv, tsv, txt (one a line, in order) or - for standard input; "
                                          "--dataset-name says what it was written for", "FILE")
     prediction_column: Optional[str] = option(None, "Its column with the prediction (default: the only one that can be it)", "NAME")
-    id_column: Optional[str] = option(None, "Its column with the id (default: id, fname and the like)", "NAME")
     output: Optional[Path] = option(None, "Folder for the report (default: the run's folder, or beside the predictions)", "FOLDER")
     rouge_tokenizer: Literal["auto", "latin", "unicode"] = option("auto", "What ROUGE takes for words. auto: unicode where a reference is not in Latin script, else latin",
                                                                   values=("auto", "latin", "unicode"))
@@ -109,15 +110,19 @@ class Evaluate(_UsesModel):
 @dataclass
 class _TakesTexts(_UsesModel):
     text: Optional[str] = option(None, "The text itself", "[TEXT]", positional=True)
-    input: Optional[str] = option(None, "A text file; a .jsonl, .csv, .tsv or .parquet file with dialogue or text in each row (jsonl comes out); or - for standard input",
+    input: Optional[str] = option(None, "A text; rows with dialogue or text as jsonl, json, csv, tsv or parquet (packed, too); "
+                                        "a chat export or transcript; or - for standard input",
                                   "FILE")
-    output: Optional[Path] = option(None, "Write here instead of on the screen; complete or not at all", "FILE")
+    output: Optional[Path] = option(None, "Write here instead of on the screen, complete or not at all; rows as csv, tsv, json or parquet by its ending, else jsonl", "FILE")
 
 @dataclass
 class Summarize(_TakesTexts):
-    "Summarise a text, a file, standard input, or the rows of a jsonl file."
+    "Summarise a text, a file, standard input, or each row of a file."
     long: Literal["join", "mean"] = option("join", "A text longer than max_seq_len is cut into parts. join: their summaries one after the other; mean: one summary of their mean",
                                            values=("join", "mean"))
+    support: bool = option(True, "Mark words that the text lacks with [?], and say how far to trust each summary (rows: all parts), where the model is calibrated")
+    min_support: Optional[float] = option(None, "Leave a summary empty where its support, 0 to 1, is lower, and say why", "FLOAT")
+    candidates: int = option(1, "Write so many summaries of each text, all but the first by sampling, and keep the best supported", "INT")
 
 @dataclass
 class Reconstruct(_TakesTexts):
@@ -134,6 +139,13 @@ class Interpolate(_UsesModel):
 @dataclass
 class Talk(_UsesModel):
     "Summarise chat by chat, interactively; :help lists what else it does."
+    min_support: Optional[float] = option(None, "Show no summary whose support, 0 to 1, is lower, but why", "FLOAT")
+
+@dataclass
+class Calibrate(_UsesModel):
+    "Fit how far a model's summaries can be trusted, on held-out rows of its own data; the fit is kept beside the model."
+    rows: int = option(500, "Held-out rows to summarise, three times each", "INT")
+    taught: int = option(4000, "Training rows that show which texts the model knows", "INT")
 
 @dataclass
 class Settings(Common):
@@ -439,11 +451,12 @@ def _asked_for(own:Evaluate, cfg:Config) -> dict:
     return out
 
 def check_writable(folder:Path):
-    "Make the folder and try to write into it, before anything long begins. Raises `DataError`."
+    "Try to write where the folder is, or will be made, before anything long begins; nothing stays. Raises `DataError`."
     import tempfile
+    place = folder.absolute()
+    nearest = next(p for p in (place, *place.parents) if p.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder): pass
+        with tempfile.TemporaryFile(dir=nearest): pass
     except OSError as e: raise DataError(f"Cannot write into {folder}: {e.strerror}. Nothing was computed; name another folder with --output.") from e
 
 def _whole_file(own:Evaluate, cfg:Config, trained_on:Optional[str]=None) -> Config:
@@ -469,26 +482,34 @@ def evaluate(own:Evaluate, origin:Origin, model:Optional[Path]):
     summarizer.cfg = _whole_file(own, summarizer.cfg, origin.saved.dataset_name if origin.saved else None)
     report, rows, predictions = scores.evaluate(summarizer, own.split, own.max_rows, own.merge_references, tokenizer=own.rouge_tokenizer, **_asked_for(own, origin.cfg))
     if own.ladder:
-        report["ladder"] = scores.ladder_report(scores.loss_ladder(summarizer, rows, own.ladder_separator.replace("\\n", "\n")))
+        report["ladder"] = scores.ladder_report(scores.loss_ladder(summarizer, rows, own.ladder_separator.replace("\\n", "\n"), tokenizer=own.rouge_tokenizer))
         report["reconstruction"] = scores.reconstruction(summarizer, [r["summary"] for r in rows])
-    report = write_report(folder, report, rows, predictions, suffix)
+    report = write_report(folder, report, rows, predictions, suffix, own.rouge_tokenizer)
     scores.write_side_by_side(page := folder/f"side-by-side{suffix}.html", rows, predictions, tokenizer=own.rouge_tokenizer)
     _print_scores(report, model.name or str(model))
     print(f"In {folder}: " + ", ".join(p.name for p in [*(folder/f"{stem}{suffix}{end}" for stem, end in REPORT_FILES), page] if p.exists()))
+
+def _references_for(own:Evaluate, cfg:Config):
+    "The rows that predictions are compared with; --id-column may mean a column that only the predictions have."
+    from latent_summ.data.sources import load_pairs
+    try: return load_pairs(cfg, own.split, own.max_rows, duplicates=own.merge_references)
+    except DataError as e:
+        if not cfg.id_column or "--id-column" not in str(e): raise
+        say_once(f"{cfg.dataset_name} has no column {cfg.id_column!r}; it is looked for in {own.predictions} alone.")
+        return load_pairs(cfg.override(id_column=None), own.split, own.max_rows, duplicates=own.merge_references)
 
 def _evaluate_file(own:Evaluate, cfg:Config):
     "Score somebody's summaries; the report stands beside their file."
     from latent_summ.use import evaluate as scores
     from latent_summ.runtime import write_json
-    from latent_summ.data.sources import load_pairs
     if own.ladder: raise ConfigError("--ladder looks into a model; --predictions has none. Leave one of them out.")
     place, named = (Path("."), "predictions") if str(own.predictions) == "-" else (own.predictions.expanduser().parent, own.predictions.name)
     folder = own.output.expanduser() if own.output else place
     check_writable(folder)
-    source = load_pairs(_whole_file(own, cfg), own.split, own.max_rows)
+    source = _references_for(own, _whole_file(own, cfg))
     references = scores.merge_references(source) if own.merge_references else source
     report, rows, predictions = scores.score_predictions(own.predictions, references, tokenizer=own.rouge_tokenizer, column=own.prediction_column,
-                                                          id_column=own.id_column, **_asked_for(own, cfg))
+                                                          id_column=cfg.id_column, source=source, **_asked_for(own, cfg))
     report |= {k: source.report[k] for k in ("source", "split", "source_split")}
     beside = [(folder/named).with_suffix(end) for end in (".report.json", ".rows.jsonl", ".html")]
     write_json(beside[0], scores.rounded(report))
@@ -514,46 +535,15 @@ def runs(own:Runs):
     if table.empty: print(f"No run in {folder}."); return
     Console(highlight=False).print(runs_rich(table))
 
-# %% ../../nbs/ui/07_cli.ipynb #34fd38b5
-_HALF = re.compile(r"[\ud800-\udfff]") # half a character, which no file can hold
-
-def _jsonl_rows(content:str, name:str):
-    "`(line, row)` of each line that is not blank."
-    for n, line in enumerate(content.split("\n"), 1):
-        if not line.strip(): continue
-        try: yield n, json.loads(line)
-        except ValueError as e: raise DataError(f"{name}, line {n} is not JSON: {e}.") from e
-
-_TABLES = (".csv", ".tsv", ".parquet")
-
-def _table_rows(name:str):
-    "`(number, row)` of each row of a table."
-    import pandas as pd
-    try: table = pd.read_parquet(name) if name.endswith(".parquet") else pd.read_csv(name, sep="\t" if name.endswith(".tsv") else ",")
-    except (OSError, ValueError) as e: raise DataError(f"Cannot read {name} as a table: {e}") from e
-    return enumerate(table.to_dict("records"), 1)
-
-def _row_texts(rows, cfg:Config, name:str) -> list:
-    "`(id, text)` of each `(number, row)`; a text that is none (null, a number) is empty. Raises `DataError` naming the row that has none of the keys."
-    keys, out = [k for k in (cfg.dialogue_column, cfg.text_column, "dialogue", "text") if k], []
-    for n, row in rows:
-        key = next((k for k in keys if isinstance(row, dict) and k in row), None)
-        if key is None: raise DataError(f"{name}, line {n} has no text under {' or '.join(dict.fromkeys(keys))} (--dialogue-column names another).")
-        out.append((row.get("id", n), row[key] if isinstance(row[key], str) else ""))
-    return out
-
-def _read_input(name:str) -> str:
-    "The content of a file, or of standard input for `-`."
-    try: return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode("utf-8-sig")
-    except OSError as e: raise DataError(f"Cannot read {name}: {e.strerror}.") from e
-    except UnicodeDecodeError as e: raise DataError(f"{name} is not UTF-8 text.") from e
-
 # %% ../../nbs/ui/07_cli.ipynb #740d73ae
 def input_texts(
     own, # Summarize or Reconstruct
     cfg:Config,
-) -> tuple: # (list of (id, text), whether rows came in)
+) -> tuple: # (list of (id, text, None or why there is none), whether rows came in)
     "The texts to summarise. Raises `DataError` when there is none, or when it is not clear which."
+    from latent_summ.data.formats import given_file
+    from latent_summ.data.names import anonymise
+    from latent_summ.data.sources import input_rows
     if own.text is not None and own.input is not None: raise DataError("Give either a text or --input, not both.")
     if sys.stdin is None and own.text is None and own.input in (None, "-"):
         raise DataError('Standard input is closed: give a text (latent_summ summarize "...") or --input FILE.')
@@ -562,30 +552,63 @@ def input_texts(
     if own.text is not None:
         short = len(own.text) < 200 and "\n" not in own.text
         if short and Path(own.text).is_file(): raise DataError(f"{own.text!r} is a file: read it with --input {own.text}")
-        texts, rows = [(None, own.text)], False
+        texts, rows = [(None, own.text.replace("\r\n", "\n").strip(), None)], False
     else:
-        name = own.input or "-"
-        table = Path(name).suffix in _TABLES
-        content = "" if table else _read_input(name)
-        rows = table or Path(name).suffix in (".jsonl", ".ndjson") or (name == "-" and content.lstrip().startswith("{"))
-        texts = _row_texts(_table_rows(name) if table else _jsonl_rows(content, name), cfg, name) if rows else [(None, content)]
-    texts = [(key, text.replace("\r\n", "\n").strip()) for key, text in texts]  # as training texts are cleaned
-    if not any(text for _, text in texts): raise DataError("The text is empty: there is nothing to summarise.")
+        with given_file(own.input or "-") as (path, name): texts, rows = input_rows(path, cfg, name)
+    if not any(text for _, text, _ in texts): raise DataError(_no_text(texts))
+    if cfg.speakers == "anonymise": texts = [(key, anonymise(text)[0], reason) for key, text, reason in texts]
     return texts, rows
+
+def _no_text(texts:list) -> str:
+    "Why there is nothing to summarise."
+    reasons = dict.fromkeys(reason for *_, reason in texts if reason and reason != "empty")
+    return f"None of the {len(texts):,} rows has a text: {'; '.join(reasons)}." if reasons else "The text is empty: there is nothing to summarise."
 
 # %% ../../nbs/ui/07_cli.ipynb #c70a342e
 def _written(own, origin:Origin, model:Path, key:str, write:Callable):
-    "What `write(summarizer, texts, seed)` makes of the given texts, to the screen or a file; jsonl rows keep their ids."
+    "What `write(summarizer, texts, seed)` makes of the given texts, to the screen or a file; rows keep their ids."
     texts, rows = input_texts(own, origin.cfg)
     summarizer = _load(origin, model)
-    out = write(summarizer, [text for _, text in texts], origin.cfg.seed if origin.cfg.do_sample else None)
-    lines = [_HALF.sub("\ufffd", json.dumps({"id": name, key: s}, ensure_ascii=False)) if rows else s for (name, _), s in zip(texts, out)]
-    if empty := sum(not text for _, text in texts): say_once(f"{empty:,} of {len(texts):,} rows are empty; so is what is written for them.")
-    _write_lines(lines, own.output)
+    out = write(summarizer, [text for _, text, _ in texts], origin.cfg.seed if origin.cfg.do_sample else None)
+    if empty := sum(not text for _, text, _ in texts): say_once(f"{empty:,} of {len(texts):,} rows are empty or could not be read; so is what is written for them.")
+    records = [{"id": name or "1", key: _HALF.sub("\ufffd", str(s))} | getattr(s, "row", {}) | (dict(error=reason) if reason else {})
+               for (name, _, reason), s in zip(texts, out)]
+    as_rows = bool(rows) or _is_table(own.output)
+    _tell_doubts(out, as_rows)
+    if as_rows: _write_rows(records, own.output)
+    else: _write_lines([getattr(s, "line", s) for s in out], own.output)
+
+def _tell_doubts(found:list, as_rows:bool):
+    "Say on stderr which summaries are not to be trusted: why, for a text; how many, for rows."
+    doubted = [s for s in found if getattr(s, "doubtful", False)]
+    if as_rows and doubted: say_once(f"{len(doubted):,} of {len(found):,} summaries are doubtful or withheld: see support and reason of their rows.")
+    for s in doubted if not as_rows else (): say_once(f"support {s.support:.2f}: {s.reason}.")
+
+_HALF = re.compile(r"[\ud800-\udfff]") # half a character, which no file can hold
+
+def _is_table(path:Optional[Path]) -> bool:
+    "Whether a file's name asks for rows."
+    from latent_summ.data.formats import FORMATS, endings
+    return path is not None and FORMATS.get(endings(path)[1], "txt") != "txt"
+
+def _flat(record:dict) -> dict:
+    "A row for a table: what has parts as JSON, a missing value as an empty text."
+    return {k: "" if v is None else v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in record.items()}
+
+def _write_rows(records:list, path:Optional[Path]):
+    "Rows to a file, complete or not at all, or to the screen."
+    from latent_summ.data.formats import rows_as_bytes
+    if path is None: return _write_lines([json.dumps(r, ensure_ascii=False) for r in records], None)
+    if ".json" not in "".join(path.suffixes): records = [_flat(r) for r in records]
+    with atomic_write(path) as f: f.write(rows_as_bytes(records, path))
 
 def summarize(own:Summarize, origin:Origin, model:Path):
     "Summarise what was given."
-    _written(own, origin, model, "summary", lambda s, texts, seed: s.summarize(texts, long=own.long, seed=seed))
+    check_support_options(own.min_support, own.candidates)
+    def write(summarizer, texts, seed):
+        told = own.support and summarizer.judge is not None
+        return summarizer.summarize(texts, long=own.long, seed=seed, support=told, min_support=own.min_support, candidates=own.candidates)
+    _written(own, origin, model, "summary", write)
 
 def reconstruct(own:Reconstruct, origin:Origin, model:Path):
     "Write what was given back from its latents."
@@ -603,7 +626,8 @@ def chat(own:Talk, origin:Origin, model:Path):
     "Lines in, summaries out, until Ctrl-D."
     from latent_summ.ui.chat import Chat
     if sys.stdin.isatty(): importlib.import_module("readline")  # line editing and history
-    talk = Chat(_load(origin, model))
+    check_support_options(own.min_support)
+    talk = Chat(_load(origin, model), min_support=own.min_support)
     print(*talk.greeting, sep="\n")
     while not talk.done:
         try: line = input(talk.prompt if sys.stdin.isatty() else "")
@@ -612,11 +636,236 @@ def chat(own:Talk, origin:Origin, model:Path):
         for said in talk.say(line): print(said, flush=True)
     for said in talk.end(): print(said)
 
+def check_support_options(min_support:Optional[float], candidates:int=1):
+    "Raise `ConfigError` for numbers that cannot be meant, before a model is loaded."
+    if candidates < 1: raise ConfigError(f"--candidates must be >= 1 (1: nothing to choose from), got {candidates}.")
+    if min_support is not None and not 0 <= min_support <= 1: raise ConfigError(f"--min-support must be between 0 and 1, got {min_support}.")
+
+def calibrate(own:Calibrate, origin:Origin, model:Path):
+    "Fit the support of a model and keep it beside the model."
+    for name in ("rows", "taught"):
+        if getattr(own, name) < 2: raise ConfigError(f"--{name} must be >= 2, got {getattr(own, name)}.")
+    from latent_summ.use.calibrate import calibrate_model
+    file, about = calibrate_model(_load(origin, model), own.rows, own.taught)
+    print(f"{file}: {about['rows']:,} held-out summaries, {_share(about['right'])} % of them right; area under risk and coverage {about['aurc']:.3f}, "
+          f"calibration error {about['calibration_error']:.3f}.")
+
 def _write_lines(lines:list, path:Optional[Path]):
     "To a file, complete or not at all, or to the screen."
     content = "".join(line + "\n" for line in lines)
     if path is None: sys.stdout.write(content); return
     with atomic_write(path, "w") as f: f.write(content)
+
+# %% ../../nbs/ui/07_cli.ipynb #24b00002
+@dataclass
+class Encode(_TakesTexts):
+    "Keep the latents of texts in a file, about two kilobytes each. --latent-noise, given here, blurs what is stored."
+    summaries: bool = option(False, "Summary latents, which are ready to decode (else those of the texts themselves)")
+    source_hash: bool = option(False, "Keep a hash of each text, to see later whether it has changed")
+
+@dataclass
+class Search(_UsesModel):
+    "Find the texts in a file of latents that are most like a text."
+    text: str = option("", "What to look for", "TEXT", positional=True)
+    file: Optional[Path] = option(None, "The file that `latent_summ encode` wrote", "FILE", positional=True)
+    top: int = option(5, "How many", "INT")
+    ids: bool = option(False, "Only ids and cosines; else also what the model writes for each")
+
+@dataclass
+class Diff(_UsesModel):
+    "Say in words how two texts differ in latent space."
+    a: str = option("", "A text", "TEXT_A", positional=True)
+    b: str = option("", "Another", "TEXT_B", positional=True)
+    file: Optional[Path] = option(None, "A file of latents: also name its nearest rows", "FILE", positional=True)
+    steps: int = option(5, "Points on the way, both ends included", "INT")
+
+# %% ../../nbs/ui/07_cli.ipynb #24b00003
+def encode(own:Encode, origin:Origin, model:Path):
+    "Write the latents of what was given to a file."
+    if own.output is None: raise ConfigError("Say where to keep the latents: latent_summ encode --input chats.jsonl --output chats.latents")
+    texts, rows = input_texts(own, origin.cfg)
+    noise = origin.cfg.latent_noise if origin.where.get("latent_noise") == "flag" else 0.0
+    summarizer = _load(origin, model)
+    plain = [text for _, text, _ in texts]
+    latents = summarizer.encode(plain)
+    if own.summaries: latents = summarizer.compress_meaning(latents)
+    ids = [name if isinstance(name, (str, int)) else str(name) for name, *_ in texts] if rows else None
+    path = summarizer.save_latents(own.output, latents, ids, own.summaries, plain if own.source_hash else None, noise)
+    if empty := sum(not text for text in plain): say_once(f"{empty:,} of {len(plain):,} rows are empty; they hold the latents that stand for no text.")
+    print(f"{path}: {len(plain):,} texts, {path.stat().st_size / len(plain):,.0f} bytes each.")
+    say_once("latents are not anonymous: names and words can be read back from them (latent_summ privacy measures it).")
+
+def search(own:Search, origin:Origin, model:Path):
+    "Print the nearest texts."
+    if own.file is None: raise ConfigError('Name the text and the file: latent_summ search "Anna: can you lend me your tent?" chats.latents')
+    if own.top < 1: raise ConfigError(f"--top must be >= 1, got {own.top}.")
+    from latent_summ.use.search import search_file
+    summarizer = _load(origin, model)
+    hits = search_file(summarizer, own.text, own.file, own.top)
+    said = [""] * len(hits)
+    if hits and not own.ids: said = _words_of(summarizer, own.file, hits)
+    for hit, text in zip(hits, said): print(f"{hit.cosine:.3f}  {hit.id}  {text}".rstrip())
+
+def _words_of(summarizer, path:Path, hits:list) -> list:
+    "What the model writes for rows of a file."
+    import torch
+    file = summarizer.open_latents(path, verify=False) # it was checked for the search
+    latents = torch.cat([file.rows(hit.row, hit.row + 1) for hit in hits])
+    return summarizer.decode(latents if file.summary else summarizer.compress_meaning(latents), do_sample=False)
+
+def diff(own:Diff, origin:Origin, model:Path):
+    "Print the comparison of two texts."
+    if not (own.a.strip() and own.b.strip()): raise DataError('Give two texts: latent_summ diff "Anna: hi" "Ben: bye"')
+    if own.steps < 2: raise ConfigError(f"--steps must be >= 2, both ends included; got {own.steps}.")
+    from latent_summ.use.search import diff_lines, text_diff
+    print(*diff_lines(text_diff(_load(origin, model), own.a, own.b, own.file, own.steps)), sep="\n")
+
+# %% ../../nbs/ui/07_cli.ipynb #24b00007
+@dataclass
+class _Measures(_UsesModel):
+    split: Literal["test", "validation", "train"] = option("test", "Which rows", values=("test", "validation", "train"))
+    max_rows: int = option(300, "At most this many rows", "INT")
+    output: Optional[Path] = option(None, "JSON file for the figures; pictures stand beside it (default: in the run's folder)", "FILE")
+
+@dataclass
+class Bits(_Measures):
+    "What each latent carries, in bits, by type of fact: knocked out, shuffled between texts, left alone."
+
+@dataclass
+class AuditForm(_Measures):
+    "Where names, numbers, times, negations and roles are lost, rung by rung, with the worst rows side by side."
+    worst: int = option(5, "Rows to show side by side", "INT")
+
+@dataclass
+class Privacy(_Measures):
+    "What can be read out of stored latents, with the model or without it, and what rounding and noise change."
+    known: int = option(1000, "Texts of the training split that a reader without the model has", "INT")
+
+# %% ../../nbs/ui/07_cli.ipynb #24b00008
+@dataclass
+class Sweep(Common):
+    "Train all combinations of some settings, round their latents, and compare quality and bytes; what is there is not made again."
+    preset: str = _preset("reference")
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = option((), "Values of a setting: --set learning_rate=1e-3,3e-3; may be given several times", "NAME=VALUES")
+    latents: Optional[str] = option(None, "Numbers of latents: 1,2,4,8 (short for --set latent_seq_len=...)", "LIST")
+    dim: Optional[str] = option(None, "Numbers in each latent: 64,128 (short for --set latent_dim=...)", "LIST")
+    bits: str = option("8", "Bits for each number, 2 to 16, or 32: 2,4,8,16", "LIST")
+    folder: Path = option(Path("runs/sweep"), "Folder for the runs, the table and the figure", "FOLDER")
+    split: Literal["test", "validation"] = option("validation", "Which rows are scored", values=("test", "validation"))
+    max_rows: int = option(200, "At most this many rows", "INT")
+    trained: Optional[Path] = option(None, "A trained model: train nothing, only round its latents (mini: the one that comes with the package)", "PATH")
+
+# %% ../../nbs/ui/07_cli.ipynb #24b00009
+def _keep_figures(file:Path, command:list, report:dict, picture, page:str=""):
+    "Write a report as JSON with its command and environment, its picture and page beside it."
+    from latent_summ.runtime import write_json
+    from latent_summ.train.run import environment
+    from latent_summ.use.evaluate import rounded
+    write_json(file, dict(command=shlex.join(command), **rounded(report), environment=environment()))
+    with atomic_write(beside := file.with_suffix(".svg"), "w") as f: f.write(picture.svg())
+    named = [file, beside]
+    if page:
+        named.append(file.with_suffix(".html"))
+        with atomic_write(named[-1], "w") as f: f.write(page)
+    print(f"In {file.parent}: " + ", ".join(p.name for p in named))
+
+def _measuring(own:_Measures, origin:Origin, model:Path, name:str) -> tuple: # (Summarizer, rows, file, command)
+    "Everything a measurement needs, checked before it begins."
+    from latent_summ.data.sources import load_pairs
+    if own.max_rows < 1: raise ConfigError(f"--max-rows must be >= 1, got {own.max_rows}.")
+    file = own.output.expanduser() if own.output else run_folder(model)/f"{name}.json"
+    if file.suffix != ".json": raise ConfigError(f"--output names a JSON file, which ends in .json; got {file}.")
+    check_writable(file.parent)
+    summarizer = _load(origin, model)
+    rows = list(load_pairs(summarizer.cfg, own.split, own.max_rows))
+    changed = [] if not origin.saved else flag_words(origin.cfg, origin.saved)
+    named = model.name if model.is_absolute() else str(model)
+    command = ["latent_summ", name, "--model", named, "--split", own.split, "--max-rows", str(own.max_rows), *changed]
+    return summarizer, rows, file, command
+
+def bits(own:Bits, origin:Origin, model:Path):
+    "Measure what each latent carries."
+    from latent_summ.use.bits import bits_figure, bits_lines, bits_report, latent_bits
+    summarizer, rows, file, command = _measuring(own, origin, model, "bits")
+    report = bits_report(latent_bits(summarizer, rows))
+    print(*bits_lines(report), sep="\n")
+    _keep_figures(file, command, report, bits_figure(report))
+
+def audit(own:AuditForm, origin:Origin, model:Path):
+    "Find out where facts are lost."
+    from latent_summ.use.audit import audit_figure, audit_lines, audit_page, audit_report, typed_audit
+    if own.worst < 0: raise ConfigError(f"--worst must be >= 0, got {own.worst}.")
+    summarizer, rows, file, command = _measuring(own, origin, model, "audit")
+    report = audit_report(typed_audit(summarizer, rows), own.worst)
+    print(*audit_lines(report), sep="\n")
+    _keep_figures(file, [*command, "--worst", str(own.worst)], report, audit_figure(report), audit_page(report))
+
+def privacy(own:Privacy, origin:Origin, model:Path):
+    "Measure what stored latents give away."
+    from latent_summ.data.sources import load_pairs
+    from latent_summ.use.privacy import privacy_figure, privacy_lines, privacy_report
+    summarizer, rows, file, command = _measuring(own, origin, model, "privacy")
+    known = [r["dialogue"] for r in load_pairs(summarizer.cfg, "train", max(own.known, 1))]
+    report = privacy_report(summarizer, rows, known)
+    print(*privacy_lines(report), sep="\n")
+    _keep_figures(file, [*command, "--known", str(own.known)], report, privacy_figure(report))
+
+# %% ../../nbs/ui/07_cli.ipynb #24b0000a
+def _grid_of(own:Sweep) -> dict: # field -> list of values
+    "The settings to sweep and their values. Raises `ConfigError` for a setting that is none, or named twice."
+    words = list(own.set)
+    if own.latents: words.append(f"latent_seq_len={own.latents}")
+    if own.dim: words.append(f"latent_dim={own.dim}")
+    fields = {f.name: f for f in dataclasses.fields(Config)}
+    grid = {}
+    for word in words:
+        name, sign, values = word.partition("=")
+        name = name.strip().lstrip("-").replace("-", "_")
+        if not sign: raise ConfigError(f"--set takes a setting and its values, as in --set learning_rate=1e-3,3e-3; got {word!r}.")
+        Config().override(**({} if name in fields else {name: None}))  # complains about a name that is none, with the nearest one
+        if name in grid: raise ConfigError(f"{name} is swept twice: name all of its values in one place.")
+        grid[name] = [_swept_value(fields[name], v.strip()) for v in values.split(",") if v.strip()]
+    return grid
+
+def _swept_value(field:dataclasses.Field, word:str):
+    "One value of a list; bools are written true and false."
+    if field.type is not bool: return value_of(field, word)
+    if word.lower() not in _SAYS_NO + _SAYS_YES: raise ConfigError(f"{field.name} is true or false, got {word!r}.")
+    return word.lower() in _SAYS_YES
+
+def _bits_of(words:str) -> tuple:
+    "A list of numbers of bits."
+    try: return tuple(int(b) for b in words.split(",") if b.strip())
+    except ValueError as e: raise ConfigError(f"--bits takes whole numbers with commas between them, as in 2,4,8; got {words!r}.") from e
+
+def sweep(own:Sweep, origin:Origin, model:Optional[Path]=None):
+    "Train and compare."
+    from latent_summ.use.inference import Summarizer
+    from latent_summ.use.sweep import check_bits, grid_points, run_sweep, sweep_figure, sweep_lines, sweep_model, sweep_report
+    grid = _grid_of(own)
+    bits = _bits_of(own.bits)
+    check_bits(bits)
+    if own.max_rows < 1: raise ConfigError(f"--max-rows must be >= 1, got {own.max_rows}.")
+    if own.trained and grid: raise ConfigError("--trained takes a model as it is: leave --set, --latents and --dim out, or train a sweep without it.")
+    if not own.trained and not grid: raise ConfigError("Say what to sweep: latent_summ sweep --preset mini --latents 2,4,8 --bits 2,4,8, or --trained mini --bits 2,4,8")
+    check_writable(own.folder)
+    if own.trained: table = sweep_model(Summarizer.from_pretrained(own.trained), bits, own.split, own.max_rows)
+    else:
+        print(f"{len(grid_points(origin.cfg, grid, own.folder))} runs in {own.folder}", flush=True)
+        with listeners(origin.cfg) as heard:
+            table = run_sweep(origin.cfg, grid, own.folder, bits, own.split, own.max_rows, functools.partial(_train_one, heard))
+    print(*sweep_lines(table), sep="\n")
+    with atomic_write(own.folder/"table.csv", "w") as f: f.write(table.to_csv(index=False))
+    swept = [f"--set={name}={','.join(map(str, values))}" for name, values in grid.items()]
+    what = ["--trained", own.trained.name] if own.trained else ["--preset", own.preset, *flag_words(origin.cfg, Config.preset(own.preset)), *swept]
+    command = ["latent_summ", "sweep", *what, "--bits", own.bits, "--split", own.split, "--max-rows", str(own.max_rows)]
+    _keep_figures(own.folder/"table.json", command, sweep_report(table), sweep_figure(table))
+
+def _train_one(heard:tuple, cfg:Config, resume:bool=False):
+    "One run of a sweep."
+    from latent_summ.train.stages import run_pipeline
+    print(f"{'going on with' if resume else 'training'} {cfg.run_dir}", flush=True)
+    run_pipeline(cfg, resume=resume, listeners=heard)
 
 # %% ../../nbs/ui/07_cli.ipynb #263da0bf
 def settings(own:Settings, origin:Origin, model:Optional[Path]=None):
@@ -673,6 +922,8 @@ def completion(own:Completion):
 # %% ../../nbs/ui/07_cli.ipynb #605c17e2
 COMMANDS = dict(demo=(Demo, demo), doctor=(Doctor, doctor), cache=(Cache, cache), train=(Train, train), evaluate=(Evaluate, evaluate),
                 summarize=(Summarize, summarize), reconstruct=(Reconstruct, reconstruct), interpolate=(Interpolate, interpolate), chat=(Talk, chat),
+                encode=(Encode, encode), search=(Search, search), diff=(Diff, diff),
+                calibrate=(Calibrate, calibrate), bits=(Bits, bits), audit=(AuditForm, audit), privacy=(Privacy, privacy), sweep=(Sweep, sweep),
                 runs=(Runs, runs), report=(Report, report), export=(Export, export), plan=(Plan, plan), bench=(Bench, bench), config=(Settings, settings), completion=(Completion, completion))
 
 def about(name:str) -> str:
@@ -842,7 +1093,9 @@ def ready_streams():
         try: os.fstat(number)
         except OSError: os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure") and stream.errors == "strict": stream.reconfigure(errors="latent_summ")
+        if not hasattr(stream, "reconfigure"): continue
+        if not os.environ.get("PYTHONIOENCODING") and not is_terminal(stream): stream.reconfigure(encoding="utf-8")  # whatever the locale says
+        if stream.errors == "strict": stream.reconfigure(errors="latent_summ")
 
 def main(words:Optional[list]=None):
     "The `latent_summ` command; `words` instead of `sys.argv` in tests."

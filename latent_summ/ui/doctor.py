@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['Check', 'ok', 'tokens', 'redacted', 'check_packages', 'check_device', 'check_attention', 'start_asking', 'ask_model',
            'ask_dataset', 'is_cached', 'check_remote', 'check_hub', 'check_folder', 'backbones', 'Need', 'needs',
-           'open_need', 'check_sources', 'check_local_source', 'bytes_per_row', 'rows_of', 'check_disk', 'memory',
-           'check_memory', 'StageSize', 'stage_sizes', 'check_stages', 'check_enough', 'tiny_run',
-           'check_first_batches', 'checks', 'lines', 'verdict', 'show']
+           'open_need', 'read_first_rows', 'check_sources', 'check_local_source', 'bytes_per_row', 'rows_of',
+           'row_counts', 'check_disk', 'memory', 'check_memory', 'StageSize', 'stage_sizes', 'check_stages',
+           'check_enough', 'tiny_run', 'run_hours', 'check_first_batches', 'checks', 'lines', 'verdict', 'show']
 
 # %% ../../nbs/ui/05_doctor.ipynb #e4e4870a
-import contextlib, importlib.metadata, importlib.util, io, os, platform, re, shutil, sys, threading, time
+import contextlib, importlib.metadata, importlib.util, io, itertools, os, platform, re, shutil, sys, threading, time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from ..config import Config, LatentSummError
+from ..runtime import DataError
 
 # %% ../../nbs/ui/05_doctor.ipynb #3a71af7d
 @dataclass
@@ -316,12 +317,32 @@ def open_need(
     cfg:Config, # with the names of the columns
     need:Need, # the source
 ):
-    "Open a source and look at its columns. Raises `DataError` if it cannot be used."
-    from latent_summ.data.sources import open_source, pair_columns, pick_split, text_columns
+    "Open a source, look at its columns, and read its first rows if it is local. Raises `DataError` if it is unusable."
+    from latent_summ.data.sources import OWN_TEXTS, open_source, pair_columns, pick_split, text_columns
     choose = pair_columns if need.kind == "pairs" else text_columns
     source = open_source(cfg, need.source)
-    source.open(pick_split(source, cfg, "train")[0], lambda columns: choose(cfg, columns, need.source), 1)
+    split, _ = pick_split(source, cfg, "train")
+    columns, raw = source.open(split, lambda columns: choose(cfg, columns, need.source), 1)
+    is_own = need.source == OWN_TEXTS # the texts of the pairs, which are read as pairs
+    if need.local and not is_own: read_first_rows(need.source, columns, raw)
 
+_FIRST_ROWS = 1000 # of a source on this disk
+
+def read_first_rows(
+    source:str, # its name, for the message
+    columns:dict, # of pair_columns or text_columns
+    raw, # the rows as they are
+):
+    "Read and clean the first rows of a source as training will. Raises `DataError` if none of them can be used."
+    from latent_summ.data.sources import clean_rows
+    rows = clean_rows(itertools.islice(raw, _FIRST_ROWS), columns)
+    getattr(raw, "close", lambda: None)() # of a file that is not read to its end
+    reasons = ", ".join(f"{n:,} {why}" for why, n in rows.report["dropped"].items())
+    if not rows.report["read"]: raise DataError(f"{source} holds no rows.")
+    if not len(rows):
+        raise DataError(f"{source}: none of its first {rows.report['read']:,} rows can be used: {reasons}.")
+
+# %% ../../nbs/ui/05_doctor.ipynb #ee33664b
 def check_sources(
     cfg:Config, # names the sources
 ):
@@ -377,7 +398,7 @@ def _rows_in_file(path:Path) -> Optional[int]:
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
         with contextlib.suppress(OSError, ValueError): return pq.read_metadata(path).num_rows
-    if path.suffix not in (".jsonl", ".ndjson", ".txt") or path.stat().st_size > 2e9: return None
+    if path.suffix.lower() not in (".jsonl", ".ndjson", ".txt") or path.stat().st_size > 2e9: return None
     with path.open("rb") as f: return sum(piece.count(b"\n") for piece in iter(lambda: f.read(2**20), b""))
 
 _COUNTED = 20e6 # bytes of files that are read to count their rows
@@ -403,6 +424,7 @@ def _rows_on_disk(cfg:Config, need:Need) -> Optional[int]:
     counts = [_rows_in_file(p) for p in paths]
     return None if None in counts or not counts else sum(counts)
 
+# %% ../../nbs/ui/05_doctor.ipynb #5e0d6e34
 def rows_of(
     cfg:Config, # with the number of built-in rows
     need:Need, # the source
@@ -413,6 +435,18 @@ def rows_of(
     if need.local: total = _rows_on_disk(cfg, need)
     elif isinstance(answer, dict) and answer: total = sum(answer.values())
     return min((n for n in (need.cap, total) if n is not None), default=None)
+
+def row_counts(
+    cfg:Config, # with the number of built-in rows
+    sources:list, # of Need
+    answers:dict, # of the hub, by field of the config
+) -> dict: # field of the config -> rows, or None where nobody knows
+    "How many training rows will be cached of each source. own-texts has two for each pair."
+    from latent_summ.data.sources import OWN_TEXTS
+    rows = {n.field: rows_of(cfg, n, answers.get(n.field)) for n in sources if n.source != OWN_TEXTS}
+    pairs = rows.get("dataset_name")
+    derived = [n for n in sources if n.source == OWN_TEXTS]
+    return rows | {n.field: None if pairs is None else min(2 * pairs, n.cap or 2 * pairs) for n in derived}
 
 # %% ../../nbs/ui/05_doctor.ipynb #1f9206ce
 def _existing(path) -> Path:
@@ -427,6 +461,7 @@ def _no_access(cfg:Config) -> list: # of folders
     folders = {_existing(cfg.preprocess_cache_dir), _existing(cfg.run_dir)}
     return [str(p) for p in folders if not os.access(p, os.W_OK)]
 
+# %% ../../nbs/ui/05_doctor.ipynb #39bc77de
 @dataclass
 class _CacheSize:
     "How large the caches of some sources will be."
@@ -444,7 +479,14 @@ def _cache_size(cfg:Config, sources:list, answers:dict) -> _CacheSize:
     kinds = {n.kind for n in sources}
     low = {kind: bytes_per_row(cfg, kind, False) for kind in kinds}
     high = {kind: bytes_per_row(cfg, kind, True) for kind in kinds}
-    return _CacheSize({n.field: rows_of(cfg, n, answers.get(n.field)) for n in sources}, low, high, sources)
+    return _CacheSize(row_counts(cfg, sources, answers), low, high, sources)
+
+def _states_size(cfg:Config, rows:dict) -> float:
+    "Bytes of the encoder states that stage 0 keeps, at most; 0 where it keeps none."
+    from latent_summ.train.lesson import reads_states
+    if not cfg.teach_encoder_steps or not reads_states(cfg): return 0.0
+    unique = min(cfg.teach_encoder_steps * cfg.stage_batch_size("teach_encoder"), sum(n or 0 for n in rows.values()))
+    return unique * cfg.max_seq_len * (cfg.modernbert_hidden_dim + 4)
 
 # %% ../../nbs/ui/05_doctor.ipynb #99348514
 def _room_text(size:_CacheSize, free:float) -> list: # of texts
@@ -476,7 +518,10 @@ def check_disk(
         text = f"no permission to write in {', '.join(closed)}"
         return [Check("disk", "fail", text, "Choose others with --preprocess-cache-dir and --run-dir.")]
     size = _cache_size(cfg, sources, answers)
-    text = "; ".join([f"{_size(free)} free in {folder.name or folder}", *_room_text(size, free)])
+    states = _states_size(cfg, size.rows)
+    free -= states
+    stage_0 = [f"stage 0 keeps encoder states of {_size(states)} at most"] if states else []
+    text = "; ".join([f"{_size(free + states)} free in {folder.name or folder}", *stage_0, *_room_text(size, free)])
     step = ("Choose another disk with --preprocess-cache-dir, fewer rows with the max_samples settings, "
             "or --cache-store-embeddings-int8.")
     if free < size.total(size.low): return [Check("disk", "fail", text, step)]
@@ -586,31 +631,74 @@ def check_enough(
         if check.status == "fail": raise DataError(f"{cfg.dataset_name} holds too few rows. {check.text}. {check.next_step}")
 
 # %% ../../nbs/ui/05_doctor.ipynb #f1257a71
-_FEW_ROWS = 4
-
 def tiny_run(
     cfg:Config, # of the real run
     folder, # everything is written in here
 ) -> Config:
-    "The same run on a few built-in chats: same backbones, stages, widths, lengths and number formats."
+    "The same run for two batches of built-in chats: same backbones, stages, widths, lengths, batch sizes, precision."
     stages = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetune_adapter")
     epochs = {f"{s}_epochs": min(getattr(cfg, f"{s}_epochs"), 1) for s in stages}
-    rows = {f"{s}_max_samples": _FEW_ROWS if epochs[f"{s}_epochs"] else None for s in stages}
-    lesson = dict(teach_encoder_batch_size=2, teach_encoder_steps=min(cfg.teach_encoder_steps, 2))
-    batches = {f"{s}_batch_size": None for s in stages} | dict(batch_size=2, gradient_accumulation_steps=1) | lesson
+    rows = {f"{s}_max_samples": 2 * cfg.stage_batch_size(s) if epochs[f"{s}_epochs"] else None for s in stages}
+    most = 2 * max(cfg.stage_batch_size(s) for s in (*stages, "teach_encoder", "legacy"))
+    steps = dict(teach_encoder_steps=min(cfg.teach_encoder_steps, 2), gradient_accumulation_steps=1)
     places = dict(run_dir=str(Path(folder)/"run"), preprocess_cache_dir=str(Path(folder)/"cache"),
                   checkpoint_dir="checkpoints")
     sources = dict(dataset_name="messenger", wikitext_dataset="messenger-texts", arxiv_dataset="",
-                   english_pretrain_dataset="", messenger_rows=32)
-    rest = dict(max_train_samples=_FEW_ROWS, max_eval_samples=2, num_workers=0, num_epochs=1, run_preprocessing=True,
+                   english_pretrain_dataset="", messenger_rows=most)
+    rest = dict(max_train_samples=most, max_eval_samples=2, num_workers=0, num_epochs=1, run_preprocessing=True,
                 run_pretraining=True, use_torch_compile=False, use_tui=False, trackers="", shard_decoder=False)
-    return cfg.override(**epochs, **rows, **batches, **places, **sources, **rest)
+    return cfg.override(**epochs, **rows, **steps, **places, **sources, **rest)
+
+# %% ../../nbs/ui/05_doctor.ipynb #99352d0c
+def _rates(run_dir) -> dict: # texts, pairs or a stage's name -> rows per second
+    "How fast each part of a run was, by its last events."
+    from latent_summ.train.events import read_events
+    rates = {}
+    for e in read_events(Path(run_dir)/"events.jsonl"):
+        if e["event"] == "step": rates[e["stage"]] = e["rows_per_s"]
+        if e["event"] == "preprocess" and e["source"].endswith("/train"):
+            rates[e["source"].split("/")[0]] = e["rows"] / max(e["seconds"], 1e-3)
+    return rates
+
+def _stage_rows(cfg:Config, stage, rows:dict) -> int:
+    "Training rows of a stage in one epoch, about."
+    from latent_summ.plan import SOURCE_FIELDS
+    fields = [SOURCE_FIELDS[key] for key in stage.sources] if stage.kind == "texts" else ["dataset_name"]
+    count = sum(rows.get(field) or 0 for field in fields)
+    return min(count, stage.max_rows or count)
+
+def _stage_hours(stage, rows:int, rates:dict) -> float:
+    "Hours of a stage with so many rows in an epoch."
+    through_decoder = rates.get("finetune_adapter", rates[stage.name])
+    warmup = stage.options.get("warmup", 0.0)
+    seconds = warmup / rates[stage.name] + (1 - warmup) / (through_decoder if warmup else rates[stage.name])
+    return stage.epochs * rows * seconds / 3600
+
+# %% ../../nbs/ui/05_doctor.ipynb #54143a54
+def run_hours(
+    cfg:Config, # of the real run
+    rates:dict, # texts, pairs or a stage's name -> rows per second
+    rows:dict, # field of the config -> training rows
+) -> dict: # part of the run -> hours
+    "About how long each part of a run will take."
+    from latent_summ.plan import LESSON, stage_table
+    hours = {}
+    if LESSON in rates:
+        lesson_rows = cfg.teach_encoder_steps * cfg.stage_batch_size(LESSON) * cfg.gradient_accumulation_steps
+        hours["stage 0"] = lesson_rows / rates[LESSON] / 3600
+    texts = sum(n or 0 for field, n in rows.items() if field != "dataset_name")
+    embedded = dict(texts=texts, pairs=rows.get("dataset_name") or 0)
+    hours["embedding"] = sum(n / rates[kind] for kind, n in embedded.items() if kind in rates) / 3600
+    stages = [s for s in stage_table(cfg) if s.name in rates]
+    named = {f"stage {s.title[0]}" if s.title[0].isdigit() else s.name: s for s in stages}
+    return hours | {name: _stage_hours(s, _stage_rows(cfg, s, rows), rates) for name, s in named.items()}
 
 # %% ../../nbs/ui/05_doctor.ipynb #3b8b55e4
 def check_first_batches(
     cfg:Config, # of the real run
+    rows:Optional[dict]=None, # field of the config -> its training rows, or None (None: say nothing about the time)
 ) -> list:
-    "Load the real backbones, embed a few chats and train a step of every stage."
+    "Load the real backbones, embed some chats, train two steps of every stage, and estimate the time of the run."
     import tempfile
     from latent_summ.data.hub import first_line
     from latent_summ.train.stages import run_pipeline, stage_table
@@ -618,16 +706,27 @@ def check_first_batches(
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
             tiny = tiny_run(cfg, folder)
-            with contextlib.redirect_stdout(io.StringIO()): run_pipeline(tiny)
+            with contextlib.redirect_stdout(io.StringIO()): run = run_pipeline(tiny)
+            rates = _rates(run)
         except LatentSummError as e:
             return [Check("first batches", "fail", str(e), "This is what the run itself would say.")]
         except Exception as e: # whatever stops a few rows would stop the run
-            text = f"a run of {_FEW_ROWS} chats ends in {first_line(e)}"
+            text = f"a run of two batches ends in {first_line(e)}"
             step = "Other backbones or another --device may do; --preset mini does."
             return [Check("first batches", "fail", text, step)]
     seconds = time.monotonic() - start
-    text = f"{len(stage_table(tiny))} stages ran on {_FEW_ROWS} chats in {seconds:.0f} s, with these backbones"
-    return [ok("first batches", text)]
+    text = f"two batches of {len(stage_table(tiny))} stages ran in {seconds:.0f} s, with these backbones"
+    return [ok("first batches", text), *([] if rows is None else [_check_time(cfg, rates, rows)])]
+
+# %% ../../nbs/ui/05_doctor.ipynb #0cfea9fe
+def _check_time(cfg:Config, rates:dict, rows:dict) -> Check:
+    "How long the run will take."
+    unknown = [field for field, n in rows.items() if n is None]
+    if unknown: return ok("time", f"not known: how many rows {', '.join(unknown)} has is not known")
+    hours = run_hours(cfg, rates, rows)
+    parts = ", ".join(f"{name} {h:.1f}" for name, h in hours.items())
+    return ok("time", f"about {sum(hours.values()):.1f} hours ({parts}), "
+                      "at the rate of built-in chats, which are short; validation not counted")
 
 # %% ../../nbs/ui/05_doctor.ipynb #d7aeb0e9
 def _questions(models:dict, sources:list) -> dict: # name -> function without arguments
@@ -670,7 +769,7 @@ def checks(
     out += check_disk(cfg, sources, answers) + check_memory(cfg)
     has_models = all(folder or is_cached(model, "model") for model, _, folder, _ in models.values())
     is_broken = any(c.status == "fail" for c in out if c.name in models)
-    if not quick and has_models and not is_broken: out += check_first_batches(cfg)
+    if not quick and has_models and not is_broken: out += check_first_batches(cfg, row_counts(cfg, sources, answers))
     return [Check(c.name, c.status, redacted(c.text, secrets), redacted(c.next_step, secrets)) for c in out]
 
 # %% ../../nbs/ui/05_doctor.ipynb #0debcfb5

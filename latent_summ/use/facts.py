@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEXT_FACTS', 'same_length', 'references_of', 'has_fact', 'fact_recall', 'fact_table', 'read_roles', 'role_recall',
-           'speakers_of', 'text_facts', 'match_times', 'load_entities', 'entity_facts', 'text_fact_table']
+           'speakers_of', 'text_facts', 'match_times', 'load_entities', 'entity_facts', 'fact_spans', 'text_fact_table']
 
 # %% ../../nbs/use/00_facts.ipynb #fdf9d1ed
 import functools, re
@@ -263,6 +263,34 @@ def entity_facts(
     for text, doc in zip(texts, nlp.pipe(texts)):
         facts[text] = {(f"entity {e.label_}", _entity_value(e)) for e in doc.ents}
     return facts
+
+# %% ../../nbs/use/00_facts.ipynb #24b0f002
+def _spans_of(text:str, speakers:set, names:set): # yields (start, end, type), the surest first
+    "All places where a fact can be read, overlapping ones included."
+    masked = _TIME.sub(lambda m: "~" * len(m[0]), text)
+    inside, start = _capitals(text, speakers)
+    for m in _TIME.finditer(text): yield (*m.span(), "time")
+    for m in _NEGATION.finditer(text): yield (*m.span(), "negation")
+    for m in _NUMBER.finditer(masked): yield (*m.span(), "number")
+    for speaker in sorted(speakers):
+        for m in _as_words(speaker).finditer(text): yield (*m.span(), "name")
+    for m in _CAPITAL.finditer(masked):
+        if m[0][0].isupper() and m[0].lower() in inside | start & names: yield (*m.span(), "name")
+
+def fact_spans(
+    row:dict, # with dialogue and summary, with or without facts
+) -> list: # of (start, end, type), in order, without overlaps
+    "Where the facts of a row's summary are: names, numbers, times and negations by patterns, and the row's own facts."
+    text = references_of(row)[0]
+    speakers = speakers_of(row["dialogue"])
+    names = _capitals(row["dialogue"], speakers)[0] | _capitals(text, speakers)[0]
+    spans = list(_spans_of(text, speakers, names))
+    for fact in row.get("facts") or []:
+        spans += [(*m.span(), fact["type"]) for m in _as_words(fact["text"]).finditer(text)]
+    taken = []
+    for start, end, kind in spans:
+        if not any(start < e and s < end for s, e, _ in taken): taken.append((start, end, kind))
+    return sorted(taken)
 
 # %% ../../nbs/use/00_facts.ipynb #5bb69f64
 def _row_facts(row:dict, prediction:str, entities:dict) -> list: # of (facts of the prediction, facts of a reference)
