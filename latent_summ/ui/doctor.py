@@ -569,11 +569,12 @@ def _rows_for(cfg:Config, stage, rows:dict) -> Optional[int]:
     from latent_summ.plan import SOURCE_FIELDS
     if stage.reads == "texts":
         counts = {key: rows[SOURCE_FIELDS[key]] for key in stage.sources if SOURCE_FIELDS[key] in rows}
-        capped = [min((n for n in (count, stage.max_source_rows.get(key)) if n is not None), default=None)
-                  for key, count in counts.items()]
+        capped = [_smallest(count, stage.max_source_rows.get(key)) for key, count in counts.items()]
         total = None if None in capped else sum(capped)
     else: total = rows.get("dataset_name")
-    return min((n for n in (total, stage.max_rows) if n is not None), default=None)
+    return _smallest(total, stage.max_rows)
+
+def _smallest(*counts) -> Optional[int]: return min((n for n in counts if n is not None), default=None)
 
 def stage_sizes(
     cfg:Config, # says which stages run
