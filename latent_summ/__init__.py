@@ -5,9 +5,10 @@ import os
 __version__ = "0.1.0"
 __all__ = ["Config", "Stage", "Summarizer", "__version__", "evaluate", "load_pairs", "run_pipeline"]
 
-# oneDNN keeps a compiled kernel for each of the last 1,024 matrix shapes; batches of text have so many shapes that this alone takes gigabytes.
-# It reads the bound when the first matrices are multiplied in bf16, so it is set before any part of the package can do that.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+# For bf16 products on a CPU, oneDNN and torch's layer above it each keep a compiled kernel of about 1 MB for every one of the last 1,024 matrix shapes;
+# batches of text have so many shapes that this alone takes gigabytes. Both read their bounds at the first such product, so they are set before any part
+# of the package can compute one. (A program that has computed one before it imports this package sets them itself.)
+for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"): os.environ.setdefault(_name, "32")
 
 # names of the package itself -> the module that is loaded when they are asked for
 _HOMES = {"Config": ".config", "Stage": ".plan", "Summarizer": ".use.inference", "run_pipeline": ".train.stages",

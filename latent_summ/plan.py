@@ -22,7 +22,7 @@ class Stage:
     half: str # `pretrain`, `finetune`, or `alone` for a stage that is a training of its own
     trains: tuple # children of the model that learn
     reads: str # `texts` (pretraining sources), `pairs` (dialogues) or `summaries` (of the pairs, as texts of their own)
-    wants: tuple # what a batch holds besides inputs: `latents` (of the summary, or of the text itself), `text`, `teacher`
+    wants: tuple # what a batch holds besides inputs: `latents` (of the summary or the text itself), `text`, `teacher`
     objective: str # name of the loss
     options: dict = field(default_factory=dict) # keyword arguments of the loss
     sources: tuple = () # keys of the pretraining sources it reads
@@ -61,16 +61,19 @@ def _sized(cfg:Config, name:str, **about) -> Stage:
     return Stage(name, epochs=getattr(cfg, f"{name}_epochs", cfg.num_epochs), batch_size=cfg.stage_batch_size(name),
                  max_rows=getattr(cfg, f"{name}_max_samples", None), max_source_rows=caps, **about)
 
+# %% ../nbs/02_plan.ipynb #fe3556e5
 def _pretrain_stages(cfg:Config) -> list:
     "Stages 1 and 2: on texts."
     head = () if cfg.freeze_encoder_compression_in_pipeline else ("compression",)
     stop = ("stop_latent",) if cfg.use_stop_latent else ()
     rebuild = dict(middle=cfg.adapter_pretrain_use_middle, readout=cfg.readout_weight, warmup=cfg.readout_warmup)
     return [
-        _sized(cfg, "pretrain_middle", title="1 pretrain middle: latents to the same latents", half="pretrain", trains=("middle",), reads="texts",
-               wants=("latents",), objective="latents", options=dict(same=True), sources=("wikitext", "arxiv", "english")),
-        _sized(cfg, "pretrain_adapter", title="2 pretrain adapter: latents back to the text", half="pretrain", trains=("adapter", *head, *stop),
-               reads="texts", wants=("text",), objective="text", options=rebuild, sources=("wikitext", "arxiv"))]
+        _sized(cfg, "pretrain_middle", title="1 pretrain middle: latents to the same latents", half="pretrain",
+               trains=("middle",), reads="texts", wants=("latents",), objective="latents", options=dict(same=True),
+               sources=("wikitext", "arxiv", "english")),
+        _sized(cfg, "pretrain_adapter", title="2 pretrain adapter: latents back to the text", half="pretrain",
+               trains=("adapter", *head, *stop), reads="texts", wants=("text",), objective="text", options=rebuild,
+               sources=("wikitext", "arxiv"))]
 
 def _finetune_stages(cfg:Config) -> list:
     "Stages 3 and 4: on pairs of a dialogue and its summary."
@@ -80,8 +83,9 @@ def _finetune_stages(cfg:Config) -> list:
     mixing = ("latents",) if cfg.latent_mixing else ()
     teacher = ("teacher",) if cfg.teacher_kl_weight else ()
     return [
-        _sized(cfg, "finetune_middle", title="3 finetune middle: dialogue latents to summary latents", half="finetune", trains=("middle",), reads="pairs",
-               wants=("text", "latents") if words else ("latents",), objective="latents", options=dict(words=words)),
+        _sized(cfg, "finetune_middle", title="3 finetune middle: dialogue latents to summary latents", half="finetune",
+               trains=("middle",), reads="pairs", wants=("text", "latents") if words else ("latents",),
+               objective="latents", options=dict(words=words)),
         _sized(cfg, "finetune_adapter", title="4 finetune adapter: summary latents to the summary", half="finetune",
                trains=("adapter", *middle, *lora), reads="pairs", wants=("text", *mixing, *teacher), objective="text")]
 
@@ -96,18 +100,20 @@ def _single_stage(
     lora = ("decoder_lora",) if cfg.decoder_lora_rank else ()
     rebuild = dict(middle=False, readout=cfg.readout_weight, warmup=cfg.readout_warmup)
     about = dict(
-        legacy=dict(title="legacy: dialogue to summary, end to end", trains=("compression", "middle", "adapter", *stop, *top, *lora),
-                    reads="pairs", wants=("text",), objective="text"),
-        phase1=dict(title="phase 1: can the adapter rebuild a text from its latents?", trains=("adapter",), reads="summaries",
-                    wants=("text",), objective="text", options=rebuild),
-        phase2=dict(title="phase 2: can the encoder side hold a text?", trains=("compression", "adapter", *top), reads="summaries",
-                    wants=("text",), objective="text", options=rebuild),
+        legacy=dict(title="legacy: dialogue to summary, end to end", reads="pairs", wants=("text",), objective="text",
+                    trains=("compression", "middle", "adapter", *stop, *top, *lora)),
+        phase1=dict(title="phase 1: can the adapter rebuild a text from its latents?", trains=("adapter",),
+                    reads="summaries", wants=("text",), objective="text", options=rebuild),
+        phase2=dict(title="phase 2: can the encoder side hold a text?", trains=("compression", "adapter", *top),
+                    reads="summaries", wants=("text",), objective="text", options=rebuild),
         phase3=dict(title="phase 3: can the middle find the summary's latents?", trains=("middle",), reads="pairs",
                     wants=("latents",), objective="latents"))
     return _sized(cfg, name, half="alone", **about[name])
 
 # %% ../nbs/02_plan.ipynb #plan0017
-def stage_table(cfg:Config) -> list: # of Stage
+def stage_table(
+    cfg:Config, # says which stages run, and how long
+) -> list: # of Stage
     "The stages that `cfg` runs, in order."
     if cfg.training_phase != "normal": return [_single_stage(cfg, cfg.training_phase)]
     if cfg.pipeline_mode == "legacy": return [_single_stage(cfg, "legacy")]
@@ -146,7 +152,9 @@ def pretrain_caps(
     needs = {}
     for stage in stages or stage_table(cfg):
         for key in stage.sources:
-            if key in named: needs.setdefault(key, []).append(_smallest_cap(stage.max_source_rows.get(key), stage.max_rows))
+            if key not in named: continue
+            cap = _smallest_cap(stage.max_source_rows.get(key), stage.max_rows)
+            needs.setdefault(key, []).append(cap)
     return {key: _largest_cap(caps) for key, caps in needs.items()}
 
 def pairs_cap(
@@ -163,11 +171,13 @@ def holds_latents(
     kind:str, # texts or pairs
     stages:Optional[list]=None, # of Stage (None: those of the config)
 ) -> bool:
-    "Whether caches of this kind hold latents: with `cache_store_latents`, if no stage from the first that reads them on teaches the head."
+    "Whether caches of this kind hold latents: only with `cache_store_latents`, once no later stage trains the head."
     stages = stages or stage_table(cfg)
     first = next((i for i, s in enumerate(stages) if s.kind == kind), 0)
     return cfg.cache_store_latents and not any("compression" in s.trains for s in stages[first:])
 
-def needs_live_encoder(cfg:Config) -> bool:
+def needs_live_encoder(
+    cfg:Config, # whose stages and cache switches count
+) -> bool:
     "Whether the encoder runs while training, because it learns or because cached embeddings are not wanted."
     return tuned_layers(cfg) > 0 or not cfg.cache_use_embeddings_for_training

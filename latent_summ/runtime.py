@@ -11,6 +11,8 @@ __all__ = ['DataError', 'CacheError', 'ModelError', 'CheckpointError', 'peak_mem
 import contextlib, hashlib, json, os, random, signal, sys, threading, time
 from pathlib import Path
 
+from fastcore.basics import patch
+
 from .config import Config, LatentSummError
 
 # %% ../nbs/01_runtime.ipynb #de363a68
@@ -39,7 +41,7 @@ def peak_memory_mb() -> float: # or None on a system that does not say (Windows)
 def is_terminal(
     stream, # sys.stdout, sys.stderr, or what stands in their place
 ) -> bool:
-    "Whether a person looks at `stream`. No for one that is missing, closed or cannot say."
+    "Whether `stream` is a terminal. A stream that is missing, closed or cannot say is none."
     try: return bool(stream.isatty())
     except (AttributeError, ValueError, OSError): return False
 
@@ -68,15 +70,16 @@ def stop_on_signal(
     message:str="Stopping at the next good place", # what is said at the first signal
 ):
     "Yield a function that says whether Ctrl-C (or SIGTERM) was received; a second one takes its usual effect."
-    asked, before = [], {}
+    received = []
+    before = {}
     def handler(number, frame):
-        asked.append(number)
+        received.append(number)
         for s, h in before.items(): signal.signal(s, h)
         speak(f"\n{message} (press Ctrl-C again to quit at once) ...")
     try:
         for s in (signal.SIGINT, signal.SIGTERM): before[s] = signal.signal(s, handler)
     except ValueError: before.clear() # not in the main thread: signals are somebody else's business
-    try: yield lambda: bool(asked)
+    try: yield lambda: bool(received)
     finally:
         for s, h in before.items(): signal.signal(s, h)
 
@@ -93,6 +96,7 @@ def say_once(
 
 # %% ../nbs/01_runtime.ipynb #cbd43ea3
 def _available(device) -> bool:
+    "Whether this machine has that device."
     import torch
     if device.type == "cuda": return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
     return device.type == "cpu" or torch.backends.mps.is_available()
@@ -109,13 +113,18 @@ def pick_device(
 
 # %% ../nbs/01_runtime.ipynb #796b9768
 def _has_bf16(device) -> bool:
+    "Whether the hardware computes in bf16 itself."
     import torch
     if device.type == "cuda": return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu": return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False
 
-def autocast_dtype(cfg:Config, device, decoder:bool=False):
-    "The torch dtype to compute in on `device`: bfloat16, float16 or float32, by `use_bf16`, `use_fp16` and the hardware."
+def autocast_dtype(
+    cfg:Config,
+    device, # a torch.device
+    decoder:bool=False, # True around the decoder, where fp16 overflows
+): # a torch dtype
+    "The dtype to compute in on `device`: bfloat16, float16 or float32, by `use_bf16`, `use_fp16` and the hardware."
     import torch
     if cfg.use_bf16 and _has_bf16(device): return torch.bfloat16
     if not (cfg.use_fp16 and device.type == "cuda"): return torch.float32
@@ -134,7 +143,9 @@ def autocast(
     return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
 
 # %% ../nbs/01_runtime.ipynb #4a7f7aee
-_dtype_lock, _dtype_users, _dtype_before = threading.Lock(), [], []
+_dtype_lock = threading.Lock()
+_dtype_users = []
+_dtype_before = []
 
 @contextlib.contextmanager
 def _plain_dtype():
@@ -151,11 +162,15 @@ def _plain_dtype():
             _dtype_users.pop()
             if not _dtype_users and _dtype_before[0] is not torch.float32: torch.set_default_dtype(_dtype_before[0])
 
+# %% ../nbs/01_runtime.ipynb #6f88f70d
 @contextlib.contextmanager
 def own_world(
     gradients:bool=False, # whether what is computed inside learns
 ):
-    "A block (or, as `@own_world()`, a function) in which torch's modes are as in a fresh Python, whatever the caller has set; no generator may be decorated."
+    """A block in which torch's modes are as in a fresh Python, whatever the caller has set.
+
+    As a decorator, `@own_world()` does the same for a function, but not for a generator.
+    """
     import torch
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -167,12 +182,16 @@ def own_world(
         yield
 
 # %% ../nbs/01_runtime.ipynb #1a284a54
-def seed_everything(seed:int):
+def seed_everything(
+    seed:int, # any integer; numpy gets it modulo 2^32
+):
     "Seed Python's, numpy's and torch's generators (all devices)."
     import numpy as np, torch
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-def hash_seed(*parts) -> int:
+def hash_seed(
+    *parts, # whose repr is hashed
+) -> int:
     "A 63-bit seed from any values, the same in every process."
     import hashlib
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
@@ -193,55 +212,73 @@ def atomic_write(
             f.flush(); os.fsync(f.fileno())
         os.replace(tmp, path)
     except OSError as e:
-        raise LatentSummError(f"Cannot write {path}: {e.strerror or e}. What was there before is untouched; choose another folder or free some space.") from e
+        raise LatentSummError(f"Cannot write {path}: {e.strerror or e}. What was there before is untouched; "
+                              "choose another folder or free some space.") from e
     finally:
         if path.parent.is_dir(): tmp.unlink(missing_ok=True)
 
-def write_json(path, obj):
+# %% ../nbs/01_runtime.ipynb #3af85601
+def write_json(
+    path, # of the file
+    obj, # what json can write
+):
     "Write `obj` as indented JSON, complete or not at all."
     with atomic_write(path, "w") as f: f.write(json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
 
-def sha256_file(path) -> str:
+def sha256_file(
+    path, # of a file
+) -> str:
     "Hex SHA-256 of a file's bytes, read in pieces."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 # %% ../nbs/01_runtime.ipynb #179d48e3
-def _rich_bar(label:str, total):
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TextColumn("left"), TimeRemainingColumn(), transient=True)
+def _rich_bar(label:str, total:int) -> tuple: # (rich's Progress, its task)
+    "A bar with count, time so far and time left; it disappears when the work is done."
+    from rich import progress
+    bar = progress.Progress(progress.TextColumn("{task.description}"), progress.BarColumn(bar_width=24),
+                            progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TextColumn("left"),
+                            progress.TimeRemainingColumn(), transient=True)
     return bar, bar.add_task(label, total=total)
 
+# %% ../nbs/01_runtime.ipynb #38ff1887
 class Progress:
-    "A progress display: `with Progress('embed', total=100) as p: p.advance(10)`. A bar on a terminal, lines every `every` seconds in a log."
+    "A progress display: a bar on a terminal, a line every `every` seconds in a log."
     def __init__(self,
         label:str, # what is being done
         total:int, # how many units
         quiet:bool=False, # show nothing
         every:float=10.0, # seconds between lines where there is no terminal
     ):
-        self.label, self.total, self.every, self.done, self.quiet = label, total, every, 0, quiet
+        self.label = label
+        self.total = total
+        self.every = every
+        self.quiet = quiet
+        self.done = 0
         self.bar = None
 
     def __enter__(self):
-        self.start = self.told = time.monotonic()
+        self.start = self.last_line = time.monotonic()
         if not self.quiet and is_terminal(sys.stdout):
             self.bar, self.task = _rich_bar(self.label, self.total)
             self.bar.start()
         return self
 
-    def advance(self, n:int=1):
-        "Count `n` more units as done."
-        self.done += n
-        if self.bar: self.bar.advance(self.task, n)
-        elif not self.quiet and time.monotonic() - self.told > self.every:
-            self.told = time.monotonic()
-            speak(f"{self.label}: {self.done:,}/{self.total:,} ({self.rate:,.0f}/s)")
-
-    @property
-    def rate(self) -> float:
-        "Units per second so far."
-        return self.done / max(time.monotonic() - self.start, 1e-9)
-
     def __exit__(self, *_):
         if self.bar: self.bar.stop()
+
+# %% ../nbs/01_runtime.ipynb #1142aba3
+@patch
+def advance(self:Progress,
+    n:int=1, # units that are done now
+):
+    "Count `n` more units as done."
+    self.done += n
+    if self.bar: self.bar.advance(self.task, n)
+    elif not self.quiet and time.monotonic() - self.last_line > self.every:
+        self.last_line = time.monotonic()
+        speak(f"{self.label}: {self.done:,}/{self.total:,} ({self.rate:,.0f}/s)")
+
+@patch(as_prop=True)
+def rate(self:Progress) -> float:
+    "Units per second so far."
+    return self.done / max(time.monotonic() - self.start, 1e-9)

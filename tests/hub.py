@@ -168,9 +168,11 @@ class _Handler(BaseHTTPRequestHandler):
 # --- what it serves ---------------------------------------------------------------------------------------------------
 
 def make_models(root):
-    "A ModernBERT 768 wide and a Gemma-3 640 wide, two layers each, drawn at random; their tokenizers are those of the small pair in the package."
+    """A ModernBERT 768 wide and a Gemma-3 640 wide, two layers each, and the pair of the preset laptop, a BERT 384 wide and a Llama 576 wide.
+
+    They are drawn at random; their tokenizers are those of the small pair in the package."""
     import torch
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig, ModernBertConfig, ModernBertForMaskedLM
+    from transformers import BertConfig, BertModel, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, ModernBertConfig, ModernBertForMaskedLM
 
     import latent_summ
     mini = Path(latent_summ.__file__).parent / "mini"
@@ -181,7 +183,11 @@ def make_models(root):
                                                      max_position_embeddings=1024, **special("encoder")))
     decoder = Gemma3ForCausalLM(Gemma3TextConfig(hidden_size=640, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=1, head_dim=64,
                                                  intermediate_size=256, max_position_embeddings=1024, **special("decoder")))
-    for name, model, part in (("answerdotai/ModernBERT-base", encoder, "encoder"), ("google/gemma-3-270m-it", decoder, "decoder")):
+    bert = BertModel(BertConfig(hidden_size=384, num_hidden_layers=4, num_attention_heads=12, intermediate_size=128, max_position_embeddings=512, **special("encoder")))
+    llama = LlamaForCausalLM(LlamaConfig(hidden_size=576, num_hidden_layers=2, num_attention_heads=9, num_key_value_heads=3, intermediate_size=128,
+                                         max_position_embeddings=1024, **special("decoder")))
+    for name, model, part in (("answerdotai/ModernBERT-base", encoder, "encoder"), ("google/gemma-3-270m-it", decoder, "decoder"),
+                              ("sentence-transformers/all-MiniLM-L6-v2", bert, "encoder"), ("HuggingFaceTB/SmolLM2-135M-Instruct", llama, "decoder")):
         folder = Path(root) / "models" / name
         model.to(torch.bfloat16).save_pretrained(folder)
         for file in ("tokenizer.json", "tokenizer_config.json"): shutil.copy(mini / part / file, folder)

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from latent_summ.encode import backbones, embed, scale, tokens
 from latent_summ.model import model
 from latent_summ import runtime, plan
+from latent_summ.runtime import ModelError
 from latent_summ.data import sources
 from latent_summ.train import lesson as lessons, objectives, rows as training_rows, run as runs, stages, teach, trainer
 from latent_summ.config import Config, ConfigError
@@ -588,6 +589,22 @@ def _(name):
     assert queried.shape == (1, 8, 160) and not (queried == embed.embed_texts(MINI.override(encoder_pooling="segments"), asked, ["Anna: hi"])).any()
 
 
+@effect("query_layers")
+def _(name):
+    asked = teach.with_queries(backbones.load_encoder(MINI, CPU), 8, 2)
+    assert len(asked.queries.layers) == 2 and len(teach.with_queries(asked, 8, 4).queries.layers) == 4
+
+
+@effect("encoder_early_layer")
+def _(name):
+    inputs = dict(input_ids=torch.tensor([[2, 40, 41, 3]]), attention_mask=torch.ones(1, 4, dtype=torch.long))
+    hidden = encoder().model(**inputs, output_hidden_states=True).hidden_states
+    states = embed.token_states(MINI.override(encoder_early_layer=1), encoder(), **inputs)
+    last = encoder().model(**inputs).last_hidden_state
+    assert torch.allclose(states, (hidden[1] + last) / 2) and not torch.allclose(states, last)
+    with pytest.raises(ModelError, match="encoder_early_layer=99, but the encoder has"): embed.token_states(MINI.override(encoder_early_layer=99), encoder(), **inputs)
+
+
 @effect("embedding_normalizer")
 def _(name): assert [shapes(embedding_normalizer=n).get("normalizer.transform") for n in ("none", "standard", "whiten")] == [None, (1, 768), (768, 768)]
 
@@ -714,6 +731,21 @@ def _(name):
     assert parts(0.5, 0.4) == {"readout"} and parts(0.5, 0.6) == {"readout", "cross_entropy"}
 
 
+@effect("teach_encoder_cache_states")
+def _(name):
+    def first(kept):
+        loaded = teach.with_queries(backbones.load_encoder(MINI, CPU), 8)
+        cfg = with_files(**LESSON, encoder_pooling="queries", num_encoder_unfrozen_layers=0, teach_encoder_cache_states=kept)
+        torch.manual_seed(0)
+        job = lessons.lesson_job(cfg, loaded, decoder(), CPU)
+        job.model.queries.load_state_dict(learnt.queries.state_dict())
+        batch = job.rows.batch([0, 1])
+        return set(batch["inputs"]), float(job.loss(batch, 0.0)[0].detach())
+    learnt = teach.with_queries(backbones.load_encoder(MINI, CPU), 8)
+    (kept, ours), (run, theirs) = first(True), first(False)
+    assert (kept, run) == ({"states", "attention_mask"}, {"input_ids", "attention_mask"}) and ours == pytest.approx(theirs, rel=0.01)
+
+
 @effect("teach_encoder_words")
 def _(name):
     def told(weight):
@@ -789,12 +821,36 @@ def _(name):
     with pytest.raises(runtime.DataError, match=name.replace("_", "-")): read(with_files(**{name: "nowhere"}))
 
 
+@effect("id_column")
+def _(name):
+    def ids(cfg): return [r["id"] for r in sources.load_pairs(cfg, "train")]
+    named = ids(with_files(id_column="gist"))
+    assert named[:2] == ["It is 0.", "It is 1."] and ids(with_files())[0] == "fit0"
+    with pytest.raises(runtime.DataError, match="--id-column"): ids(with_files(id_column="nowhere"))
+
+
 @effect("max_eval_samples")
 def _(name): assert [len(sources.load_pairs(with_files(max_eval_samples=n), "validation")) for n in (3, None)] == [3, 8]
 
 
 @effect("messenger_rows")
 def _(name): assert [len(sources.load_pairs(MINI.override(messenger_rows=n), "train")) for n in (10, 25)] == [10, 25]
+
+
+@effect("chat_gap_hours")
+def _(name):
+    chat = SCRATCH / "chat.txt"
+    chat.write_text("".join(f"12.03.26, {hour}:00 - Maya: it is {hour}\n" for hour in ("08", "10", "15")))
+    def rows(hours): return len(sources.load_texts(MINI.override(chat_gap_hours=hours, preprocess_validation_fraction=1e-6), str(chat)))
+    assert [rows(hours) for hours in (1.0, 3.0, 6.0)] == [3, 2, 1]
+
+
+@effect("speakers")
+def _(name):
+    def first(value): return sources.load_pairs(MINI.override(speakers=value), "validation")[0]
+    named, marked = first("named"), first("anonymise")
+    speaker = named["dialogue"].split(":")[0]
+    assert marked["dialogue"].startswith("#Person1#:") and speaker not in marked["dialogue"] + marked["summary"] and named["id"] == marked["id"]
 
 
 @effect("messenger_fullest")

@@ -42,7 +42,7 @@ def test_books_balance_and_rows_are_fit(raw, cap, side):
     for row in rows:
         for text in (row["dialogue"], row["summary"]):
             assert text == text.strip() != "" and "\0" not in text and "\r" not in text and len(text.encode()) <= MAX_TEXT_BYTES
-    assert len({row["id"] for row in rows}) == len(rows) == len({(row["dialogue"], row["summary"]) for row in rows})
+    assert len({row["id"] for row in rows}) == len(rows) == len({(row["dialogue"], row["summary"], *row.get("summaries", ())) for row in rows})
     json.dumps(r)
 
 
@@ -50,7 +50,7 @@ def test_books_balance_and_rows_are_fit(raw, cap, side):
 @given(raw_rows)
 def test_cleaning_clean_rows_changes_nothing(raw):
     once = clean_rows(raw, COLUMNS)
-    again = clean_rows(once.rows, COLUMNS)
+    again = clean_rows(once.rows, COLUMNS | {"summary": ["summary", "summaries"]})
     assert list(again) == list(once) and again.report["dropped"] == {} and again.report["identity"] == once.report["identity"]
 
 
@@ -70,7 +70,7 @@ def test_a_jsonl_file_with_every_kind_of_bad_line(tmp_path):
 def test_two_sides_are_the_whole(raw):
     "Whatever is in a source without a validation split: no row is on both sides, none is lost, and neither are its dialogue and summary."
     whole, sides = clean_rows(raw, COLUMNS), [clean_rows(raw, COLUMNS, keep=lambda i, side=side: in_validation(i, 0.5) == side) for side in (False, True)]
-    texts = lambda rows: sorted((r["dialogue"], r["summary"]) for r in rows)
+    texts = lambda rows: sorted((r["dialogue"], r["summary"], *r.get("summaries", ())) for r in rows)
     assert sorted(texts(sides[0]) + texts(sides[1])) == texts(whole)
     assert all(s.report["dropped"] == whole.report["dropped"] and s.report["other_split"] == len(whole) - len(s) for s in sides)
 
@@ -80,7 +80,7 @@ def test_two_sides_are_the_whole(raw):
 def test_rows_without_ids_do_not_care_for_order(raw):
     columns = COLUMNS | {"id": None}
     forth, back = clean_rows(raw, columns), clean_rows(raw[::-1], columns)
-    by_id = lambda rows: {r["id"]: (r["dialogue"], r["summary"]) for r in rows}
+    by_id = lambda rows: {r["id"]: (r["dialogue"], r["summary"], *r.get("summaries", ())) for r in rows}
     assert by_id(forth) == by_id(back) and len(by_id(forth)) == len(forth)
 
 
@@ -107,7 +107,7 @@ def test_every_format_gives_the_same_rows(ending, tmp_path):
     content = PACK[f".{packed}" if packed else ""](CONTENT[kind](pd.DataFrame(PAIRS)))
     for split in ("train", "validation"): (tmp_path / f"chats.{split}.{ending}").write_bytes(content)
     assert list(load_pairs(Config(dataset_name=str(tmp_path / "chats")))) == PAIRS
-    (tmp_path / f"chats.train.{ending}").write_bytes(content[:len(content) // 2] if packed or kind == "parquet" else b"\xff\xfe" + content)
+    (tmp_path / f"chats.train.{ending}").write_bytes(content[:len(content) // 2] if packed or kind == "parquet" else b"\xff\xfe" + content[:len(content) // 2 * 2 - 1])
     with pytest.raises(DataError, match=f"Cannot read .*chats.train.{ending}"): load_pairs(Config(dataset_name=str(tmp_path / "chats")))
 
 

@@ -64,10 +64,10 @@ def test_invalid_input_is_marked_at_once_with_its_reason():
     field = form.controls["batch_size"]
     for word, reason in (("0", "must be >= 1"), ("many", "must be int"), ("1e3", "Write it out: 1000"), ("", "must be int")):
         field.value = word
-        assert html.escape(reason) in form.told["batch_size"].value and form.folds.get_title(1).endswith("1 wrong")
+        assert html.escape(reason) in form.notes["batch_size"].value and form.folds.get_title(1).endswith("1 wrong")
         with pytest.raises(ConfigError): print(form.config)
     field.value = "8"
-    assert form.config.batch_size == 8 and "wrong" not in form.folds.get_title(1) and "✗" not in form.told["batch_size"].value
+    assert form.config.batch_size == 8 and "wrong" not in form.folds.get_title(1) and "✗" not in form.notes["batch_size"].value
 
 
 def test_another_preset_fills_the_form():
@@ -91,7 +91,7 @@ def test_texts_in_a_form_are_escaped():
     form = ConfigForm()
     form.controls["run_dir"].value = EVIL
     form.controls["learning_rate"].value = EVIL
-    assert harmless(form.still()) and harmless(form.told["learning_rate"].value)
+    assert harmless(form.still()) and harmless(form.notes["learning_rate"].value)
     form.controls["learning_rate"].value = "1"
     assert harmless(form.line.value) and harmless(form.still())
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['quiet_datasets', 'in_rows', 'first_line', 'hub_case', 'hub_error', 'is_gguf', 'split_gguf', 'fetch_gguf', 'read_book',
-           'read_kept', 'hub_splits', 'read_hub']
+           'read_kept', 'column_names', 'hub_splits', 'read_hub']
 
 # %% ../../nbs/data/00_hub.ipynb #fd909040
 import contextlib, hashlib, json, os, re
@@ -230,6 +230,12 @@ def _about(datasets, name:str, split:str, commit:str) -> dict:
     return dict(columns=names, parquet=data.info.builder_name == "parquet")
 
 # %% ../../nbs/data/00_hub.ipynb #d14d74de
+def column_names(
+    columns:dict, # our name -> the source's name, a list of names, or None
+) -> list: # of names
+    "All columns of a source that are read."
+    return [name for c in columns.values() if c for name in ([c] if isinstance(c, str) else c)]
+
 def hub_splits(name:str, flag:str) -> list:
     "Names of the splits of a hub dataset."
     with _hub(name, flag) as (datasets, commit):
@@ -249,7 +255,7 @@ def read_hub(
         if folder is None: return _open_cached(datasets, name, split, choose)
         about = _remembered(folder / split / "about.json", lambda: _about(datasets, name, split, commit))
         columns = choose(about["columns"])
-    wanted = sorted({c for c in columns.values() if c})
+    wanted = sorted(set(column_names(columns)))
     choice = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:8]
     return columns, _kept_rows(name, flag, split, folder / split / choice, wanted, about["parquet"])
 
@@ -271,4 +277,4 @@ def _open_cached(datasets, name:str, split:str, choose:Callable) -> tuple:
     "Without a network and a copy of ours: a dataset that the `datasets` library downloaded at another time."
     data = datasets.load_dataset(name, split=split)
     columns = choose(data.column_names)
-    return columns, in_rows(data.select_columns([c for c in columns.values() if c]).iter(batch_size=500))
+    return columns, in_rows(data.select_columns(column_names(columns)).iter(batch_size=500))

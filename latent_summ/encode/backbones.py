@@ -22,8 +22,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from transformers.utils import is_flash_attn_2_available, logging as transformers_logging
 
 from ..config import Config, LatentSummError
-from .families import (about_folder, check_tokenizer, encoder_part, own_generation, position_limit, probe_decoder, probe_encoder, refuse_format,
-                                         text_part, trained_positions)
+from .families import about_folder, check_tokenizer, encoder_part, own_generation, position_limit
+from .families import probe_decoder, probe_encoder, refuse_format, text_part, trained_positions
 from ..data.hub import fetch_gguf, first_line, hub_case, is_gguf, split_gguf
 from .queries import Queries, load_queries
 from ..runtime import CheckpointError, ModelError, pick_device, say_once, sha256_file, write_json
@@ -31,26 +31,32 @@ from ..runtime import CheckpointError, ModelError, pick_device, say_once, sha256
 # %% ../../nbs/encode/03_backbones.ipynb #ebb5a229
 MINI = Path(__file__).parent.parent/"mini" if "__file__" in globals() else Path("../../latent_summ/mini").resolve()
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt"]
-_PICKLES = ["pytorch_model*.bin"] # asked for where there are no safetensors; read with weights_only, so that nothing in them can execute
+_PICKLES = ["pytorch_model*.bin"] # where there are no safetensors; read with weights_only: nothing in them can execute
 _WIDTHS = {"modernbert_model": "modernbert_hidden_dim", "gpt2_model": "gpt2_hidden_dim"}
+_FIELDS = dict(encoder="modernbert_model", decoder="gpt2_model") # where the config names them
 
 def _flag(field_name:str) -> str: return "--" + field_name.replace("_", "-")
 
 def _instead(what:str, field_name:str) -> str:
     "Flags that run without this model."
     width = json.loads((MINI/what/"config.json").read_text())["hidden_size"]
-    return f"Without it: {_flag(field_name)} mini {_flag(_WIDTHS[field_name])} {width} (shipped with the package), or the whole small setting with --preset mini."
+    return (f"Without it: {_flag(field_name)} mini {_flag(_WIDTHS[field_name])} {width} (shipped with the package), "
+            "or the whole small setting with --preset mini.")
 
 def _place_error(e:Exception, name:str, what:str, field_name:str, revision:Optional[str]) -> ModelError:
-    "The one message for a backbone that the hub does not give."
+    "The one message for a backbone that cannot be downloaded."
     case, step = hub_case(e, "/".join(name.split("/")[:2]))
-    return ModelError(f"The {what} {name!r}{f' (revision {revision[:12]})' if revision else ''} {case}. {step} {_instead(what, field_name)}")
+    version = f" (revision {revision[:12]})" if revision else ""
+    return ModelError(f"The {what} {name!r}{version} {case}. {step} {_instead(what, field_name)}")
 
 def _damage_error(files:list, name:str, what:str, field_name:str) -> ModelError:
+    "The message for a download whose bytes are not the hub's."
     repo = "/".join(name.split("/")[:2])
-    return ModelError(f"The {what} {name!r} is damaged: {files[0].name} in the local cache is not the file the hub has (it is a link to nothing, or its sha256 differs). "
+    return ModelError(f"The {what} {name!r} is damaged: {files[0].name} in the local cache is not the file the hub has "
+                      "(it is a link to nothing, or its sha256 differs). "
                       f"Download it again: hf download {repo} --force-download. {_instead(what, field_name)}")
 
+# %% ../../nbs/encode/03_backbones.ipynb #3581866b
 def model_folder(
     folder:Path, # a model's, or one that sentence-transformers wrote
 ) -> Path:
@@ -58,18 +64,21 @@ def model_folder(
     try: modules = json.loads((folder/"modules.json").read_text(encoding="utf-8"))
     except (OSError, ValueError): return folder
     if (folder/"config.json").is_file() or not isinstance(modules, list): return folder
-    names = [m["path"] for m in modules if isinstance(m, dict) and str(m.get("type", "")).endswith(".Transformer") and isinstance(m.get("path"), str)]
+    modules = [m for m in modules if isinstance(m, dict) and isinstance(m.get("path"), str)]
+    names = [m["path"] for m in modules if str(m.get("type", "")).endswith(".Transformer")]
     return folder/Path(names[0]).name if names else folder
 
 def _download(name:str, revision:Optional[str]) -> tuple: # (folder, file in it or None for all of it)
-    "A model's files from the hub or its local cache: what describes it first, so that a model that is refused costs no gigabytes."
+    "A model's files from hub or local cache: its description first, so that a refused model costs no gigabytes."
     if split_gguf(name): return fetch_gguf(name, revision)
     import huggingface_hub
-    def snapshot(patterns): return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
+    def snapshot(patterns):
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     refuse_format(snapshot(["config.json", "adapter_config.json"]), f"The model {name!r}")
     folder = snapshot(_FILES)
     return (folder if any(folder.rglob("*.safetensors")) else snapshot(_FILES + _PICKLES)), None
 
+# %% ../../nbs/encode/03_backbones.ipynb #8986d873
 def locate(
     name:str, # mini, a folder, a GGUF file, a hub id, or a hub id and a GGUF file in it (owner/name/file.gguf)
     what:str, # encoder or decoder
@@ -81,12 +90,15 @@ def locate(
     if Path(name).is_dir(): return model_folder(Path(name))
     if is_gguf(name) and Path(name).is_file(): return Path(name)
     if is_gguf(name) and not split_gguf(name):
-        raise ModelError(f"The {what} {name!r} is no file here (a GGUF file on the hub is named owner/name/file.gguf). {_instead(what, field_name)}")
+        raise ModelError(f"The {what} {name!r} is no file here (a GGUF file on the hub is named owner/name/file.gguf). "
+                         f"{_instead(what, field_name)}")
     import huggingface_hub
-    if sys.stderr is None or not sys.stderr.isatty(): huggingface_hub.utils.disable_progress_bars()  # hundreds of lines in a log
+    has_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if not has_terminal: huggingface_hub.utils.disable_progress_bars() # hundreds of lines in a log
     try: folder, file = _download(name, revision)
     except ModelError: raise
-    except Exception as e: raise _place_error(e, name, what, field_name, revision) from e # dozens of types, not all of them OSErrors: `hub_case` knows them by name
+    except Exception as e: # dozens of types, not all of them OSErrors: `hub_case` knows them by name
+        raise _place_error(e, name, what, field_name, revision) from e
     if bad := damaged(folder, file): raise _damage_error(bad, name, what, field_name)
     return folder/file if file else model_folder(folder)
 
@@ -95,19 +107,26 @@ def damaged(
     folder:Path, # a snapshot in the Hugging Face cache
     file:Optional[str]=None, # the file in it that is used (None: all weights)
 ) -> list: # of weight files whose bytes are not those the hub has
-    "Compare downloaded weights with the sha256 that names them. A cache without links (as on Windows) has no such names: nothing to compare."
-    book, bad = folder.parent.parent/".verified.json", []
-    try: known = json.loads(book.read_text(encoding="utf-8"))
-    except (OSError, ValueError): known = {}
-    bad += [link for link in sorted(folder.iterdir()) if not link.exists()] # a link to a blob that was removed
-    weights = [folder/file] if file else sorted(p for pattern in ("*.safetensors", *_PICKLES) for p in folder.rglob(pattern))
+    """Compare downloaded weights with the sha256 that names them.
+
+    A cache without links (as on Windows) has no such names: nothing is compared there.
+    """
+    book = folder.parent.parent/".verified.json"
+    try:
+        verified = json.loads(book.read_text(encoding="utf-8")) # name of a blob -> its size and time at comparison
+    except (OSError, ValueError): verified = {}
+    bad = [link for link in sorted(folder.iterdir()) if not link.exists()] # links to a blob that was removed
+    patterns = ("*.safetensors", *_PICKLES)
+    weights = [folder/file] if file else sorted(p for pattern in patterns for p in folder.rglob(pattern))
     for file in sorted(set(weights) - set(bad)):
         blob = file.resolve()
         stamp = [blob.stat().st_size, blob.stat().st_mtime_ns]
-        if len(blob.name) != 64 or known.get(blob.name) == stamp: continue
-        if sha256_file(blob) != blob.name: bad.append(file); continue
-        known[blob.name] = stamp
-        with contextlib.suppress(LatentSummError): write_json(book, known)  # in a cache that is read-only, it is compared every time
+        if len(blob.name) != 64 or verified.get(blob.name) == stamp: continue
+        if sha256_file(blob) != blob.name:
+            bad.append(file)
+            continue
+        verified[blob.name] = stamp
+        with contextlib.suppress(LatentSummError): write_json(book, verified) # a read-only cache is compared every time
     return bad
 
 # %% ../../nbs/encode/03_backbones.ipynb #010d7e57
@@ -122,46 +141,55 @@ def _weights_id(place:Path) -> str:
     return digest.hexdigest()[:16]
 
 def _tokenizer_id(tokenizer:PreTrainedTokenizerBase) -> str:
+    "A hash over all of a tokenizer."
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
 
 def _identity(name:str, weights:str, tokenizer) -> dict:
-    return dict(name=name if name == "mini" or not Path(name).exists() else Path(name).name, revision=weights, tokenizer=_tokenizer_id(tokenizer))
+    "What names a backbone exactly; of a local folder only its last name is kept."
+    is_path = name != "mini" and Path(name).exists()
+    return dict(name=Path(name).name if is_path else name, revision=weights, tokenizer=_tokenizer_id(tokenizer))
 
 # %% ../../nbs/encode/03_backbones.ipynb #2eaee5b5
 def _attention(cfg:Config, device) -> str:
+    "The attention kernel to ask for: the config's, or sdpa with a note where flash attention is not possible."
     if cfg.attn_implementation != "flash_attention_2": return cfg.attn_implementation
     if device.type == "cuda" and is_flash_attn_2_available(): return "flash_attention_2"
-    why = "flash-attn is not installed" if device.type == "cuda" else "flash-attn needs a CUDA GPU"
-    say_once(f"attn_implementation=flash_attention_2: {why}; using sdpa.")
+    reason = "flash-attn is not installed" if device.type == "cuda" else "flash-attn needs a CUDA GPU"
+    say_once(f"attn_implementation=flash_attention_2: {reason}; using sdpa.")
     return "sdpa"
 
 @contextlib.contextmanager
 def _quiet_transformers():
-    "No bars and no load report, which would list the parts of a checkpoint that nobody uses; what is missing is an error of ours."
+    "No bars, and no load report of the parts of a checkpoint that nobody uses; missing parts are an error of ours."
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error(); transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     try: yield
     finally: transformers_logging.set_verbosity(level)
 
 # %% ../../nbs/encode/03_backbones.ipynb #2eaee5b6
-_FAILURES = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, IndexError, AssertionError, ImportError, OverflowError, EOFError,
-             struct.error, SafetensorError, UnpicklingError)
+_FAILURES = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, IndexError, AssertionError,
+             ImportError, OverflowError, EOFError, struct.error, SafetensorError, UnpicklingError)
 
 def _incomplete(what:str, field_name:str, folder:Path, missing:list) -> str:
-    return (f"The {what} in {folder} lacks {len(missing)} of its weights ({', '.join(missing[:3])} ...): they would be drawn at random. "
-            f"{_flag(field_name)} needs a complete model. {_instead(what, field_name)}")
+    "The message for weights that a checkpoint lacks."
+    return (f"The {what} in {folder} lacks {len(missing)} of its weights ({', '.join(missing[:3])} ...): "
+            f"they would be drawn at random. {_flag(field_name)} needs a complete model. {_instead(what, field_name)}")
 
 def _unloadable(what:str, field_name:str, place:Path, error:BaseException) -> str:
-    needs = "A GGUF file must be whole, and of a family that transformers can unpack" if place.is_file() else \
-        "A backbone folder holds config.json, model.safetensors (or pytorch_model.bin) and tokenizer.json"
-    return f"The {what} in {place} cannot be loaded: {first_line(error)}. {needs} ({_flag(field_name)} chooses it). {_instead(what, field_name)}"
+    "The message for files that transformers cannot load."
+    needs = "A backbone folder holds config.json, model.safetensors (or pytorch_model.bin) and tokenizer.json"
+    if place.is_file(): needs = "A GGUF file must be whole, and of a family that transformers can unpack"
+    return (f"The {what} in {place} cannot be loaded: {first_line(error)}. {needs} ({_flag(field_name)} chooses it). "
+            f"{_instead(what, field_name)}")
 
+# %% ../../nbs/encode/03_backbones.ipynb #e171006b
 def with_a_kernel(
     read:Callable, # attention kernel -> model
-    asked:str, # eager, sdpa or flash_attention_2
+    first:str, # to try: eager, sdpa or flash_attention_2
 ):
-    "What `read` gives with the kernel that was asked for, or else with one that the model has; that is said once."
-    kernels = list(dict.fromkeys((asked, "sdpa", "eager")))
+    "What `read` returns with the first kernel, or else with one that the model has; a note says so once."
+    kernels = list(dict.fromkeys((first, "sdpa", "eager")))
     for kernel, fallback in zip(kernels, [*kernels[1:], None]):
         try: return read(kernel)
         except (ValueError, ImportError) as e:
@@ -170,17 +198,21 @@ def with_a_kernel(
 
 # %% ../../nbs/encode/03_backbones.ipynb #2eaee5b9
 def check_gguf(
-    file:Path,
+    file:Path, # that should be one
     title:str, # begins the message: "The decoder in ..."
 ):
     "Raise `ModelError` for a file that is no GGUF, and where the package that unpacks it is missing."
-    if importlib.util.find_spec("gguf") is None: raise ModelError(f"{title} is a GGUF file; the package that unpacks it is missing: pip install 'latent_summ[gguf]'.")
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError(f"{title} is a GGUF file; the package that unpacks it is missing: "
+                         "pip install 'latent_summ[gguf]'.")
     with file.open("rb") as f: magic = f.read(4)
-    if magic != b"GGUF": raise ModelError(f"{title} is no GGUF file (it begins with {magic!r}): it was cut, or is something else. Fetch it again.")
+    if magic != b"GGUF":
+        raise ModelError(f"{title} is no GGUF file (it begins with {magic!r}): it was cut, or is something else. "
+                         "Fetch it again.")
 
 @contextlib.contextmanager
 def _no_gguf_bar():
-    "transformers shows a bar of its own while it unpacks a GGUF file, whatever it was told."
+    "transformers shows a bar of its own while it unpacks a GGUF file, whatever its settings."
     from transformers import modeling_gguf_pytorch_utils as unpacking
     bar = unpacking.tqdm
     unpacking.tqdm = lambda tensors, **_: tensors
@@ -190,16 +222,19 @@ def _no_gguf_bar():
 def _unpacked(model):
     "A model from a GGUF file, which is an ordinary one from now on: its weights were unpacked to fp32."
     if not getattr(model, "is_quantized", False): return model
-    model.hf_quantizer, model.is_quantized = None, False
+    model.hf_quantizer = None
+    model.is_quantized = False
     for name in ("quantization_config", "_pre_quantization_dtype"):
         if hasattr(model.config, name): delattr(model.config, name)
     return model
 
+# %% ../../nbs/encode/03_backbones.ipynb #7b9c550f
 def _from_files(auto, place:Path, cfg:Config, device) -> tuple: # (tokenizer, model, missing weights)
     "What transformers makes of a folder or a GGUF file, in fp32."
     folder, packed = (place.parent, dict(gguf_file=place.name)) if place.is_file() else (place, {})
-    pickled = not packed and any(folder.glob(_PICKLES[0])) and not any(folder.glob("model*.safetensors"))
-    options = dict(packed, dtype=torch.float32, use_safetensors=not pickled, trust_remote_code=False, weights_only=True, output_loading_info=True)
+    is_pickled = not packed and any(folder.glob(_PICKLES[0])) and not any(folder.glob("model*.safetensors"))
+    options = dict(packed, dtype=torch.float32, use_safetensors=not is_pickled, trust_remote_code=False,
+                   weights_only=True, output_loading_info=True)
     def read(kernel): return auto.from_pretrained(folder, attn_implementation=kernel, **options)
     with _no_gguf_bar() if packed else contextlib.nullcontext():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **packed)
@@ -223,7 +258,9 @@ def _load(auto, place:Path, name:str, what:str, field_name:str, cfg:Config, devi
     except _FAILURES as e: raise ModelError(_unloadable(what, field_name, place, e)) from e
     if missing: raise ModelError(_incomplete(what, field_name, place, missing))
     if whole is not model and what == "encoder" and cfg.teach_encoder_steps:
-        raise ModelError(f"{title} is the encoder of a {type(whole).__name__}, which cannot be saved as a model of its own after teach_encoder_steps. "
+        raise ModelError(f"{title} is the encoder of a {type(whole).__name__}, "
+                         "which cannot be saved as a model of its own "
+                         "after teach_encoder_steps. "
                          "Set --teach-encoder-steps 0, or use an encoder that is none of a pair.")
     check_tokenizer(model, tokenizer, title)
     return model.requires_grad_(False).eval().to(device), tokenizer, _identity(name, revision, tokenizer)
@@ -236,37 +273,46 @@ def check_backbone(
 ):
     "Raise `CheckpointError` when they are not the same weights and tokenizer, wherever they came from."
     if (saved["revision"], saved["tokenizer"]) == (now["revision"], now["tokenizer"]): return
-    field_name = dict(encoder="modernbert_model", decoder="gpt2_model")[what]
-    raise CheckpointError(f"This model was trained with the {what} {saved['name']} ({saved['revision'][:12]}), but {now['name']} ({now['revision'][:12]}) is loaded. "
-                          f"Name the right one with {field_name} ({_flag(field_name)}).")
+    raise CheckpointError(f"This model was trained with the {what} {saved['name']} ({saved['revision'][:12]}), "
+                          f"but {now['name']} ({now['revision'][:12]}) is loaded. "
+                          f"Name the right one with {_FIELDS[what]} ({_flag(_FIELDS[what])}).")
 
 # %% ../../nbs/encode/03_backbones.ipynb #2eaee5bd
 def _check_width(what:str, width:int, cfg:Config, field_name:str):
+    "Raise `ModelError` if a backbone is not as wide as the config says."
     if getattr(cfg, field_name) != width:
-        raise ModelError(f"The {what} is {width} wide but {field_name}={getattr(cfg, field_name)}. Set {_flag(field_name)} {width}.")
+        raise ModelError(f"The {what} is {width} wide but {field_name}={getattr(cfg, field_name)}. "
+                         f"Set {_flag(field_name)} {width}.")
 
 def _most_read(what:str, cfg:Config, extra:int) -> tuple: # (tokens, the settings they come from)
     "How many positions a run asks of a backbone at most."
     if what == "encoder": return cfg.max_seq_len, f"max_seq_len={cfg.max_seq_len}"
     text = max(cfg.max_target_len, cfg.max_generation_length)
-    own = cfg.prefix_len + extra + text, f"prefix_len={cfg.prefix_len}, {extra} special tokens and max_target_len or max_generation_length={text}"
-    if not cfg.teacher_kl_weight: return own
-    return max(own, (cfg.max_seq_len + cfg.max_target_len + 1, f"teacher_kl_weight with max_seq_len={cfg.max_seq_len} and max_target_len={cfg.max_target_len}"))
+    writing = (cfg.prefix_len + extra + text, f"prefix_len={cfg.prefix_len}, {extra} special tokens "
+                                              f"and max_target_len or max_generation_length={text}")
+    if not cfg.teacher_kl_weight: return writing
+    lengths = f"max_seq_len={cfg.max_seq_len} and max_target_len={cfg.max_target_len}"
+    return max(writing, (cfg.max_seq_len + cfg.max_target_len + 1, f"teacher_kl_weight with {lengths}"))
 
+# %% ../../nbs/encode/03_backbones.ipynb #99aeb8b7
 def check_positions(
     what:str, # encoder or decoder
     model, # may be on the meta device
-    cfg:Config,
+    cfg:Config, # says what a run will read and write
     title:str, # begins the message: "The encoder in ..."
     extra:int=2, # special tokens around the prefix
 ):
-    "Raise `ModelError` when a run needs more positions than the table has; say once that it needs more than the model was trained with."
-    needed, why = _most_read(what, cfg, extra)
-    limit, trained = position_limit(model), trained_positions(model)
+    "Raise `ModelError` if a run needs more positions than the table has; a note if more than it was trained with."
+    needed, settings = _most_read(what, cfg, extra)
+    limit = position_limit(model)
+    trained = trained_positions(model)
     if limit and needed > limit:
         step = f"Set --max-seq-len {limit}" if what == "encoder" else f"Make these settings smaller by {needed - limit}"
-        raise ModelError(f"{title} has {limit} positions, but {why} needs {needed}. {step}, or use a longer {what}.")
-    if not limit and trained and needed > trained: say_once(f"{title} was trained with {trained} positions, and {why} needs {needed}: what lies beyond is new to it.")
+        raise ModelError(f"{title} has {limit} positions, but {settings} needs {needed}. {step}, "
+                         f"or use a longer {what}.")
+    if not limit and trained and needed > trained:
+        say_once(f"{title} was trained with {trained} positions, and {settings} needs {needed}: "
+                 "what lies beyond is new to it.")
 
 # %% ../../nbs/encode/03_backbones.ipynb #0639f792
 @dataclass
@@ -286,11 +332,12 @@ class Encoder:
         "Ids of the latent tokens `[LATENT_0]`, `[LATENT_1]` ...; empty for an encoder that was not taught them."
         vocab = self.tokenizer.get_vocab()
         names = [f"[LATENT_{i}]" for i in range(len(vocab))]
-        known = next((i for i, n in enumerate(names) if n not in vocab), 0)
-        return [vocab[n] for n in names[:known]]
+        count = next((i for i, n in enumerate(names) if n not in vocab), 0)
+        return [vocab[n] for n in names[:count]]
 
+# %% ../../nbs/encode/03_backbones.ipynb #ce31804d
 def _check_encoder(encoder:Encoder, cfg:Config, title:str):
-    "Raise `ModelError` for an encoder of another width, or too short for `max_seq_len`. (Its model may be on the meta device.)"
+    "Raise `ModelError` for an encoder of another width, or too short for `max_seq_len`; it may be on the meta device."
     _check_width("encoder", encoder.hidden_size, cfg, "modernbert_hidden_dim")
     check_positions("encoder", encoder.model, cfg, title)
 
@@ -298,8 +345,12 @@ def load_encoder(
     cfg:Config, # modernbert_model names it; modernbert_hidden_dim must be its width
     device=None, # a torch.device; default: by cfg.device
 ) -> Encoder:
-    "The frozen encoder of `cfg`. Raises `ModelError` when it cannot be had, its width differs, it has too few positions, or it is none."
-    folder, device = locate(cfg.modernbert_model, "encoder", "modernbert_model"), device or pick_device(cfg)
+    """The frozen encoder of `cfg`.
+
+    Raises `ModelError` if it cannot be loaded, its width differs, it has too few positions, or it is no encoder.
+    """
+    folder = locate(cfg.modernbert_model, "encoder", "modernbert_model")
+    device = device or pick_device(cfg)
     encoder = Encoder(*_load(AutoModel, folder, cfg.modernbert_model, "encoder", "modernbert_model", cfg, device))
     title = f"The encoder in {folder}"
     _check_encoder(encoder, cfg, title)
@@ -311,7 +362,8 @@ def _queries(folder:Path, encoder:Encoder, device) -> Optional[Queries]:
     "The queries that lie beside the encoder."
     try: return load_queries(folder, encoder.model.config.num_attention_heads, device)
     except (RuntimeError, ValueError, SafetensorError) as e:
-        raise ModelError(f"The queries beside the encoder in {folder} cannot be loaded: {first_line(e)}. Have the encoder taught again, or copy its folder anew.") from e
+        raise ModelError(f"The queries beside the encoder in {folder} cannot be loaded: {first_line(e)}. "
+                         "Have the encoder taught again, or copy its folder anew.") from e
 
 # %% ../../nbs/encode/03_backbones.ipynb #73c69b05
 @dataclass
@@ -322,13 +374,15 @@ class Decoder:
     identity: dict = field(default_factory=dict)
 
     @property
-    def hidden_size(self) -> int: return self.model.get_input_embeddings().weight.shape[-1] # OPT's are narrower than its layers
+    def hidden_size(self) -> int:
+        return self.model.get_input_embeddings().weight.shape[-1] # OPT's are narrower than its layers
     @property
     def eos_id(self) -> int: return self.tokenizer.eos_token_id
     @property
     def bos_ids(self) -> list: return [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
     @property
-    def pad_id(self) -> int: return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_id
+    def pad_id(self) -> int:
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_id
 
     @cached_property
     def separator_ids(self) -> list: return self.tokenizer("\n", add_special_tokens=False)["input_ids"]
@@ -344,19 +398,29 @@ class Decoder:
         with torch.inference_mode(): x = table(torch.arange(min(len(table.weight), 8192), device=table.weight.device))
         return x.float().pow(2).mean().sqrt().item()
 
+# %% ../../nbs/encode/03_backbones.ipynb #cfd5f33e
 def _check_decoder(decoder:Decoder, cfg:Config, title:str):
-    "Raise `ModelError` for a decoder of another width, without an end token, or too short for prefix and text. (Its model may be on the meta device.)"
+    """Raise `ModelError` for a decoder of another width, without an end token, or too short for prefix and text.
+
+    Its model may be on the meta device.
+    """
     _check_width("decoder", decoder.hidden_size, cfg, "gpt2_hidden_dim")
-    if decoder.eos_id is None: raise ModelError(f"{title} has no end token, so generation could never stop by itself. Use another decoder with --gpt2-model.")
+    if decoder.eos_id is None:
+        raise ModelError(f"{title} has no end token, so generation could never stop by itself. "
+                         "Use another decoder with --gpt2-model.")
     check_positions("decoder", decoder.model, cfg, title, len(decoder.bos_ids) + len(decoder.separator_ids))
 
 def load_decoder(
     cfg:Config, # gpt2_model names it; gpt2_hidden_dim must be its width
     device=None, # a torch.device; default: by cfg.device
 ) -> Decoder:
-    "The frozen decoder of `cfg`. Raises `ModelError` when it cannot be had, its width differs, it has no end token, or its loss or text would not be its own."
+    """The frozen decoder of `cfg`.
+
+    Raises `ModelError` if it cannot be loaded, its width differs, it has no end token, or loss and text would differ.
+    """
     folder = locate(cfg.gpt2_model, "decoder", "gpt2_model")
-    decoder = Decoder(*_load(AutoModelForCausalLM, folder, cfg.gpt2_model, "decoder", "gpt2_model", cfg, device or pick_device(cfg)))
+    device = device or pick_device(cfg)
+    decoder = Decoder(*_load(AutoModelForCausalLM, folder, cfg.gpt2_model, "decoder", "gpt2_model", cfg, device))
     title = f"The decoder in {folder}"
     _check_decoder(decoder, cfg, title)
     own_generation(decoder.model, decoder.tokenizer)
@@ -367,20 +431,25 @@ def load_decoder(
 def check_files(
     place:Path, # a folder, or a GGUF file
     what:str, # encoder or decoder
-    cfg:Config,
+    cfg:Config, # whose widths and lengths count
 ) -> tuple: # (family, bytes of its weights)
-    "What loading would refuse, as far as it shows without the weights; in a second. Raises the same `ModelError`."
-    title, field_name = f"The {what} in {place}", dict(encoder="modernbert_model", decoder="gpt2_model")[what]
+    "Raise the `ModelError` that loading would raise, as far as it shows without the weights; takes a second."
+    title = f"The {what} in {place}"
+    field_name = _FIELDS[what]
     if place.is_file():
         check_gguf(place, title)
         return "GGUF", place.stat().st_size
     refuse_format(place, title)
     files = _weight_files(place)
-    if not files: raise ModelError(_unloadable(what, field_name, place, OSError("no model.safetensors and no pytorch_model.bin")))
+    if not files:
+        error = OSError("no model.safetensors and no pytorch_model.bin")
+        raise ModelError(_unloadable(what, field_name, place, error))
+    auto = AutoModel if what == "encoder" else AutoModelForCausalLM
     try:
         with _quiet_transformers():
-            config, tokenizer = (auto.from_pretrained(place, trust_remote_code=False) for auto in (AutoConfig, AutoTokenizer))
-            with torch.device("meta"): model = (AutoModel if what == "encoder" else AutoModelForCausalLM).from_config(config)
+            config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+            with torch.device("meta"): model = auto.from_config(config)
             model = encoder_part(model, [])[0] if what == "encoder" else text_part(model)
     except _FAILURES as e: raise ModelError(_unloadable(what, field_name, place, e)) from e
     check_tokenizer(model, tokenizer, title)

@@ -19,25 +19,35 @@ def prompt_embeds(
 ) -> torch.Tensor: # (batch, bos + prefix_len + separator, hidden)
     "The decoder's prompt: begin token, prefix, separator. Raises `ModelError` for a prefix of another width."
     if prefix_embeds.ndim != 3 or prefix_embeds.shape[-1] != decoder.hidden_size:
-        raise ModelError(f"A prefix must be (batch, prefix_len, {decoder.hidden_size}) for this decoder (gpt2_hidden_dim), got {tuple(prefix_embeds.shape)}.")
-    def fixed(ids): return decoder.embed(torch.tensor(ids, device=prefix_embeds.device, dtype=torch.long)).expand(len(prefix_embeds), -1, -1)
+        raise ModelError(f"A prefix must be (batch, prefix_len, {decoder.hidden_size}) for this decoder "
+                         f"(gpt2_hidden_dim), got {tuple(prefix_embeds.shape)}.")
+
+    def fixed(ids):
+        embeds = decoder.embed(torch.tensor(ids, device=prefix_embeds.device, dtype=torch.long)) # (tokens, hidden)
+        return embeds.expand(len(prefix_embeds), -1, -1)
     return torch.cat([fixed(decoder.bos_ids), prefix_embeds, fixed(decoder.separator_ids)], 1)
 
 # %% ../../nbs/model/04_decode.ipynb #3f336061
 def pad_labels(
     rows:list, # lists of token ids, each ending with the decoder's end token
-    device=None,
+    device=None, # a torch.device (None: the CPU)
 ) -> torch.Tensor: # (batch, longest), padded with -100 on the right
     "Target ids as one label tensor."
-    return torch.nn.utils.rnn.pad_sequence([torch.as_tensor(r, dtype=torch.long) for r in rows], batch_first=True, padding_value=-100).to(device)
+    tensors = [torch.as_tensor(row, dtype=torch.long) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=-100).to(device)
 
 # %% ../../nbs/model/04_decode.ipynb #1923d91d
-def generation_options(cfg:Config) -> dict:
-    "The config's inference fields as `generate` wants them: `temperature` and friends only while sampling."
-    sampling = dict(temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k) if cfg.do_sample else dict(temperature=None, top_p=None, top_k=None)
+def generation_options(
+    cfg:Config, # its Inference section
+) -> dict: # keyword arguments
+    "The config's inference fields as `generate` wants them: `temperature` and the like only while sampling."
+    sampling = dict(temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k)
+    if not cfg.do_sample: sampling = dict.fromkeys(sampling)
     return dict(max_new_tokens=cfg.max_generation_length, do_sample=cfg.do_sample, **sampling)
 
-_LEG, _FEW = 8, 16 # words between two looks at who has ended; rows from which looking pays
+# %% ../../nbs/model/04_decode.ipynb #5db0f951
+_LEG = 8 # tokens between two looks for finished rows
+_FEW = 16 # rows from which looking pays
 
 def _in_legs(
     decoder:Decoder,
@@ -45,19 +55,29 @@ def _in_legs(
     options:dict, # of transformers' generate
 ) -> torch.Tensor: # ids (batch, max_new_tokens), filled up with the padding id
     "What `generate` writes after each prompt, in legs: rows that have ended leave."
-    begun, most, at, more = prompt.shape[1], options["max_new_tokens"], 0, dict(inputs_embeds=prompt)
-    out, alive = torch.full((len(prompt), most), decoder.pad_id, device=prompt.device), torch.arange(len(prompt), device=prompt.device)
-    while len(alive) and at < most:
-        leg = options | dict(max_new_tokens=min(_LEG, most - at), return_dict_in_generate=True)
-        did = decoder.model.generate(**more, attention_mask=torch.ones(len(alive), begun + at, dtype=torch.long, device=prompt.device), **leg)
-        new = did.sequences[:, begun + at if at else 0:]
-        out[alive, at:at + new.shape[1]] = new
-        goes_on, cache, at = (new != decoder.eos_id).all(1), did.past_key_values, at + new.shape[1]
-        alive = alive[goes_on]
-        if not goes_on.all(): cache.batch_select_indices(goes_on.nonzero().flatten())
-        more = dict(input_ids=torch.cat([out.new_zeros(len(alive), begun), out[alive, :at]], 1), past_key_values=cache) # zeros stand for the prompt, which the cache holds
+    device = prompt.device
+    width = prompt.shape[1]
+    most = options["max_new_tokens"]
+    out = torch.full((len(prompt), most), decoder.pad_id, device=device)
+    alive = torch.arange(len(prompt), device=device) # rows that have not ended
+    inputs = dict(inputs_embeds=prompt)
+    length = 0 # tokens written so far
+    while len(alive) and length < most:
+        leg = options | dict(max_new_tokens=min(_LEG, most - length), return_dict_in_generate=True)
+        mask = torch.ones(len(alive), width + length, dtype=torch.long, device=device)
+        result = decoder.model.generate(**inputs, attention_mask=mask, **leg)
+        new = result.sequences[:, width + length if length else 0:]
+        out[alive, length:length + new.shape[1]] = new
+        length += new.shape[1]
+        is_unfinished = (new != decoder.eos_id).all(1)
+        alive = alive[is_unfinished]
+        cache = result.past_key_values
+        if not is_unfinished.all(): cache.batch_select_indices(is_unfinished.nonzero().flatten())
+        prompt_ids = out.new_zeros(len(alive), width) # stand for the prompt, which the cache holds
+        inputs = dict(input_ids=torch.cat([prompt_ids, out[alive, :length]], 1), past_key_values=cache)
     return out
 
+# %% ../../nbs/model/04_decode.ipynb #626277c4
 @torch.inference_mode()
 def generate(
     decoder:Decoder,
@@ -67,7 +87,11 @@ def generate(
 ) -> list: # one text per row
     "Texts that the decoder writes after each prefix."
     if not len(prefix_embeds): return []
-    prompt, wanted = prompt_embeds(decoder, prefix_embeds), generation_options(cfg) | dict(pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id)
-    if len(prompt) >= _FEW and not options and not getattr(decoder.model, "_is_stateful", False): ids = _in_legs(decoder, prompt, wanted)
-    else: ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device), **wanted, **options)
+    prompt = prompt_embeds(decoder, prefix_embeds)
+    settings = generation_options(cfg) | dict(pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id)
+    is_stateful = getattr(decoder.model, "_is_stateful", False)
+    if len(prompt) >= _FEW and not options and not is_stateful: ids = _in_legs(decoder, prompt, settings)
+    else:
+        mask = torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device)
+        ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=mask, **settings, **options)
     return [t.strip() for t in decoder.tokenizer.batch_decode(ids, skip_special_tokens=True)]

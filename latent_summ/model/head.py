@@ -21,10 +21,13 @@ from .decode import pad_labels, prompt_embeds
 _CHUNK_NUMBERS = 2**26  # logits alive at once: 256 MB in fp32
 
 class _ChunkedHead(torch.autograd.Function):
-    "A loss summed over the words of a frozen output layer, chunk by chunk; the gradient is taken in the same pass, so no logits are kept or computed twice."
+    """A loss at a frozen output layer, summed chunk by chunk.
+
+    The gradient is taken in the same pass, so no logits are kept or computed twice."""
     @staticmethod
     def forward(ctx, hidden, head, term, size):
-        total, gradient = hidden.new_zeros((), dtype=torch.float32), torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        total = hidden.new_zeros((), dtype=torch.float32)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for i in range(0, len(hidden), size):
             rows = slice(i, i + size)
             logits, squashed = head.logits(hidden[rows]) # (positions, words)
@@ -37,6 +40,7 @@ class _ChunkedHead(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream): return ctx.saved_tensors[0] * upstream, None, None, None
 
+# %% ../../nbs/model/05_head.ipynb #806949f0
 def _through_head(
     model, # a causal language model; it is asked for its head: bias, scale, soft cap
     hidden:torch.Tensor, # (positions, hidden)
@@ -44,11 +48,13 @@ def _through_head(
     share:int=1, # copies of a chunk's logits that the term makes
 ) -> torch.Tensor: # scalar
     "The sum of a loss over all positions, in chunks small enough for memory."
-    head, kind = head_of(model), hidden.device.type
+    head = head_of(model)
+    kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
     with torch.autocast(kind, enabled=False):
         head = head.to(dtype)
-        return _ChunkedHead.apply(hidden.to(dtype), head, term_of(head), max(_CHUNK_NUMBERS // (share * len(head.weight)), 1))
+        positions = max(_CHUNK_NUMBERS // (share * len(head.weight)), 1) # in a chunk
+        return _ChunkedHead.apply(hidden.to(dtype), head, term_of(head), positions)
 
 # %% ../../nbs/model/05_head.ipynb #941aa18e
 def head_loss(
@@ -70,6 +76,7 @@ def head_loss(
         return loss, slope if weight is None else slope.mul_(weight)
     return _through_head(model, hidden, lambda head: term)
 
+# %% ../../nbs/model/05_head.ipynb #8d3e6aeb
 def head_divergence(
     model, # a causal language model
     hidden:torch.Tensor, # (positions, hidden)
@@ -92,40 +99,53 @@ def prefix_loss(
     labels:torch.Tensor, # (batch, tokens), -100 where there is no target
     importance:torch.Tensor=None, # (batch, tokens), from token_importance; None: all tokens count the same
     teacher:torch.Tensor=None, # (positions, hidden), from teacher_states of the first rows
-):
-    "Sum of the token cross-entropies of `labels` after `prefix_embeds`, and the number of tokens (or their importance): `(loss_sum, tokens)`; with a teacher its divergence too."
+) -> tuple: # (sum of the losses, tokens or their importance), and with a teacher the sum of its divergence
+    "Token cross-entropies of `labels` after `prefix_embeds`."
     keep = labels != -100
     prompt = prompt_embeds(decoder, prefix_embeds)
     inputs = torch.cat([prompt, decoder.embed(labels.masked_fill(~keep, decoder.pad_id)[:, :-1])], 1)
     hidden = decoder.model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state[:, prompt.shape[1] - 1:]
-    some = None if importance is None else importance[keep]
-    out = head_loss(decoder.model, hidden[keep], labels[keep], some), keep.sum() if some is None else some.sum()
+    weights = None if importance is None else importance[keep]
+    count = keep.sum() if weights is None else weights.sum()
+    out = head_loss(decoder.model, hidden[keep], labels[keep], weights), count
     if teacher is None: return out
     return *out, head_divergence(decoder.model, hidden[_after_first_word(decoder, labels)][:len(teacher)], teacher)
 
 # %% ../../nbs/model/05_head.ipynb #5e1d0a02
 @functools.lru_cache(maxsize=4)
-def _token_marks(tokenizer) -> torch.Tensor: # (vocabulary, 5): begins a word, has a capital, has a digit, ends a sentence, is a part of a word
+def _token_marks(
+    tokenizer,
+) -> torch.Tensor: # (vocabulary, 5): begins a word, has a capital, has a digit, ends a sentence, is a part of a word
+    "Marks of each token, from its text."
     decode = tokenizer.backend_tokenizer.decoder
-    def marks(token, special):
-        if special: return True, False, False, True, False
-        text = decode.decode([token]) if decode else token
-        return (text[:1].isspace() or token.startswith("▁"), any(c.isupper() for c in text), any(c.isdigit() for c in text),
-                "\n" in text or text.rstrip(" \"')").endswith((".", "!", "?", ":")), any(c.isalnum() for c in text))
     special = set(tokenizer.all_special_ids)
-    return torch.tensor([marks(t, i in special) for i, t in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))])
 
+    def marks(i, token):
+        if i in special: return True, False, False, True, False
+        text = decode.decode([token]) if decode else token
+        begins_word = text[:1].isspace() or token.startswith("▁")
+        ends_sentence = "\n" in text or text.rstrip(" \"')").endswith((".", "!", "?", ":"))
+        characters = (str.isupper, str.isdigit, str.isalnum)
+        has_capital, has_digit, has_letter = (any(map(is_one, text)) for is_one in characters)
+        return begins_word, has_capital, has_digit, ends_sentence, has_letter
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    return torch.tensor([marks(i, token) for i, token in enumerate(tokens)])
+
+# %% ../../nbs/model/05_head.ipynb #a43d1518
 def fact_tokens(
     decoder:Decoder,
     labels:torch.Tensor, # (batch, tokens), -100 where there is no target
 ) -> torch.Tensor: # (batch, tokens) bool
     "Which tokens belong to names and numbers, by the rule above."
-    begins, capital, digit, ends, part = _token_marks(decoder.tokenizer).to(labels.device)[labels.clamp(min=0)].unbind(-1)
+    marks = _token_marks(decoder.tokenizer).to(labels.device)[labels.clamp(min=0)] # (batch, tokens, 5)
+    begins, capital, digit, ends, part = marks.unbind(-1)
     first = torch.ones_like(begins[:, :1])
     begins = torch.cat([first, begins[:, 1:]], 1)
     opening = begins & torch.cat([first, ends[:, :-1]], 1) # the first token of a sentence
     word = begins.cumsum(1) - 1 # (batch, tokens): the number of each token's word
-    def anywhere(mark): return torch.zeros_like(word).scatter_add_(1, word, mark.long()).gather(1, word) > 0 # in the token's word
+
+    def anywhere(mark): # in the token's word
+        return torch.zeros_like(word).scatter_add_(1, word, mark.long()).gather(1, word) > 0
     return (anywhere(digit) | anywhere(capital) & ~anywhere(opening)) & part & (labels != -100)
 
 def token_importance(
@@ -148,6 +168,7 @@ def _after_first_word(
     begins[:, 0] = False
     return (begins.cumsum(1) > 0) & (labels != -100)
 
+# %% ../../nbs/model/05_head.ipynb #8d0fd98f
 def teacher_prompts(
     cfg:Config, # max_seq_len bounds them
     decoder:Decoder,
@@ -155,12 +176,18 @@ def teacher_prompts(
     targets:list, # ids of each one's summary, from target_ids
 ) -> list: # of id lists
     "What the teacher reads before it is asked: begin token, dialogue, cue, and the first word of the summary."
-    def ids(texts): return decoder.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    options = dict(add_special_tokens=False, return_attention_mask=False, verbose=False)
     begins = _token_marks(decoder.tokenizer)[:, 0].tolist()
-    first = [t[:next((k for k, i in enumerate(t) if k and begins[i]), len(t))] for t in targets]
-    cues = ids([f"{TEACHER_CUE} {word}" for word in decoder.tokenizer.batch_decode(first, skip_special_tokens=True)])
-    return [decoder.bos_ids + i[:cfg.max_seq_len - len(cue)] + cue for i, cue in zip(ids(dialogues), cues)]
 
+    def first_word(target):
+        end = next((k for k, i in enumerate(target) if k and begins[i]), len(target))
+        return target[:end]
+    words = decoder.tokenizer.batch_decode([first_word(t) for t in targets], skip_special_tokens=True)
+    cues = decoder.tokenizer([f"{TEACHER_CUE} {word}" for word in words], **options)["input_ids"]
+    ids = decoder.tokenizer(dialogues, **options)["input_ids"]
+    return [decoder.bos_ids + i[:cfg.max_seq_len - len(cue)] + cue for i, cue in zip(ids, cues)]
+
+# %% ../../nbs/model/05_head.ipynb #44fcb946
 @torch.no_grad()
 def teacher_states(
     decoder:Decoder,
@@ -168,11 +195,14 @@ def teacher_states(
     labels:torch.Tensor, # (batch, tokens), -100 where there is no target
 ) -> torch.Tensor: # (positions, hidden)
     "Hidden states that predict the label tokens after each row's first word, of the decoder that reads the text."
-    asked, last = _after_first_word(decoder, labels), (context != -100).sum(1, keepdim=True) - 1
-    ids = pad_labels([torch.cat([c[c != -100], t[a]]) for c, t, a in zip(context, labels, asked)], labels.device)
-    hidden = decoder.model.base_model(input_ids=ids.masked_fill(ids == -100, decoder.pad_id), use_cache=False).last_hidden_state
-    at = torch.arange(ids.shape[1], device=ids.device)
-    return hidden[(at >= last) & (at < last + asked.sum(1, keepdim=True))]
+    is_target = _after_first_word(decoder, labels)
+    last = (context != -100).sum(1, keepdim=True) - 1 # position of each prompt's last token
+    rows = [torch.cat([c[c != -100], t[chosen]]) for c, t, chosen in zip(context, labels, is_target)]
+    ids = pad_labels(rows, labels.device)
+    inputs = ids.masked_fill(ids == -100, decoder.pad_id)
+    hidden = decoder.model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
+    position = torch.arange(ids.shape[1], device=ids.device)
+    return hidden[(position >= last) & (position < last + is_target.sum(1, keepdim=True))]
 
 # %% ../../nbs/model/05_head.ipynb #f65e20a4
 READOUT_SCALE = 20.0  # cosines live in -1..1; a softmax needs a wider range
@@ -181,8 +211,8 @@ def readout_loss(
     decoder:Decoder,
     prefix_embeds:torch.Tensor, # (batch, prefix_len, hidden)
     labels:torch.Tensor, # (batch, tokens), -100 where there is no target
-):
-    "Sum over slots of the cross-entropy 'slot k is token k' among the batch's words, and the number of slots: `(loss_sum, slots)`."
+) -> tuple: # (sum over slots, number of slots)
+    "Cross-entropy of 'slot k is token k' among the batch's words."
     n = min(prefix_embeds.shape[1], labels.shape[1])
     keep = labels[:, :n] != -100
     words, target = labels[:, :n][keep].unique(return_inverse=True)

@@ -7,10 +7,12 @@ __all__ = ['draw_stop_latent', 'LatentSummarizer', 'top_layers', 'adopt_encoder'
            'build_model']
 
 # %% ../../nbs/model/06_model.ipynb #269897a1
+import re
 from typing import Optional
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 
 from ..config import Config, ConfigError, fields_of
@@ -22,7 +24,9 @@ from .compress import make_compression, make_normalizer, normalize_latents
 from .middle import make_middle
 
 # %% ../../nbs/model/06_model.ipynb #187d4ca3
-def draw_stop_latent(cfg:Config) -> torch.Tensor: # (latent_seq_len, latent_dim)
+def draw_stop_latent(
+    cfg:Config, # stop_latent_init and stop_latent_seed
+) -> torch.Tensor: # (latent_seq_len, latent_dim)
     "The stop latent of `cfg`: random on the unit sphere, random, or zeros."
     shape = (cfg.latent_seq_len, cfg.latent_dim)
     if cfg.stop_latent_init == "zeros": return torch.zeros(shape)
@@ -35,35 +39,54 @@ class LatentSummarizer(nn.Module):
     def __init__(self,
         cfg:Config,
         decoder_rms:float=1.0, # RMS of the decoder's scaled embeddings: the size a prefix starts at
-        middle:Optional[nn.Module]=None, # a middle of your own: latents (batch, latent_seq_len, latent_dim) to the same shape
+        middle:Optional[nn.Module]=None, # your own: latents (batch, latent_seq_len, latent_dim) to the same shape
     ):
         super().__init__()
         self.cfg = cfg
-        self.normalizer, self.compression = make_normalizer(cfg), make_compression(cfg)
+        self.normalizer = make_normalizer(cfg)
+        self.compression = make_compression(cfg)
         self.middle = make_middle(cfg) if middle is None else middle
         self.adapter = PrefixAdapter(cfg, decoder_rms)
         self.stop_latent = nn.Parameter(draw_stop_latent(cfg), requires_grad=cfg.use_stop_latent)
 
-    def document_latents(self, embeddings:torch.Tensor) -> torch.Tensor:
-        "Embeddings (batch, vectors, encoder width) to latents (batch, latent_seq_len, latent_dim)."
-        return normalize_latents(self.compression(self.normalizer(embeddings)), self.cfg.normalize_latent)
+# %% ../../nbs/model/06_model.ipynb #5da2e8bc
+@patch
+def document_latents(self:LatentSummarizer,
+    embeddings:torch.Tensor, # (batch, vectors, encoder width)
+) -> torch.Tensor: # (batch, latent_seq_len, latent_dim)
+    "Embeddings to the latents of a document."
+    return normalize_latents(self.compression(self.normalizer(embeddings)), self.cfg.normalize_latent)
 
-    def summary_latents(self, latents:torch.Tensor) -> torch.Tensor:
-        "Document latents to summary latents, both (batch, latent_seq_len, latent_dim)."
-        return normalize_latents(self.middle(latents), self.cfg.normalize_latent)
+@patch
+def summary_latents(self:LatentSummarizer,
+    latents:torch.Tensor, # (batch, latent_seq_len, latent_dim)
+) -> torch.Tensor: # (batch, latent_seq_len, latent_dim)
+    "Latents of a document to those of its summary."
+    return normalize_latents(self.middle(latents), self.cfg.normalize_latent)
 
-    def prefix(self, latents:torch.Tensor) -> torch.Tensor:
-        "Latents to prefix embeddings (batch, prefix_len, decoder width)."
-        return self.adapter(latents)
+@patch
+def prefix(self:LatentSummarizer,
+    latents:torch.Tensor, # (batch, latent_seq_len, latent_dim)
+) -> torch.Tensor: # (batch, prefix_len, decoder width)
+    "Latents to prefix embeddings."
+    return self.adapter(latents)
 
-    def stop_similarity(self, latents:torch.Tensor) -> torch.Tensor: # (batch,)
-        "Cosine of each row's latents (all of them as one vector) to the stop latent."
-        return F.cosine_similarity(latents.flatten(1), self.stop_latent.flatten()[None], dim=-1)
+# %% ../../nbs/model/06_model.ipynb #ab95fddc
+@patch
+def stop_similarity(self:LatentSummarizer,
+    latents:torch.Tensor, # (batch, latent_seq_len, latent_dim)
+) -> torch.Tensor: # (batch,)
+    "Cosine of each row's latents (all of them as one vector) to the stop latent."
+    return F.cosine_similarity(latents.flatten(1), self.stop_latent.flatten()[None], dim=-1)
 
-    def is_stop(self, latents:torch.Tensor, cfg:Config=None) -> torch.Tensor: # (batch,) bool
-        "Which rows have nothing to say; never, while `use_stop_latent` is off. (`cfg`: of one call, where it differs from the model's.)"
-        cfg = cfg or self.cfg
-        return (self.stop_similarity(latents) >= cfg.stop_latent_cosine_threshold) & cfg.use_stop_latent
+@patch
+def is_stop(self:LatentSummarizer,
+    latents:torch.Tensor, # (batch, latent_seq_len, latent_dim)
+    cfg:Optional[Config]=None, # of one call, where it differs from the model's
+) -> torch.Tensor: # (batch,) bool
+    "Which rows have nothing to say; none while `use_stop_latent` is off."
+    cfg = cfg or self.cfg
+    return (self.stop_similarity(latents) >= cfg.stop_latent_cosine_threshold) & cfg.use_stop_latent
 
 # %% ../../nbs/model/06_model.ipynb #ec166281
 def top_layers(
@@ -76,7 +99,11 @@ def top_layers(
     if n > len(layers): raise ModelError(f"num_encoder_unfrozen_layers={n}, but the encoder has {len(layers)} layers.")
     return [*layers[len(layers) - n:], *([] if norm is None else [norm])]
 
-def adopt_encoder(model:LatentSummarizer, encoder:nn.Module, n:int) -> LatentSummarizer:
+def adopt_encoder(
+    model:LatentSummarizer, # changed in place
+    encoder:nn.Module, # the encoder's transformers model
+    n:int, # how many layers
+) -> LatentSummarizer: # the model itself
     "Make the encoder's `top_layers` part of `model`, as its child `encoder_top`."
     if top := top_layers(encoder, n): model.encoder_top = nn.ModuleList(top)
     return model
@@ -85,25 +112,32 @@ def adopt_encoder(model:LatentSummarizer, encoder:nn.Module, n:int) -> LatentSum
 class LowRank(nn.Module):
     "A learned correction to a frozen linear layer, which adds it to its output from now on; zero at first."
     def __init__(self,
-        layer:nn.Linear,
-        rank:int,
+        layer:nn.Linear, # frozen; it gets a hook
+        rank:int, # numbers between the two matrices
     ):
         super().__init__()
-        self.down, self.up = nn.Linear(layer.in_features, rank, bias=False), nn.Linear(rank, layer.out_features, bias=False)
+        self.down = nn.Linear(layer.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, layer.out_features, bias=False)
         nn.init.zeros_(self.up.weight)
         layer.register_forward_hook(self._add)
 
-    def _add(self, layer, given, out): return out + self.up(self.down(given[0].to(self.down.weight.dtype))).to(out.dtype)
+    def _add(self, layer, given, out):
+        correction = self.up(self.down(given[0].to(self.down.weight.dtype)))
+        return out + correction.to(out.dtype)
 
 def adopt_decoder(
     model:LatentSummarizer,
     decoder:nn.Module, # the decoder's transformers model; loaded for this model alone
     rank:int, # 0 for no correction
 ) -> LatentSummarizer:
-    "Give the decoder a correction that is part of `model`, as its child `decoder_lora`. Raises `ModelError` for a decoder built otherwise."
+    """Give the decoder a correction that is part of `model`, as its child `decoder_lora`.
+
+    Raises `ModelError` for a decoder without layers of the usual names."""
     if not rank: return model
     layers = [m for name, m in decoder.named_modules() if name.endswith(("q_proj", "v_proj"))]
-    if not layers: raise ModelError(f"A {type(decoder).__name__} has no layers q_proj and v_proj to correct: set decoder_lora_rank to 0.")
+    if not layers:
+        raise ModelError(f"A {type(decoder).__name__} has no layers q_proj and v_proj to correct: "
+                         "set decoder_lora_rank to 0.")
     model.decoder_lora = nn.ModuleList(LowRank(m, rank) for m in layers)
     return model
 
@@ -112,22 +146,34 @@ def check_use(
     saved:Config, # what the model was trained with
     cfg:Config, # what is asked for now
 ):
-    "Raise `ConfigError` when `cfg` changes what a model is. Where its backbones are found may change: their hashes are compared anyway."
-    changed = [k for k in fields_of("model") if k not in ("modernbert_model", "gpt2_model") and getattr(cfg, k) != getattr(saved, k)]
+    """Raise `ConfigError` when `cfg` changes what a model is.
+
+    The place of its backbones may change: their hashes are compared anyway."""
+    fields = [k for k in fields_of("model") if k not in ("modernbert_model", "gpt2_model")]
+    changed = [k for k in fields if getattr(cfg, k) != getattr(saved, k)]
     if not changed: return
     listed = "; ".join(f"{k} is {getattr(saved, k)!r}, not {getattr(cfg, k)!r}" for k in changed)
-    raise ConfigError(f"This model was trained with other settings: {listed}. Leave them out, or train another model with them.")
+    raise ConfigError(f"This model was trained with other settings: {listed}. "
+                      "Leave them out, or train another model with them.")
 
 def build_model(
     tensors:dict, # of a finished model
-    cfg:Config,
-    encoder:nn.Module,
+    cfg:Config, # that of the finished model
+    encoder:nn.Module, # its transformers model
     decoder:Optional[nn.Module]=None, # needed where the model corrects it (decoder_lora_rank)
     middle:Optional[nn.Module]=None, # for a model that was trained with a middle of its own
 ) -> LatentSummarizer:
-    "The module with its weights; a tuned top of the encoder goes into `encoder`, a correction of the decoder onto `decoder`."
+    """The module with its weights.
+
+    A tuned top of the encoder goes into `encoder`, a correction of the decoder onto `decoder`."""
     model = adopt_encoder(LatentSummarizer(cfg, middle=middle), encoder, tuned_layers(cfg))
-    if cfg.decoder_lora_rank and decoder is None: raise ModelError(f"A model with decoder_lora_rank={cfg.decoder_lora_rank} needs its decoder to be loaded.")
+    if cfg.decoder_lora_rank and decoder is None:
+        raise ModelError(f"A model with decoder_lora_rank={cfg.decoder_lora_rank} needs its decoder to be loaded.")
     adopt_decoder(model, decoder, cfg.decoder_lora_rank)
-    model.load_state_dict(tensors["model"])
+    try: model.load_state_dict(tensors["model"])
+    except RuntimeError as e:
+        parts = sorted({name.split(".")[0] for name in re.findall(r"(?:for |\")([a-z_]+\.[\w.]+)", str(e))})
+        raise ModelError(f"The saved weights do not fit this model: {', '.join(parts) or 'its parts'} differ in names or shapes. "
+                         "Give from_pretrained a middle of the same class and sizes as in the training, "
+                         "and leave the settings of the architecture as they were.") from e
     return model

@@ -84,7 +84,7 @@ class TrainingRows(Protocol):
 @dataclass
 class StageRows:
     "Rows of a stage: inputs, summaries (where latents are compared), and target texts (where one is written)."
-    inputs: Vectors # or `Ragged` token ids, where the encoder runs while training
+    inputs: Vectors # or `Ragged` token ids, where the encoder runs while training; or `States` of a frozen one
     outputs: Optional[Vectors] = None # likewise
     targets: Optional[Ragged] = None # token ids, end token included
     ids: Optional[list] = None # row ids, for messages
@@ -98,8 +98,8 @@ class StageRows:
 
     @property
     def lengths(self) -> Optional[np.ndarray]:
-        "What decides the cost of a row: tokens of a live input, else of the target; None where all rows cost the same."
-        longest = self.inputs if isinstance(self.inputs, Ragged) else self.targets
+        "What decides the cost of a row: tokens of an input of ids or states, else of the target; None where all rows cost the same."
+        longest = self.inputs if hasattr(self.inputs, "lengths") else self.targets
         return None if longest is None else longest.lengths
 
     def loader(self, cuts:list, cfg:Config):

@@ -45,6 +45,7 @@ class Run:
     finished: set = field(default_factory=set) # of `pairs` and `texts`: those whose caches hold latents
     stages: list = field(default_factory=list) # of `Stage`, in order
     objectives: dict = field(default_factory=dict) # objectives of your own, by name
+    identities: dict = field(default_factory=dict) # keys as of `sources` -> hash of the rows
 
     @property
     def backbones(self) -> dict:

@@ -10,6 +10,8 @@ import contextlib, io, json
 from importlib.util import find_spec
 from pathlib import Path
 
+from fastcore.basics import patch
+
 from ..config import Config, LatentSummError
 from ..runtime import say_once
 
@@ -28,33 +30,44 @@ class Sink:
     "Sends events to one tracker; a listener and context manager."
     def __init__(self,
         name:str, # of the tracker, for messages
-        open, # function of a run_start event; what it returns has scalars(values, step, time), text(name, text) and close()
+        open, # function of a run_start event; returns an object with scalars, text and close (see _TensorBoard)
     ):
-        self.name, self.open, self.target = name, open, None
+        self.name = name
+        self.open = open
+        self.target = None
 
     def __call__(self, event:dict):
-        "Take in one event; kinds that are not for trackers are passed over."
+        "Take in one event; kinds that are not for trackers are ignored."
         try: self.send(event)
         except OSError as e:
             self.target = None
             say_once(f"{self.name} cannot write ({e}); the run goes on without it. events.jsonl has everything.")
 
-    def send(self, event:dict):
-        "Open, write or close, as the event asks."
-        kind = event["event"]
-        if kind == "run_start": self.close(); self.target = self.open(event)
-        if self.target is None: return
-        if kind in ("step", "validation"): self.target.scalars(scalars_of(event), event["step"], event.get("time"))
-        if kind in ("note", "verdict"): self.target.text(event.get("stage", kind), event.get("text") or event.get("message"))
-        if kind == "run_end": self.close()
-
-    def close(self):
-        "Close the tracker, if it is open."
-        target, self.target = self.target, None
-        if target: target.close()
-
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
+
+# %% ../../nbs/train/12_sinks.ipynb #adc31444
+@patch
+def send(self:Sink,
+    event:dict, # of any kind
+):
+    "Open, write or close, as the event asks."
+    kind = event["event"]
+    if kind == "run_start":
+        self.close()
+        self.target = self.open(event)
+    if self.target is None: return
+    if kind in ("step", "validation"): self.target.scalars(scalars_of(event), event["step"], event.get("time"))
+    if kind in ("note", "verdict"):
+        self.target.text(event.get("stage", kind), event.get("text") or event.get("message"))
+    if kind == "run_end": self.close()
+
+@patch
+def close(self:Sink):
+    "Close the tracker, if it is open."
+    target = self.target
+    self.target = None
+    if target: target.close()
 
 # %% ../../nbs/train/12_sinks.ipynb #aeac3ea9
 class _TensorBoard:
@@ -65,7 +78,8 @@ class _TensorBoard:
         if not start.get("resumed"):
             for old in folder.glob("events.out.tfevents.*"): old.unlink()
         self.writer = SummaryWriter(str(folder))
-        self.writer.add_text("settings", "    " + json.dumps(start["config"], indent=2).replace("\n", "\n    "), walltime=start.get("time"))
+        settings = json.dumps(start["config"], indent=2).replace("\n", "\n    ") # indented: Markdown shows it as code
+        self.writer.add_text("settings", f"    {settings}", walltime=start.get("time"))
 
     def scalars(self, values, step, time):
         for name, value in values.items(): self.writer.add_scalar(name, value, step, walltime=time)
@@ -79,9 +93,10 @@ class _Trackio:
     def __init__(self, start:dict):
         import trackio
         self.trackio = trackio
+        resume = "allow" if start.get("resumed") else "never"
         with contextlib.redirect_stdout(io.StringIO()):  # its greeting, with colour codes even in a log
             self.run = trackio.init(project="latent_summ", name=str(start["config"]["run_dir"]), config=start["config"],
-                                    resume="allow" if start.get("resumed") else "never", embed=False, auto_log_gpu=False, auto_log_cpu=False)
+                                    resume=resume, embed=False, auto_log_gpu=False, auto_log_cpu=False)
         say_once("trackio show --project latent_summ  shows this run.")
 
     def scalars(self, values, step, time): self.run.log(values, step=step)
@@ -94,7 +109,7 @@ class _Trackio:
 TRACKERS = dict(tensorboard=_TensorBoard, trackio=_Trackio)
 
 def sinks_for(
-    cfg:Config, # trackers is asked
+    cfg:Config, # whose trackers count
 ) -> tuple: # of listeners with close
     "A sink for each tracker that `cfg` names. Raises `LatentSummError` for one whose package is not installed."
     names = [n for n in cfg.trackers.split(",") if n]

@@ -20,12 +20,12 @@ from torch import nn
 
 # %% ../../nbs/train/10_stages.ipynb #bce1e5b6
 from ..config import Config, ConfigError, read_json
-from ..runtime import CheckpointError, Interrupted, LatentSummError, hash_seed, own_world, pick_device, say_once
-from ..runtime import seed_everything
+from ..runtime import CacheError, CheckpointError, Interrupted, LatentSummError, hash_seed, own_world, pick_device
+from ..runtime import say_once, seed_everything
 from ..plan import LESSON, Stage, finished_models, holds_latents, needs_live_encoder, stage_table
 from ..plan import tuned_layers
 from ..encode.backbones import Decoder, Encoder, check_backbone, load_decoder, load_encoder
-from ..encode.embed import Embedder, embed_texts, needed_rows, preprocess
+from ..encode.embed import Embedder, check_pooling, embed_texts, needed_rows, preprocess
 from ..encode.scale import shard_decoder
 from ..model.head import teacher_prompts, token_importance
 from ..model.model import LatentSummarizer, adopt_decoder, adopt_encoder, check_use, top_layers
@@ -74,17 +74,24 @@ def stage_loss(
     "A stage's loss on one batch: its objective, with its options."
     return stage_objective(stage, run.objectives)(run.model, run.decoder, run.cfg, batch, progress)
 
+def _no_source(stage:Stage) -> LatentSummError:
+    return LatentSummError(f"Stage {stage.name} has no source: name one (wikitext_dataset, arxiv_dataset), "
+                           f"or set {stage.name}_epochs to 0.")
+
+def _read_by(stage:Stage, sources:dict) -> dict:
+    "Those of `sources` that a stage reads; keys are like `pairs/train` and `texts/wikitext/train`."
+    starts = tuple(f"texts/{name}/" for name in stage.sources) if stage.kind == "texts" else "pairs/"
+    return {key: value for key, value in sources.items() if key.startswith(starts)}
+
 def _job(run:Run, stage:Stage) -> Job:
     "The trainer's view of a stage."
     rows = _rows(run, stage, "train")
-    if rows is None:
-        raise LatentSummError(f"Stage {stage.name} has no source: name one (wikitext_dataset, arxiv_dataset), "
-                              f"or set {stage.name}_epochs to 0.")
+    if rows is None: raise _no_source(stage)
     validation = _rows(run, stage, "validation")
     latents_of = latents_maker(run, stage)
     loss = lambda batch, progress: stage_loss(run, stage, with_latents(batch, latents_of), progress)
     in_step = run.cfg.shard_decoder and "text" in stage.wants
-    about = dict(backbones=run.backbones)
+    about = dict(backbones=run.backbones, rows=_read_by(stage, run.identities))
     return Job(stage.name, run.model, stage.trains, rows, loss, stage.epochs, stage.batch_size, validation, about,
                _weight(run), in_step)
 
@@ -147,17 +154,17 @@ def _finish(run:Run, stage_name:str, name:str):
     run.log.emit("checkpoint", stage=stage_name, step=0, path=path.name, best=True)
 
 # %% ../../nbs/train/10_stages.ipynb #d81ac831
-def _steps(run:Run, stage:Stage) -> int:
-    "Optimizer steps of a stage."
-    rows = sum(len(index) for _, index in chosen_rows(run.cfg, stage, run.sources))
-    return planned_steps(rows, stage.batch_size, stage.epochs, run.cfg.gradient_accumulation_steps * world()[1])
+def _steps(cfg:Config, stage:Stage, sources:dict) -> int:
+    "Optimizer steps of a stage, over sources of which only the length is asked."
+    rows = sum(len(index) for _, index in chosen_rows(cfg, stage, sources))
+    return planned_steps(rows, stage.batch_size, stage.epochs, cfg.gradient_accumulation_steps * world()[1])
 
 def _train_all(run:Run, stages:list, resume:bool):
     "All stages in order; with `resume`, from the newest step checkpoint on."
     cfg = run.cfg
     newest, first = newest_step(checkpoint_folder(cfg), [s.name for s in stages]) if resume else (None, 0)
     lesson = [dict(stage=LESSON, steps=cfg.teach_encoder_steps)] if cfg.teach_encoder_steps else []
-    run.log.emit("plan", stages=lesson + [dict(stage=s.name, steps=_steps(run, s)) for s in stages])
+    run.log.emit("plan", stages=lesson + [dict(stage=s.name, steps=_steps(cfg, s, run.sources)) for s in stages])
     _begin(run, stages, newest)
     for i, stage in enumerate(stages[first:], first):
         _cache_waiting(run, stage)
@@ -179,13 +186,17 @@ def _begin(run:Run, stages:list, newest:Optional[Path]):
     elif stages[0].half == "finetune" and not run.cfg.run_pretraining: _take_up_pretrained(run)
     else: _fit_normalizer(run)
 
+def _pretrained_file(cfg:Config) -> Path:
+    "What stages 1-2 left. Raises `CheckpointError` where they never ran."
+    path = checkpoint_folder(cfg)/cfg.pretrain_best_model_filename
+    if path.exists(): return path
+    raise CheckpointError(f"run_pretraining=False starts from {path}, which does not exist. "
+                          "Run the pretraining in this run folder first, or set pretrain_middle_epochs "
+                          "and pretrain_adapter_epochs to 0 to finetune from fresh weights.")
+
 def _take_up_pretrained(run:Run):
     "Start stages 3-4 from the output of stages 1-2."
-    path = checkpoint_folder(run.cfg)/run.cfg.pretrain_best_model_filename
-    if not path.exists():
-        raise CheckpointError(f"run_pretraining=False starts from {path}, which does not exist. "
-                              "Run the pretraining in this run folder first, or set pretrain_middle_epochs "
-                              "and pretrain_adapter_epochs to 0 to finetune from fresh weights.")
+    path = _pretrained_file(run.cfg)
     tensors, meta = load_finished(path)
     check_use(config_of(meta), run.cfg)
     check_backbone("encoder", meta["backbones"]["encoder"], run.encoder.identity)
@@ -266,9 +277,8 @@ class Own:
     objectives: dict # by name
     middle: Optional[nn.Module] = None
 
-def _sources(cfg:Config, encoder:Encoder, decoder:Decoder, log:EventLog, stages:list) -> dict:
+def _sources(cfg:Config, encoder:Encoder, decoder:Decoder, log:EventLog, needed:list) -> dict:
     "The rows of every source: cached, or token ids for a live encoder, or waiting until their latents can be made."
-    needed = needed_rows(cfg, stages)
     if not needs_live_encoder(cfg):
         if cfg.cache_store_latents: return {key: Waiting(*rest) for key, *rest in needed}
         return preprocess(cfg, encoder, decoder, _reports(log), sources=needed)
@@ -279,14 +289,17 @@ def _sources(cfg:Config, encoder:Encoder, decoder:Decoder, log:EventLog, stages:
         _reports(log)(key, out[key], time.monotonic() - start)
     return out
 
-def _prepare(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decoder:Decoder, custom:Own) -> Run:
+def _identities(needed:list) -> dict: # key -> hash of a source's rows
+    return {key: rows.report["identity"] for key, _, _, rows in needed}
+
+def _prepare(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decoder:Decoder, custom:Own, needed:list) -> Run:
     "A run with its rows and its model."
-    sources = _first_process_first(_sources, cfg, encoder, decoder, log, custom.stages)
+    sources = _first_process_first(_sources, cfg, encoder, decoder, log, needed)
     model = _new_model(cfg, encoder, decoder, device, custom.middle)
     _speed_up(cfg, model, decoder, device)
     if cfg.shard_decoder: shard_decoder(decoder, device)
     return Run(cfg, folder, device, encoder, decoder, sources, model, log, Saver(cfg.async_checkpointing),
-               stages=custom.stages, objectives=custom.objectives)
+               stages=custom.stages, objectives=custom.objectives, identities=_identities(needed))
 
 # %% ../../nbs/train/10_stages.ipynb #20a6c4d3
 def _check_own(custom:Own):
@@ -342,32 +355,74 @@ def run_pipeline(
     whole = torch.device("cpu") if cfg.shard_decoder else device # shards go to the device layer by layer
     decoder = load_decoder(cfg, whole)
     top_layers(encoder.model, tuned_layers(cfg)) # raises if the encoder has fewer
+    needed = _first_process_first(lambda: list(needed_rows(cfg, custom.stages)))
+    _check_start(cfg, custom.stages, encoder, decoder, needed)
     lock = held_folder(Path(cfg.run_dir)) if world()[0] == 0 else contextlib.nullcontext()
-    with lock: return _run_stages(cfg, custom, device, encoder, decoder, resume, overwrite, listeners)
+    with lock: return _run_stages(cfg, custom, device, encoder, decoder, needed, resume, overwrite, listeners)
 
-# %% ../../nbs/train/10_stages.ipynb #ebd75550
-def _same_training(cfg:Config, names:list):
+# %% ../../nbs/train/10_stages.ipynb #ebd70002
+def _same_training(cfg:Config, names:list) -> tuple: # (newest step checkpoint or None, its meta, number of its stage)
     "Raise `CheckpointError` where the newest step checkpoint of the stages named comes from other settings."
-    newest, _ = newest_step(checkpoint_folder(cfg), names)
-    if newest: check_same_training(load_checkpoint(newest)[1], cfg, cfg.gradient_accumulation_steps * world()[1], newest)
+    newest, i = newest_step(checkpoint_folder(cfg), names)
+    if newest is None: return None, {}, 0
+    meta = load_checkpoint(newest)[1]
+    check_same_training(meta, cfg, cfg.gradient_accumulation_steps * world()[1], newest)
+    return newest, meta, i
 
+def _same_rows(cfg:Config, stage:Stage, needed:list, meta:dict, path:Path):
+    "Raise `CheckpointError` where the stage of the step checkpoint `path` would go on with other rows."
+    now = _read_by(stage, _identities(needed))
+    before = meta.get("rows", now) # 0.1.0 kept no hashes
+    changed = [key for key in before if before[key] != now.get(key)]
+    steps = _steps(cfg, stage, {key: rows for key, _, _, rows in needed})
+    if not changed and steps == meta["steps"]: return
+    which = f" of {', '.join(changed)}" if changed else ""
+    counts = f" ({meta['steps']} steps then, {steps} now)" if steps != meta["steps"] else ""
+    raise CheckpointError(f"{path} was trained on other rows: those{which} have changed{counts}. "
+                          "Use the same ones to resume, or start a new run with another --run-dir.")
+
+# %% ../../nbs/train/10_stages.ipynb #ebd70004
 def check_resume(
     cfg:Config,
     stages:list, # of Stage
     encoder:Encoder,
     decoder:Decoder,
+    needed:list, # of needed_rows
 ):
-    "Raise `CheckpointError` where the run was made with other settings than `cfg`; nothing is embedded or written before that is known."
-    if not cfg.teach_encoder_steps: return _same_training(cfg, [s.name for s in stages])
-    folder = Path(cfg.run_dir)/"encoder"
-    if (folder/ABOUT).exists(): check_taught(folder, read_json(folder/ABOUT), lesson_of(cfg, encoder, decoder))
-    _same_training(lesson_rates(cfg), [LESSON])
-    _same_training(cfg.override(modernbert_model=str(folder)), [s.name for s in stages]) # they name the taught encoder
+    "Raise `CheckpointError` where the run was made with other settings or rows; nothing is embedded or written before that is known."
+    own = cfg
+    if cfg.teach_encoder_steps:
+        folder = Path(cfg.run_dir)/"encoder"
+        if (folder/ABOUT).exists(): check_taught(folder, read_json(folder/ABOUT), lesson_of(cfg, encoder, decoder))
+        _same_training(lesson_rates(cfg), [LESSON])
+        own = cfg.override(modernbert_model=str(folder)) # the stages' checkpoints name the taught encoder
+    newest, meta, i = _same_training(own, [s.name for s in stages])
+    if newest: _same_rows(own, stages[i], needed, meta, newest)
 
-def _run_stages(cfg:Config, custom:Own, device, encoder, decoder, resume:bool, overwrite:bool, listeners:tuple) -> Path:
+def _check_cache_dir(cfg:Config):
+    "Raise `CacheError` where no cache can be made."
+    folder = Path(cfg.preprocess_cache_dir).absolute()
+    nearest = next(p for p in (folder, *folder.parents) if p.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK): return
+    why = "is a file" if not nearest.is_dir() else "may not be written to"
+    raise CacheError(f"No cache can be made in {folder}: {nearest} {why}. Choose another --preprocess-cache-dir.")
+
+def _check_start(cfg:Config, stages:list, encoder:Encoder, decoder:Decoder, needed:list):
+    "Raise `LatentSummError` for what a training would otherwise meet after hours of embedding; nothing is written."
+    sources = {key: rows for key, _, _, rows in needed}
+    for stage in stages:
+        if not chosen_rows(cfg, stage, sources): raise _no_source(stage)
+    if stages[0].half == "finetune" and not cfg.run_pretraining: _pretrained_file(cfg)
+    if cfg.teach_encoder_steps or needs_live_encoder(cfg): return
+    check_pooling(cfg, encoder)
+    if cfg.run_preprocessing: _check_cache_dir(cfg)
+    elif not cfg.cache_store_latents: preprocess(cfg, encoder, decoder, sources=needed) # only opens what is there
+
+# %% ../../nbs/train/10_stages.ipynb #ebd75550
+def _run_stages(cfg:Config, custom:Own, device, encoder, decoder, needed:list, resume:bool, overwrite:bool, listeners:tuple) -> Path:
     "`run_pipeline`, once its folder is locked."
     is_first = world()[0] == 0
-    if resume: check_resume(cfg, custom.stages, encoder, decoder)
+    if resume: check_resume(cfg, custom.stages, encoder, decoder, needed)
     folder = open_run(cfg, resume, overwrite) if is_first else Path(cfg.run_dir)
     start = time.monotonic()
     error = ""
@@ -377,7 +432,7 @@ def _run_stages(cfg:Config, custom:Own, device, encoder, decoder, resume:bool, o
         if cfg.teach_encoder_steps:
             cfg = taught(cfg, log, device, encoder, decoder)
             encoder = load_encoder(cfg, device)
-        run = _prepare(cfg, folder, log, device, encoder, decoder, custom)
+        run = _prepare(cfg, folder, log, device, encoder, decoder, custom, needed)
         try: _train_all(run, custom.stages, resume)
         finally: run.saver.close()
     except KeyboardInterrupt as e: # a second Ctrl-C, or one between two stages

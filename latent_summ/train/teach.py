@@ -51,11 +51,13 @@ def with_latent_tokens(
 def with_queries(
     encoder:Encoder, # changed in place
     n:int, # how many queries it must have
+    layers:int=3, # blocks of them
 ) -> Encoder:
     "The encoder with `n` queries; new ones are drawn from torch's generator."
-    if encoder.queries is None or len(encoder.queries) != n:
+    if encoder.queries is None or (len(encoder.queries), len(encoder.queries.layers)) != (n, layers):
         config = encoder.model.config
-        encoder.queries = Queries(n, config.hidden_size, config.num_attention_heads).eval().to(encoder.model.device)
+        queries = Queries(n, config.hidden_size, config.num_attention_heads, layers)
+        encoder.queries = queries.eval().to(encoder.model.device)
     return encoder
 
 # %% ../../nbs/train/05_teach.ipynb #26aa0011
@@ -163,14 +165,15 @@ READOUT_WEIGHT = 0.3 # of the readout, once the decoder runs
 
 def lesson_loss(
     lesson:Lesson,
-    batch:dict, # inputs (token ids of the encoder), labels (of the decoder), is_pair
+    batch:dict, # inputs (token ids of the encoder, or its states), labels (of the decoder), is_pair
     progress:float, # share of the steps done
 ) -> tuple: # (mean loss, parts)
     "Stage 0's loss."
     cfg = lesson.cfg
     labels = batch["labels"]
     is_pair = batch["is_pair"]
-    vectors = encode_batch(cfg, lesson.encoder, **batch["inputs"])
+    inputs = batch["inputs"]
+    vectors = lesson.queries(**inputs) if "states" in inputs else encode_batch(cfg, lesson.encoder, **inputs)
     is_writing = progress >= cfg.teach_encoder_readout and cfg.teach_encoder_readout < 1 # the decoder runs
     text_labels = labels.masked_fill(is_pair.bool()[:, None], -100)
     count = max(labels.shape[1], cfg.prefix_len) if is_writing else labels.shape[1]
@@ -193,7 +196,8 @@ def lesson_loss(
 ABOUT = "teaching.json"
 _SETTINGS = ("teach_encoder_steps", "teach_encoder_batch_size", "teach_encoder_learning_rate", "teach_encoder_readout",
              "teach_encoder_dialogues", "teach_encoder_summaries", "teach_encoder_words", "encoder_pooling",
-             "latent_seq_len", "num_encoder_unfrozen_layers", "optimizer", "seed")
+             "latent_seq_len", "num_encoder_unfrozen_layers", "query_layers", "encoder_early_layer",
+             "teach_encoder_cache_states", "optimizer", "seed")
 
 def lesson_of(
     cfg:Config,

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['DEMO_RUN', 'COMMANDS', 'Plain', 'Common', 'Demo', 'Doctor', 'Cache', 'Train', 'Evaluate', 'Summarize', 'Reconstruct',
-           'Interpolate', 'Talk', 'Settings', 'Runs', 'Report', 'Plan', 'Bench', 'Completion', 'Origin', 'layers',
-           'newest_run', 'model_path', 'run_folder', 'listeners', 'demo', 'train', 'doctor', 'cache', 'usual_values',
-           'check_writable', 'evaluate', 'runs', 'input_texts', 'summarize', 'reconstruct', 'interpolate', 'chat',
-           'Encode', 'Search', 'Diff', 'encode', 'search', 'diff', 'Bits', 'AuditForm', 'Privacy', 'Sweep', 'bits',
-           'audit', 'privacy', 'sweep', 'settings', 'setting_line', 'report', 'plan', 'bench', 'completion', 'about',
-           'takes_settings', 'overview', 'command_first', 'check_theirs', 'check_bools', 'run_command', 'status_of',
-           'ready_streams', 'main']
+           'Interpolate', 'Talk', 'Calibrate', 'Settings', 'Runs', 'Report', 'Export', 'Plan', 'Bench', 'Completion',
+           'Origin', 'layers', 'newest_run', 'model_path', 'model_note', 'run_folder', 'listeners', 'demo', 'train',
+           'doctor', 'cache', 'usual_values', 'check_writable', 'evaluate', 'runs', 'input_texts', 'summarize',
+           'reconstruct', 'interpolate', 'chat', 'check_support_options', 'calibrate', 'Encode', 'Search', 'Diff',
+           'encode', 'search', 'diff', 'Bits', 'AuditForm', 'Privacy', 'Sweep', 'bits', 'audit', 'privacy', 'sweep',
+           'settings', 'setting_line', 'report', 'export', 'plan', 'bench', 'completion', 'about', 'takes_settings',
+           'overview', 'command_first', 'check_theirs', 'check_bools', 'run_command', 'status_of', 'ready_streams',
+           'main']
 
 # %% ../../nbs/ui/07_cli.ipynb #8a7a6b5e
 import codecs, contextlib, copy, dataclasses, difflib, functools, importlib, json, os, re, shlex, shutil, sys, textwrap
@@ -29,7 +30,7 @@ from ..runtime import DataError, atomic_write, is_terminal, say_once, speak
 # %% ../../nbs/ui/07_cli.ipynb #53724211
 _PRESET = f"Starting point: {', '.join(PRESETS)}"
 _FILE, _OVER_MODEL = "JSON file with settings; they win over the preset", "that win over the model's own"
-_MODEL = "Run folder, .pt file, hub id or mini (default: --run-dir if given, else the newest run below runs/, else mini: it comes with the package)"
+_MODEL = "Run folder, .pt file, hub id or mini (default: --run-dir if given, else mini, the small model that comes with the package)"
 
 def _preset(default:Optional[str], help:str=_PRESET): return option(default, help, "NAME", tuple(PRESETS))
 
@@ -75,13 +76,14 @@ class Cache(Common):
 class Train(Common):
     "Fill the cache where it is not there yet, then run the training stages."
     preset: str = _preset("reference")
-    resume: bool = option(False, "Go on with the run in run_dir")
+    resume: bool = option(False, "Continue the run in run_dir")
     overwrite: bool = option(False, "Replace the run in run_dir")
+    few_rows: bool = option(False, "Train even where a file holds too few rows to learn from")
 
 # %% ../../nbs/ui/07_cli.ipynb #c94f7544
 @dataclass
 class _UsesModel(Common):
-    model: Optional[Path] = option(None, _MODEL, "PATH")
+    model: Optional[Path] = option(None, _MODEL, "MODEL")
     preset: Optional[str] = _preset(None, f"Settings {_OVER_MODEL}")
     config: Optional[Path] = option(None, f"JSON file with settings {_OVER_MODEL}", "FILE")
 
@@ -93,7 +95,6 @@ class Evaluate(_UsesModel):
     predictions: Optional[Path] = option(None, "Score this file instead of a model: jsonl, json, csv, tsv, txt (one a line, in order) or - for standard input; "
                                          "--dataset-name says what it was written for", "FILE")
     prediction_column: Optional[str] = option(None, "Its column with the prediction (default: the only one that can be it)", "NAME")
-    id_column: Optional[str] = option(None, "Its column with the id (default: id, fname and the like)", "NAME")
     output: Optional[Path] = option(None, "Folder for the report (default: the run's folder, or beside the predictions)", "FOLDER")
     rouge_tokenizer: Literal["auto", "latin", "unicode"] = option("auto", "What ROUGE takes for words. auto: unicode where a reference is not in Latin script, else latin",
                                                                   values=("auto", "latin", "unicode"))
@@ -109,15 +110,19 @@ class Evaluate(_UsesModel):
 @dataclass
 class _TakesTexts(_UsesModel):
     text: Optional[str] = option(None, "The text itself", "[TEXT]", positional=True)
-    input: Optional[str] = option(None, "A text file; a .jsonl, .csv, .tsv or .parquet file with dialogue or text in each row (jsonl comes out); or - for standard input",
+    input: Optional[str] = option(None, "A text; rows with dialogue or text as jsonl, json, csv, tsv or parquet (packed, too); "
+                                        "a chat export or transcript; or - for standard input",
                                   "FILE")
-    output: Optional[Path] = option(None, "Write here instead of on the screen; complete or not at all", "FILE")
+    output: Optional[Path] = option(None, "Write here instead of on the screen, complete or not at all; rows as csv, tsv, json or parquet by its ending, else jsonl", "FILE")
 
 @dataclass
 class Summarize(_TakesTexts):
-    "Summarise a text, a file, standard input, or the rows of a jsonl file."
+    "Summarise a text, a file, standard input, or each row of a file."
     long: Literal["join", "mean"] = option("join", "A text longer than max_seq_len is cut into parts. join: their summaries one after the other; mean: one summary of their mean",
                                            values=("join", "mean"))
+    support: bool = option(True, "Mark words that the text lacks with [?], and say how far to trust each summary (rows: all parts), where the model is calibrated")
+    min_support: Optional[float] = option(None, "Leave a summary empty where its support, 0 to 1, is lower, and say why", "FLOAT")
+    candidates: int = option(1, "Write so many summaries of each text, all but the first by sampling, and keep the best supported", "INT")
 
 @dataclass
 class Reconstruct(_TakesTexts):
@@ -134,6 +139,13 @@ class Interpolate(_UsesModel):
 @dataclass
 class Talk(_UsesModel):
     "Summarise chat by chat, interactively; :help lists what else it does."
+    min_support: Optional[float] = option(None, "Show no summary whose support, 0 to 1, is lower, but why", "FLOAT")
+
+@dataclass
+class Calibrate(_UsesModel):
+    "Fit how far a model's summaries can be trusted, on held-out rows of its own data; the fit is kept beside the model."
+    rows: int = option(500, "Held-out rows to summarise, three times each", "INT")
+    taught: int = option(4000, "Training rows that show which texts the model knows", "INT")
 
 @dataclass
 class Settings(Common):
@@ -146,8 +158,7 @@ class Settings(Common):
 @dataclass
 class Runs(Plain):
     "List the runs in a folder, or compare some: settings, losses and scores."
-    action: Literal["list", "compare"] = option("list", "list: the runs in a folder; compare: those that are named", "list|compare",
-                                                ("list", "compare"), positional=True)
+    action: str = option("list", "list: the runs in a folder; compare: those that are named", "list|compare", ("list", "compare"), positional=True)
     folders: tuple[Path, ...] = option((), "list: a folder with runs (default: runs); compare: two run folders or more", "FOLDER", positional=True)
 
 @dataclass
@@ -155,6 +166,12 @@ class Report(Plain):
     "Figures and a page of a run: losses, rates, latents, scores, facts."
     run: Optional[Path] = option(None, "Run folder (default: the newest finished run below runs/)", "RUN", positional=True)
     texts: int = option(64, "Texts to encode for the figures of latents; 0: the model is not loaded", "INT")
+
+@dataclass
+class Export(Plain):
+    "Copy a trained model, with a card, to a folder that can be loaded, passed on or uploaded."
+    run: Optional[Path] = option(None, "Run folder, .pt file, hub id or mini", "RUN", positional=True)
+    folder: Optional[Path] = option(None, "Where to: it is made if it is not there", "FOLDER", positional=True)
 
 @dataclass
 class Plan(Plain):
@@ -252,13 +269,20 @@ def newest_run(folder="runs") -> Optional[Path]:
     return max(found, key=lambda p: p.stat().st_mtime).parent.parent if found else None
 
 def model_path(first:_First) -> Path:
-    "The model that `--model` or `--run-dir` means; else, with a note, the newest one here, or `mini`."
-    given = first.model or first.run_dir
-    if given: return Path(given).expanduser()
-    newest = newest_run()
-    if newest: say_once(f"using {newest}, the newest run here (--model names another).")
-    else: say_once("using mini, the small model that comes with the package: it knows made-up chats only (`latent_summ train` makes yours, --model names another).")
-    return newest or Path("mini")
+    "The model that `--model` or `--run-dir` means; else `mini`."
+    return Path(first.model or first.run_dir or "mini").expanduser()
+
+def model_note(
+    model:Path, # as it was named
+    scores:dict, # its report.json; empty where there is none
+) -> str:
+    "One line about the model that is used: its name, and how well it did."
+    known = dict(facts=scores.get("fact_recall"), **{"ROUGE-L": scores.get("rougeL")})
+    words = [f"{name} {100 * v if name == 'facts' else v:.0f}" for name, v in known.items() if v is not None]
+    where = f" on {scores['rows']['evaluated']:,} chats of {Path(scores['source']).name}" if words and "source" in scores else ""
+    note = f"using {model}" + (f": {', '.join(words)} of 100{where}" if words else "")
+    if str(model) != "mini": return note + "." if words else f"{note}, which has no scores yet (`latent_summ evaluate` makes them)."
+    return f"{note}. It knows made-up chats only; --model names another, `latent_summ train` makes yours."
 
 def run_folder(model:Path) -> Path:
     "The folder for what is found out about a model: the run it lies in, or one of its name."
@@ -299,9 +323,10 @@ def demo(own:Demo, origin:Origin, model:Optional[Path]=None):
 
 def train(own:Train, origin:Origin, model:Optional[Path]=None):
     "Train."
-    from latent_summ.ui.doctor import check_sources
+    from latent_summ.ui.doctor import check_enough, check_sources
     from latent_summ.train.stages import run_pipeline
     check_sources(origin.cfg)
+    if not (own.few_rows or own.resume): check_enough(origin.cfg)
     with listeners(origin.cfg) as heard: folder = run_pipeline(origin.cfg, resume=own.resume, overwrite=own.overwrite, listeners=heard)
     if os.environ.get("RANK", "0") != "0": return  # under torchrun the first process speaks for all
     print(f"Finished: {folder}")
@@ -373,7 +398,9 @@ def _merge(cfg:Config, folders:tuple):
 def _load(origin:Origin, model:Path):
     "The model at `model` with the settings of `origin`."
     from latent_summ.use.inference import Summarizer
-    return Summarizer.from_pretrained(model, **{k: ours for k, (_, ours) in origin.cfg.diff(origin.saved).items()})
+    summarizer = Summarizer.from_pretrained(model, **{k: ours for k, (_, ours) in origin.cfg.diff(origin.saved).items()})
+    say_once(model_note(model, summarizer.scores))
+    return summarizer
 
 def _numbers(values:dict, digits:int) -> str:
     "`bleu 44.7, exact match 0.0`; counts of texts are left out."
@@ -386,9 +413,10 @@ def _print_scores(report:dict, name:str):
     from latent_summ.ui.demo import show_ladder, show_table
     show_table(report, name)
     if "bertscore_f1" in report:
-        low, high = report["intervals"]["bertscore_f1"]
+        interval = report["intervals"].get("bertscore_f1", ()) # one row has none
+        between = " (95 % interval {:.1f}-{:.1f})".format(*interval) if interval else ""
         others = "".join(f", {k} {v['bertscore_f1']:.1f}" for k, v in report["baselines"].items())
-        print(f"BERTScore F1: {report['bertscore_f1']:.1f} (95 % interval {low:.1f}-{high:.1f}){others}.")
+        print(f"BERTScore F1: {report['bertscore_f1']:.1f}{between}{others}.")
     read = ", ".join(f"{k} {_share(v['recall'])}/{_share(v['precision'])}" for k, v in report["text_facts"].items())
     print(textwrap.fill(f"Facts read off the texts, recall/precision in %: {read}.", 79))
     print(f"{report['length_ratio']:.2f} words for each word of the references; {_share(report['exact_match'])} % exact matches; {report['empty']:,} empty.")
@@ -423,11 +451,12 @@ def _asked_for(own:Evaluate, cfg:Config) -> dict:
     return out
 
 def check_writable(folder:Path):
-    "Make the folder and try to write into it, before anything long begins. Raises `DataError`."
+    "Try to write where the folder is, or will be made, before anything long begins; nothing stays. Raises `DataError`."
     import tempfile
+    place = folder.absolute()
+    nearest = next(p for p in (place, *place.parents) if p.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder): pass
+        with tempfile.TemporaryFile(dir=nearest): pass
     except OSError as e: raise DataError(f"Cannot write into {folder}: {e.strerror}. Nothing was computed; name another folder with --output.") from e
 
 def _whole_file(own:Evaluate, cfg:Config, trained_on:Optional[str]=None) -> Config:
@@ -453,26 +482,34 @@ def evaluate(own:Evaluate, origin:Origin, model:Optional[Path]):
     summarizer.cfg = _whole_file(own, summarizer.cfg, origin.saved.dataset_name if origin.saved else None)
     report, rows, predictions = scores.evaluate(summarizer, own.split, own.max_rows, own.merge_references, tokenizer=own.rouge_tokenizer, **_asked_for(own, origin.cfg))
     if own.ladder:
-        report["ladder"] = scores.ladder_report(scores.loss_ladder(summarizer, rows, own.ladder_separator.replace("\\n", "\n")))
+        report["ladder"] = scores.ladder_report(scores.loss_ladder(summarizer, rows, own.ladder_separator.replace("\\n", "\n"), tokenizer=own.rouge_tokenizer))
         report["reconstruction"] = scores.reconstruction(summarizer, [r["summary"] for r in rows])
-    report = write_report(folder, report, rows, predictions, suffix)
+    report = write_report(folder, report, rows, predictions, suffix, own.rouge_tokenizer)
     scores.write_side_by_side(page := folder/f"side-by-side{suffix}.html", rows, predictions, tokenizer=own.rouge_tokenizer)
     _print_scores(report, model.name or str(model))
     print(f"In {folder}: " + ", ".join(p.name for p in [*(folder/f"{stem}{suffix}{end}" for stem, end in REPORT_FILES), page] if p.exists()))
+
+def _references_for(own:Evaluate, cfg:Config):
+    "The rows that predictions are compared with; --id-column may mean a column that only the predictions have."
+    from latent_summ.data.sources import load_pairs
+    try: return load_pairs(cfg, own.split, own.max_rows, duplicates=own.merge_references)
+    except DataError as e:
+        if not cfg.id_column or "--id-column" not in str(e): raise
+        say_once(f"{cfg.dataset_name} has no column {cfg.id_column!r}; it is looked for in {own.predictions} alone.")
+        return load_pairs(cfg.override(id_column=None), own.split, own.max_rows, duplicates=own.merge_references)
 
 def _evaluate_file(own:Evaluate, cfg:Config):
     "Score somebody's summaries; the report stands beside their file."
     from latent_summ.use import evaluate as scores
     from latent_summ.runtime import write_json
-    from latent_summ.data.sources import load_pairs
     if own.ladder: raise ConfigError("--ladder looks into a model; --predictions has none. Leave one of them out.")
     place, named = (Path("."), "predictions") if str(own.predictions) == "-" else (own.predictions.expanduser().parent, own.predictions.name)
     folder = own.output.expanduser() if own.output else place
     check_writable(folder)
-    source = load_pairs(_whole_file(own, cfg), own.split, own.max_rows)
+    source = _references_for(own, _whole_file(own, cfg))
     references = scores.merge_references(source) if own.merge_references else source
     report, rows, predictions = scores.score_predictions(own.predictions, references, tokenizer=own.rouge_tokenizer, column=own.prediction_column,
-                                                          id_column=own.id_column, **_asked_for(own, cfg))
+                                                          id_column=cfg.id_column, source=source, **_asked_for(own, cfg))
     report |= {k: source.report[k] for k in ("source", "split", "source_split")}
     beside = [(folder/named).with_suffix(end) for end in (".report.json", ".rows.jsonl", ".html")]
     write_json(beside[0], scores.rounded(report))
@@ -486,6 +523,7 @@ def runs(own:Runs):
     "List or compare runs."
     from rich.console import Console
     from latent_summ.use.runs import comparison_rich, runs_rich, runs_table
+    if own.action not in ("list", "compare"): own = Runs(action="list", folders=(Path(own.action), *own.folders)) # a folder without `list`
     folders, names = list(own.folders), shlex.join(map(str, own.folders))
     if own.action == "compare":
         if len(folders) < 2: raise ConfigError("Say which runs to compare: latent_summ runs compare runs/a runs/b")
@@ -497,46 +535,15 @@ def runs(own:Runs):
     if table.empty: print(f"No run in {folder}."); return
     Console(highlight=False).print(runs_rich(table))
 
-# %% ../../nbs/ui/07_cli.ipynb #34fd38b5
-_HALF = re.compile(r"[\ud800-\udfff]") # half a character, which no file can hold
-
-def _jsonl_rows(content:str, name:str):
-    "`(line, row)` of each line that is not blank."
-    for n, line in enumerate(content.split("\n"), 1):
-        if not line.strip(): continue
-        try: yield n, json.loads(line)
-        except ValueError as e: raise DataError(f"{name}, line {n} is not JSON: {e}.") from e
-
-_TABLES = (".csv", ".tsv", ".parquet")
-
-def _table_rows(name:str):
-    "`(number, row)` of each row of a table."
-    import pandas as pd
-    try: table = pd.read_parquet(name) if name.endswith(".parquet") else pd.read_csv(name, sep="\t" if name.endswith(".tsv") else ",")
-    except (OSError, ValueError) as e: raise DataError(f"Cannot read {name} as a table: {e}") from e
-    return enumerate(table.to_dict("records"), 1)
-
-def _row_texts(rows, cfg:Config, name:str) -> list:
-    "`(id, text)` of each `(number, row)`; a text that is none (null, a number) is empty. Raises `DataError` naming the row that has none of the keys."
-    keys, out = [k for k in (cfg.dialogue_column, cfg.text_column, "dialogue", "text") if k], []
-    for n, row in rows:
-        key = next((k for k in keys if isinstance(row, dict) and k in row), None)
-        if key is None: raise DataError(f"{name}, line {n} has no text under {' or '.join(dict.fromkeys(keys))} (--dialogue-column names another).")
-        out.append((row.get("id", n), row[key] if isinstance(row[key], str) else ""))
-    return out
-
-def _read_input(name:str) -> str:
-    "The content of a file, or of standard input for `-`."
-    try: return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode("utf-8-sig")
-    except OSError as e: raise DataError(f"Cannot read {name}: {e.strerror}.") from e
-    except UnicodeDecodeError as e: raise DataError(f"{name} is not UTF-8 text.") from e
-
 # %% ../../nbs/ui/07_cli.ipynb #740d73ae
 def input_texts(
     own, # Summarize or Reconstruct
     cfg:Config,
-) -> tuple: # (list of (id, text), whether rows came in)
+) -> tuple: # (list of (id, text, None or why there is none), whether rows came in)
     "The texts to summarise. Raises `DataError` when there is none, or when it is not clear which."
+    from latent_summ.data.formats import given_file
+    from latent_summ.data.names import anonymise
+    from latent_summ.data.sources import input_rows
     if own.text is not None and own.input is not None: raise DataError("Give either a text or --input, not both.")
     if sys.stdin is None and own.text is None and own.input in (None, "-"):
         raise DataError('Standard input is closed: give a text (latent_summ summarize "...") or --input FILE.')
@@ -545,30 +552,63 @@ def input_texts(
     if own.text is not None:
         short = len(own.text) < 200 and "\n" not in own.text
         if short and Path(own.text).is_file(): raise DataError(f"{own.text!r} is a file: read it with --input {own.text}")
-        texts, rows = [(None, own.text)], False
+        texts, rows = [(None, own.text.replace("\r\n", "\n").strip(), None)], False
     else:
-        name = own.input or "-"
-        table = Path(name).suffix in _TABLES
-        content = "" if table else _read_input(name)
-        rows = table or Path(name).suffix in (".jsonl", ".ndjson") or (name == "-" and content.lstrip().startswith("{"))
-        texts = _row_texts(_table_rows(name) if table else _jsonl_rows(content, name), cfg, name) if rows else [(None, content)]
-    texts = [(key, text.replace("\r\n", "\n").strip()) for key, text in texts]  # as training texts are cleaned
-    if not any(text for _, text in texts): raise DataError("The text is empty: there is nothing to summarise.")
+        with given_file(own.input or "-") as (path, name): texts, rows = input_rows(path, cfg, name)
+    if not any(text for _, text, _ in texts): raise DataError(_no_text(texts))
+    if cfg.speakers == "anonymise": texts = [(key, anonymise(text)[0], reason) for key, text, reason in texts]
     return texts, rows
+
+def _no_text(texts:list) -> str:
+    "Why there is nothing to summarise."
+    reasons = dict.fromkeys(reason for *_, reason in texts if reason and reason != "empty")
+    return f"None of the {len(texts):,} rows has a text: {'; '.join(reasons)}." if reasons else "The text is empty: there is nothing to summarise."
 
 # %% ../../nbs/ui/07_cli.ipynb #c70a342e
 def _written(own, origin:Origin, model:Path, key:str, write:Callable):
-    "What `write(summarizer, texts, seed)` makes of the given texts, to the screen or a file; jsonl rows keep their ids."
+    "What `write(summarizer, texts, seed)` makes of the given texts, to the screen or a file; rows keep their ids."
     texts, rows = input_texts(own, origin.cfg)
     summarizer = _load(origin, model)
-    out = write(summarizer, [text for _, text in texts], origin.cfg.seed if origin.cfg.do_sample else None)
-    lines = [_HALF.sub("\ufffd", json.dumps({"id": name, key: s}, ensure_ascii=False)) if rows else s for (name, _), s in zip(texts, out)]
-    if empty := sum(not text for _, text in texts): say_once(f"{empty:,} of {len(texts):,} rows are empty; so is what is written for them.")
-    _write_lines(lines, own.output)
+    out = write(summarizer, [text for _, text, _ in texts], origin.cfg.seed if origin.cfg.do_sample else None)
+    if empty := sum(not text for _, text, _ in texts): say_once(f"{empty:,} of {len(texts):,} rows are empty or could not be read; so is what is written for them.")
+    records = [{"id": name or "1", key: _HALF.sub("\ufffd", str(s))} | getattr(s, "row", {}) | (dict(error=reason) if reason else {})
+               for (name, _, reason), s in zip(texts, out)]
+    as_rows = bool(rows) or _is_table(own.output)
+    _tell_doubts(out, as_rows)
+    if as_rows: _write_rows(records, own.output)
+    else: _write_lines([getattr(s, "line", s) for s in out], own.output)
+
+def _tell_doubts(found:list, as_rows:bool):
+    "Say on stderr which summaries are not to be trusted: why, for a text; how many, for rows."
+    doubted = [s for s in found if getattr(s, "doubtful", False)]
+    if as_rows and doubted: say_once(f"{len(doubted):,} of {len(found):,} summaries are doubtful or withheld: see support and reason of their rows.")
+    for s in doubted if not as_rows else (): say_once(f"support {s.support:.2f}: {s.reason}.")
+
+_HALF = re.compile(r"[\ud800-\udfff]") # half a character, which no file can hold
+
+def _is_table(path:Optional[Path]) -> bool:
+    "Whether a file's name asks for rows."
+    from latent_summ.data.formats import FORMATS, endings
+    return path is not None and FORMATS.get(endings(path)[1], "txt") != "txt"
+
+def _flat(record:dict) -> dict:
+    "A row for a table: what has parts as JSON, a missing value as an empty text."
+    return {k: "" if v is None else v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in record.items()}
+
+def _write_rows(records:list, path:Optional[Path]):
+    "Rows to a file, complete or not at all, or to the screen."
+    from latent_summ.data.formats import rows_as_bytes
+    if path is None: return _write_lines([json.dumps(r, ensure_ascii=False) for r in records], None)
+    if ".json" not in "".join(path.suffixes): records = [_flat(r) for r in records]
+    with atomic_write(path) as f: f.write(rows_as_bytes(records, path))
 
 def summarize(own:Summarize, origin:Origin, model:Path):
     "Summarise what was given."
-    _written(own, origin, model, "summary", lambda s, texts, seed: s.summarize(texts, long=own.long, seed=seed))
+    check_support_options(own.min_support, own.candidates)
+    def write(summarizer, texts, seed):
+        told = own.support and summarizer.judge is not None
+        return summarizer.summarize(texts, long=own.long, seed=seed, support=told, min_support=own.min_support, candidates=own.candidates)
+    _written(own, origin, model, "summary", write)
 
 def reconstruct(own:Reconstruct, origin:Origin, model:Path):
     "Write what was given back from its latents."
@@ -586,7 +626,8 @@ def chat(own:Talk, origin:Origin, model:Path):
     "Lines in, summaries out, until Ctrl-D."
     from latent_summ.ui.chat import Chat
     if sys.stdin.isatty(): importlib.import_module("readline")  # line editing and history
-    talk = Chat(_load(origin, model))
+    check_support_options(own.min_support)
+    talk = Chat(_load(origin, model), min_support=own.min_support)
     print(*talk.greeting, sep="\n")
     while not talk.done:
         try: line = input(talk.prompt if sys.stdin.isatty() else "")
@@ -594,6 +635,20 @@ def chat(own:Talk, origin:Origin, model:Path):
         except KeyboardInterrupt: talk.forget(); print(); continue  # the lines typed so far are dropped
         for said in talk.say(line): print(said, flush=True)
     for said in talk.end(): print(said)
+
+def check_support_options(min_support:Optional[float], candidates:int=1):
+    "Raise `ConfigError` for numbers that cannot be meant, before a model is loaded."
+    if candidates < 1: raise ConfigError(f"--candidates must be >= 1 (1: nothing to choose from), got {candidates}.")
+    if min_support is not None and not 0 <= min_support <= 1: raise ConfigError(f"--min-support must be between 0 and 1, got {min_support}.")
+
+def calibrate(own:Calibrate, origin:Origin, model:Path):
+    "Fit the support of a model and keep it beside the model."
+    for name in ("rows", "taught"):
+        if getattr(own, name) < 2: raise ConfigError(f"--{name} must be >= 2, got {getattr(own, name)}.")
+    from latent_summ.use.calibrate import calibrate_model
+    file, about = calibrate_model(_load(origin, model), own.rows, own.taught)
+    print(f"{file}: {about['rows']:,} held-out summaries, {_share(about['right'])} % of them right; area under risk and coverage {about['aurc']:.3f}, "
+          f"calibration error {about['calibration_error']:.3f}.")
 
 def _write_lines(lines:list, path:Optional[Path]):
     "To a file, complete or not at all, or to the screen."
@@ -631,10 +686,10 @@ def encode(own:Encode, origin:Origin, model:Path):
     texts, rows = input_texts(own, origin.cfg)
     noise = origin.cfg.latent_noise if origin.where.get("latent_noise") == "flag" else 0.0
     summarizer = _load(origin, model)
-    plain = [text for _, text in texts]
+    plain = [text for _, text, _ in texts]
     latents = summarizer.encode(plain)
     if own.summaries: latents = summarizer.compress_meaning(latents)
-    ids = [name if isinstance(name, (str, int)) else str(name) for name, _ in texts] if rows else None
+    ids = [name if isinstance(name, (str, int)) else str(name) for name, *_ in texts] if rows else None
     path = summarizer.save_latents(own.output, latents, ids, own.summaries, plain if own.source_hash else None, noise)
     if empty := sum(not text for text in plain): say_once(f"{empty:,} of {len(plain):,} rows are empty; they hold the latents that stand for no text.")
     print(f"{path}: {len(plain):,} texts, {path.stat().st_size / len(plain):,.0f} bytes each.")
@@ -838,6 +893,14 @@ def report(own:Report):
     page = write_page(own.run or newest_run() or Path(Config().run_dir), own.texts)
     print(f"{page}\n{page.parent/PICTURES}: the same figures as PNG and SVG")
 
+def export(own:Export):
+    "Save a model to a folder of its own."
+    if own.run is None or own.folder is None: raise ConfigError("Name the run and the folder: latent_summ export runs/mine exported/mine")
+    from latent_summ.use.inference import Summarizer
+    Summarizer.from_pretrained(own.run.expanduser()).save_pretrained(own.folder.expanduser())
+    print(f"{own.folder}: {', '.join(sorted(p.name for p in own.folder.expanduser().iterdir()))}")
+    print(f'Next:\n  latent_summ summarize --model {shlex.quote(str(own.folder))} "..."')
+
 def plan(own:Plan):
     "Print what a corpus takes."
     from latent_summ.encode.scale import plan_corpus
@@ -860,8 +923,8 @@ def completion(own:Completion):
 COMMANDS = dict(demo=(Demo, demo), doctor=(Doctor, doctor), cache=(Cache, cache), train=(Train, train), evaluate=(Evaluate, evaluate),
                 summarize=(Summarize, summarize), reconstruct=(Reconstruct, reconstruct), interpolate=(Interpolate, interpolate), chat=(Talk, chat),
                 encode=(Encode, encode), search=(Search, search), diff=(Diff, diff),
-                bits=(Bits, bits), audit=(AuditForm, audit), privacy=(Privacy, privacy), sweep=(Sweep, sweep),
-                runs=(Runs, runs), report=(Report, report), plan=(Plan, plan), bench=(Bench, bench), config=(Settings, settings), completion=(Completion, completion))
+                calibrate=(Calibrate, calibrate), bits=(Bits, bits), audit=(AuditForm, audit), privacy=(Privacy, privacy), sweep=(Sweep, sweep),
+                runs=(Runs, runs), report=(Report, report), export=(Export, export), plan=(Plan, plan), bench=(Bench, bench), config=(Settings, settings), completion=(Completion, completion))
 
 def about(name:str) -> str:
     "One line about a command."
@@ -875,6 +938,7 @@ _HINT = "\n\nA setting comes from --preset, unless --config names it, unless a f
 
 def overview() -> str:
     "The answer to `latent_summ` alone."
+    from latent_summ.data.example import example_chat, shell_text
     width = min(shutil.get_terminal_size().columns, 110)
     lines = [textwrap.fill(about(name), width, initial_indent=f"  {name:<11} ", subsequent_indent=" " * 14) for name in COMMANDS]
     return f"""latent_summ {__version__}: summarise text in latent space
@@ -887,8 +951,8 @@ usage: latent_summ COMMAND [options]
 First steps:
   latent_summ doctor --preset mini     is everything here?
   latent_summ demo                     train a small model, and see it work
-  latent_summ summarize "Anna: can you lend me your tent? Ben: sure"
-  latent_summ train --help             all settings; each of them is a flag"""
+  latent_summ train --help             all settings; each of them is a flag
+  latent_summ summarize {shell_text(example_chat()["dialogue"])}"""
 
 # %% ../../nbs/ui/07_cli.ipynb #09259e8d
 def command_first(words:list) -> list:
@@ -997,6 +1061,13 @@ def _lost_output(e:OSError) -> int:
 
 def status_of(words:list) -> int:
     "Run a command; errors become a message on stderr and a status."
+    before = LatentSummError.in_shell
+    LatentSummError.in_shell = True # flags are what can be typed here
+    try: return _status_of(words)
+    finally: LatentSummError.in_shell = before
+
+def _status_of(words:list) -> int:
+    "What `status_of` does."
     try:
         run_command(words)
         if sys.stdout: sys.stdout.flush()
@@ -1022,7 +1093,9 @@ def ready_streams():
         try: os.fstat(number)
         except OSError: os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure") and stream.errors == "strict": stream.reconfigure(errors="latent_summ")
+        if not hasattr(stream, "reconfigure"): continue
+        if not os.environ.get("PYTHONIOENCODING") and not is_terminal(stream): stream.reconfigure(encoding="utf-8")  # whatever the locale says
+        if stream.errors == "strict": stream.reconfigure(errors="latent_summ")
 
 def main(words:Optional[list]=None):
     "The `latent_summ` command; `words` instead of `sys.argv` in tests."

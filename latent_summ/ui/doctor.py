@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['Check', 'ok', 'tokens', 'redacted', 'check_packages', 'check_device', 'check_attention', 'start_asking', 'ask_model',
-           'ask_dataset', 'kept', 'check_remote', 'check_hub', 'check_folder', 'backbones', 'Need', 'needs',
-           'open_need', 'check_sources', 'check_local_source', 'bytes_per_row', 'rows_of', 'check_disk', 'memory',
-           'check_memory', 'tiny_run', 'check_first_batches', 'checks', 'lines', 'verdict', 'show']
+           'ask_dataset', 'is_cached', 'check_remote', 'check_hub', 'check_folder', 'backbones', 'Need', 'needs',
+           'open_need', 'read_first_rows', 'check_sources', 'check_local_source', 'bytes_per_row', 'rows_of',
+           'row_counts', 'check_disk', 'memory', 'check_memory', 'StageSize', 'stage_sizes', 'check_stages',
+           'check_enough', 'tiny_run', 'run_hours', 'check_first_batches', 'checks', 'lines', 'verdict', 'show']
 
 # %% ../../nbs/ui/05_doctor.ipynb #e4e4870a
-import contextlib, importlib.metadata, importlib.util, io, os, platform, re, shutil, sys, threading, time
+import contextlib, importlib.metadata, importlib.util, io, itertools, os, platform, re, shutil, sys, threading, time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from ..config import Config, LatentSummError
+from ..runtime import DataError
 
 # %% ../../nbs/ui/05_doctor.ipynb #3a71af7d
 @dataclass
@@ -25,22 +27,26 @@ class Check:
     text: str # what was found
     next_step: str = "" # what to do, where there is something to do
 
-def ok(name:str, text:str) -> Check:
+def ok(
+    name:str, # of the check
+    text:str, # what was found
+) -> Check:
     "A check that found nothing to do."
     return Check(name, "ok", text)
 
+# %% ../../nbs/ui/05_doctor.ipynb #3d3a8dbb
 def tokens() -> list:
     "Every token that a message must not show: from the environment and from where `hf auth login` keeps them."
-    found = [os.environ.get(k) for k in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")]
+    values = [os.environ.get(k) for k in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")]
     try:
         from huggingface_hub import get_token
-        found.append(get_token())
-    except Exception:  # it asks services in some set-ups, and whatever they answer: without a token there is nothing to hide
-        found.append(None)
-    return [part for t in found if t for part in {t, t.strip(), *t.split()} if len(part) > 3]
+        values.append(get_token())
+    except Exception: # some set-ups ask a service, and any failure of it means: no token to hide
+        values.append(None)
+    return [part for t in values if t for part in {t, t.strip(), *t.split()} if len(part) > 3]
 
 def redacted(
-    text:str,
+    text:str, # from anywhere
     secrets:list, # from tokens
 ) -> str:
     "A text without tokens."
@@ -54,15 +60,25 @@ def check_packages() -> list:
     python = ok("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     try: needed = [r for r in map(Requirement, importlib.metadata.requires("latent_summ") or []) if not r.marker]
     except importlib.metadata.PackageNotFoundError:
-        return [python, Check("packages", "warn", "latent_summ is not installed, only on the path: versions cannot be compared", "pip install -e .")]
-    wrong = [f"{r.name} {have or 'is missing'} ({r.specifier} needed)" for r in needed if not ((have := _version(r.name)) and have in r.specifier)]
-    if wrong: return [python, Check("packages", "fail", "; ".join(wrong), "pip install -U latent_summ, or `pip install -e . -c constraints.txt` for the tested versions")]
+        text = "latent_summ is not installed, only on the path: versions cannot be compared"
+        return [python, Check("packages", "warn", text, "pip install -e .")]
+    wrong = list(filter(None, map(_package_problem, needed)))
+    if wrong:
+        step = "pip install -U latent_summ, or `pip install -e . -c constraints.txt` for the tested versions"
+        return [python, Check("packages", "fail", "; ".join(wrong), step)]
     shown = ", ".join(f"{name} {_version(name)}" for name in ("torch", "transformers", "datasets"))
     return [python, ok("packages", f"{shown} and {len(needed) - 3} more")]
 
 def _version(name:str) -> Optional[str]:
+    "The installed version of a package, or None."
     try: return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError: return None
+
+def _package_problem(requirement) -> str:
+    "What is wrong with an installed package; empty if it is as required."
+    version = _version(requirement.name)
+    if version and version in requirement.specifier: return ""
+    return f"{requirement.name} {version or 'is missing'} ({requirement.specifier} needed)"
 
 # %% ../../nbs/ui/05_doctor.ipynb #e0ce61df
 def _gpu(i:int) -> str:
@@ -70,53 +86,68 @@ def _gpu(i:int) -> str:
     import torch
     free, total = torch.cuda.mem_get_info(i)
     bf16 = torch.cuda.get_device_capability(i) >= (8, 0)
-    return f"cuda:{i} {torch.cuda.get_device_name(i)}, {free / 2**30:.0f} of {total / 2**30:.0f} GB free, fp32 fp16{' bf16' * bf16}"
+    size = f"{free / 2**30:.0f} of {total / 2**30:.0f} GB free"
+    return f"cuda:{i} {torch.cuda.get_device_name(i)}, {size}, fp32 fp16{' bf16' * bf16}"
 
-def _cores() -> int: return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def _cpu() -> str:
+    "The CPU in words: how many cores this process may use."
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"cpu, {cores} core{'s' * (cores > 1)}"
 
-def _cpu() -> str: return f"cpu, {_cores()} core{'s' * (_cores() > 1)}"
+def _no_device(cfg:Config, device, cuda:Optional[str]) -> Check:
+    "The finding where the device does not exist; `cuda` is the version that torch was built with."
+    if device.type != "cuda": step = "Use --device cpu."
+    elif cuda: step = "Look for the driver (nvidia-smi), or --device cpu."
+    else: step = "Install torch with CUDA on a machine with a GPU (pytorch.org says how), or --device cpu."
+    has_build = device.type != "cuda" or cuda
+    reason = f"no {device.type} device is here" if has_build else "this torch was built without CUDA"
+    return Check("device", "warn", f"device={cfg.device}: {reason}; the CPU will be used ({_cpu()})", step)
 
-def check_device(cfg:Config) -> list:
+# %% ../../nbs/ui/05_doctor.ipynb #f74bfd69
+def check_device(
+    cfg:Config, # whose device counts
+) -> list:
     "The device that was asked for, what else is there, and the number format of the forward pass."
     import torch
     from latent_summ.runtime import autocast_dtype
     device = torch.device(cfg.device)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    here = dict(cuda=count > 0, mps=torch.backends.mps.is_available(), cpu=True).get(device.type, False)
-    if device.type == "cuda" and here and (device.index or 0) >= count:
-        return [Check("device", "fail", f"device={cfg.device}, but here {'is' if count == 1 else 'are'} only {', '.join(f'cuda:{i}' for i in range(count))}",
-                      "Choose one with --device.")]
-    if not here: return [_no_device(cfg, device, torch.version.cuda)]
+    is_here = dict(cuda=count > 0, mps=torch.backends.mps.is_available(), cpu=True).get(device.type, False)
+    if device.type == "cuda" and is_here and (device.index or 0) >= count:
+        others = ", ".join(f"cuda:{i}" for i in range(count))
+        text = f"device={cfg.device}, but here {'is' if count == 1 else 'are'} only {others}"
+        return [Check("device", "fail", text, "Choose one with --device.")]
+    if not is_here: return [_no_device(cfg, device, torch.version.cuda)]
     dtype = str(autocast_dtype(cfg, device)).removeprefix("torch.")
-    what = _gpu(device.index or 0) if device.type == "cuda" else _cpu() if device.type == "cpu" else "mps"
-    other = f"; not used: {', '.join(map(_gpu, range(count)))} (--device cuda)" if device.type == "cpu" and count else ""
-    return [ok("device", f"{what}; computes in {dtype}{other}")]
+    described = dict(cuda=lambda: _gpu(device.index or 0), cpu=_cpu, mps=lambda: "mps")[device.type]()
+    has_idle_gpu = device.type == "cpu" and count
+    idle = f"; not used: {', '.join(map(_gpu, range(count)))} (--device cuda)" if has_idle_gpu else ""
+    return [ok("device", f"{described}; computes in {dtype}{idle}")]
 
-def _no_device(cfg:Config, device, cuda:Optional[str]) -> Check:
-    step = "Install torch with CUDA on a machine with a GPU (pytorch.org says how)" if not cuda else "Look for the driver (nvidia-smi)"
-    why = "this torch was built without CUDA" if device.type == "cuda" and not cuda else f"no {device.type} device is here"
-    return Check("device", "warn", f"device={cfg.device}: {why}; the CPU will be used ({_cpu()})", f"{step + ', or ' if device.type == 'cuda' else 'Use '}--device cpu.")
-
-def check_attention(cfg:Config) -> list:
+# %% ../../nbs/ui/05_doctor.ipynb #c7688fcf
+def check_attention(
+    cfg:Config, # whose attn_implementation and device count
+) -> list:
     "The attention kernel that will be used."
     import torch
-    asked = cfg.attn_implementation
-    if asked != "flash_attention_2": return [ok("attention", asked)]
-    gpu, there = cfg.device.startswith("cuda") and torch.cuda.is_available(), importlib.util.find_spec("flash_attn") is not None
-    if gpu and there: return [ok("attention", f"flash_attention_2 (flash-attn {_version('flash-attn')})")]
-    why = "flash-attn is not installed" if gpu else "flash-attn needs a CUDA GPU"
-    step = "pip install 'latent_summ[flash]' (it is built from source), or --attn-implementation sdpa." if gpu else "Use --attn-implementation sdpa."
-    return [Check("attention", "warn", f"sdpa instead of flash_attention_2: {why}", step)]
+    if cfg.attn_implementation != "flash_attention_2": return [ok("attention", cfg.attn_implementation)]
+    has_gpu = cfg.device.startswith("cuda") and torch.cuda.is_available()
+    has_flash = importlib.util.find_spec("flash_attn") is not None
+    if has_gpu and has_flash: return [ok("attention", f"flash_attention_2 (flash-attn {_version('flash-attn')})")]
+    reason = "flash-attn is not installed" if has_gpu else "flash-attn needs a CUDA GPU"
+    step = "Use --attn-implementation sdpa."
+    if has_gpu: step = "pip install 'latent_summ[flash]' (it is built from source), or --attn-implementation sdpa."
+    return [Check("attention", "warn", f"sdpa instead of flash_attention_2: {reason}", step)]
 
 # %% ../../nbs/ui/05_doctor.ipynb #d6a64a30
 def start_asking(
     questions:dict, # name -> function without arguments
-): # a function: answers(seconds) waits that long for all together, and gives {name: what was returned, or the exception}
+): # a function: answers(seconds) waits that long in all, and gives {name: what was returned, or the exception}
     "Ask everything at once. A question that is not answered in time has a TimeoutError as its answer."
     answers = {}
     def ask(name, question):
         try: answers[name] = question()
-        except Exception as e: answers[name] = e  # whatever went wrong is the answer, and is told
+        except Exception as e: answers[name] = e # any failure is the answer, and is reported
     threads = [threading.Thread(target=ask, args=q, daemon=True) for q in questions.items()]
     for t in threads: t.start()
     def wait(seconds:float) -> dict:
@@ -129,13 +160,19 @@ def start_asking(
 _PATIENCE = 5 # seconds for all answers of the hub
 _DATA = (".parquet", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".arrow", ".gz", ".zst", ".xz", ".zip", ".tar")
 
-def ask_model(name:str, seconds:float=_PATIENCE):
+def ask_model(
+    name:str, # hub id, or owner/name/file.gguf
+    seconds:float=_PATIENCE, # most to wait
+):
     "Raise what the hub says when a model cannot be read."
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from latent_summ.data.hub import split_gguf
     get_hf_file_metadata(hf_hub_url(*(split_gguf(name) or (name, "config.json"))), timeout=seconds)
 
-def ask_dataset(name:str, seconds:float=_PATIENCE) -> dict: # split -> rows, as far as its card says
+def ask_dataset(
+    name:str, # hub id
+    seconds:float=_PATIENCE, # most to wait
+) -> dict: # split -> rows, as far as its card says
     "The sizes of a dataset's splits; raises what the hub says when it cannot be read."
     from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
     info = HfApi().dataset_info(name, timeout=seconds)
@@ -150,8 +187,17 @@ def _rows_in_card(card) -> dict:
     splits = about[0].get("splits") or [] if len(about) == 1 else []
     return {s["name"]: s["num_examples"] for s in splits if s.get("num_examples")}
 
-def kept(name:str, kind:str) -> bool:
-    "Whether a hub repository has been downloaded, as far as that can be seen from its folder."
+# %% ../../nbs/ui/05_doctor.ipynb #9328f782
+def _is_whole_model(folder:Path) -> bool:
+    "Whether a folder of snapshots holds weights and a config."
+    has_weights = any(any(folder.glob(w)) for w in ("*/*.safetensors", "*/pytorch_model*.bin"))
+    return has_weights and any(folder.glob("*/config.json"))
+
+def is_cached(
+    name:str, # hub id
+    kind:str, # model or dataset
+) -> bool:
+    "Whether a hub repository has been downloaded, as far as its folder shows."
     from huggingface_hub import constants
     from latent_summ.data.hub import split_gguf
     name, file = split_gguf(name) or (name, None)
@@ -160,9 +206,8 @@ def kept(name:str, kind:str) -> bool:
         home = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
         folders += [home / name.replace("/", "___"), home / "latent_summ" / name.replace("/", "--")]
     if file: return any((f / file).is_file() for f in folders[0].glob("*"))
-    weights = ("*/*.safetensors", "*/pytorch_model*.bin")
-    def whole(folder): return any(any(folder.glob(w)) for w in weights) and any(folder.glob("*/config.json")) if kind == "model" else any(folder.glob("*"))
-    return any(whole(f) for f in folders if f.is_dir())
+    is_whole = _is_whole_model if kind == "model" else lambda folder: any(folder.glob("*"))
+    return any(is_whole(f) for f in folders if f.is_dir())
 
 # %% ../../nbs/ui/05_doctor.ipynb #7fc102c1
 def check_remote(
@@ -174,26 +219,38 @@ def check_remote(
 ) -> Check:
     "A hub repository in one line."
     from latent_summ.data.hub import hub_case
-    have = " It is in the local cache." if kept(repo, kind) else ""
+    has_copy = is_cached(repo, kind)
     if not isinstance(answer, BaseException) and answer is not None:
         rows = f", {sum(answer.values()):,} rows" if answer and kind == "dataset" else ""
-        return ok(name, f"{repo} can be read{rows}.{have}")
-    if answer is None: case, step = "was not asked about: HF_HUB_OFFLINE is set", "Unset HF_HUB_OFFLINE."
-    else: case, step = hub_case(answer, repo if kind == "model" else f"datasets/{repo}")
-    if have: return ok(name, f"{repo}: in the local cache (the hub: {case.split(':')[0]}).")
+        copy = " It is in the local cache." if has_copy else ""
+        return ok(name, f"{repo} can be read{rows}.{copy}")
+    case = "was not asked about: HF_HUB_OFFLINE is set"
+    step = "Unset HF_HUB_OFFLINE."
+    if answer is not None: case, step = hub_case(answer, repo if kind == "model" else f"datasets/{repo}")
+    if has_copy: return ok(name, f"{repo}: in the local cache (the hub: {case.split(':')[0]}).")
     return Check(name, "fail", f"{repo} {case}.", f"{step} Without it: {instead}.")
 
-def check_hub(answers:dict) -> list:
+# %% ../../nbs/ui/05_doctor.ipynb #017ade8a
+def check_hub(
+    answers:dict, # of all questions, by name
+) -> list:
     "Whether the hub answers, and whether somebody is logged in."
     from huggingface_hub import constants, is_offline_mode
     if not answers: return [ok("hub", "not needed: everything in this configuration is local")]
-    if is_offline_mode(): return [Check("hub", "warn", "HF_HUB_OFFLINE is set: only what is in the local cache can be used", "Unset HF_HUB_OFFLINE to look for the rest.")]
+    if is_offline_mode():
+        text = "HF_HUB_OFFLINE is set: only what is in the local cache can be used"
+        return [Check("hub", "warn", text, "Unset HF_HUB_OFFLINE to look for the rest.")]
     from latent_summ.data.hub import hub_case
-    heard = [a for a in answers.values() if not isinstance(a, BaseException) or getattr(getattr(a, "response", None), "status_code", None)]
     token = "a token is set" if tokens() else "no token is set (gated models need one: `hf auth login`)"
-    if heard: return [ok("hub", f"{constants.ENDPOINT} answers; {token}")]
-    first = next(iter(answers.values()))
-    return [Check("hub", "warn", f"{constants.ENDPOINT} {hub_case(first, '')[0].split(':')[0]}; {token}", "Check the network, a proxy, or HF_ENDPOINT.")]
+    if any(map(_is_reply, answers.values())): return [ok("hub", f"{constants.ENDPOINT} answers; {token}")]
+    case, _ = hub_case(next(iter(answers.values())), "")
+    text = f"{constants.ENDPOINT} {case.split(':')[0]}; {token}"
+    return [Check("hub", "warn", text, "Check the network, a proxy, or HF_ENDPOINT.")]
+
+def _is_reply(answer) -> bool:
+    "Whether the hub itself replied: with what was asked for, or with an HTTP error."
+    if not isinstance(answer, BaseException): return True
+    return bool(getattr(getattr(answer, "response", None), "status_code", None))
 
 # %% ../../nbs/ui/05_doctor.ipynb #b8fcdfcf
 _MINI = Path(__file__).parent.parent/"mini" if "__file__" in globals() else Path("../../latent_summ/mini").resolve()
@@ -201,13 +258,14 @@ _MINI = Path(__file__).parent.parent/"mini" if "__file__" in globals() else Path
 def check_folder(
     name:str, # encoder or decoder
     place:Path, # a folder, or a GGUF file
-    cfg:Config,
+    cfg:Config, # whose widths count
     width_field:str, # of the config
 ) -> Check:
     "A backbone on this disk, by the checks that loading makes."
     from latent_summ.encode.backbones import check_files
     try: family, size = check_files(place, name, cfg)
-    except LatentSummError as e: return Check(name, "fail", str(e), "Or use --preset mini, all of which ships with the package.")
+    except LatentSummError as e:
+        return Check(name, "fail", str(e), "Or use --preset mini, all of which ships with the package.")
     width = "a file that is unpacked when it is loaded" if place.is_file() else f"{getattr(cfg, width_field)} wide"
     return ok(name, f"{family}, {width}, {size / 1e6:,.0f} MB")
 
@@ -218,10 +276,16 @@ def _on_this_disk(model:str) -> Optional[Path]:
     path = Path(model)
     return model_folder(path) if path.is_dir() else path if is_gguf(model) and path.is_file() else None
 
-def backbones(cfg:Config) -> dict: # name -> (model, width field, place on this disk or None for the hub, flags that do without it)
-    "The two backbones."
+_BACKBONE_FIELDS = dict( # names of the fields: model, width
+    encoder=("modernbert_model", "modernbert_hidden_dim"), decoder=("gpt2_model", "gpt2_hidden_dim"))
+
+# %% ../../nbs/ui/05_doctor.ipynb #bb234584
+def backbones(
+    cfg:Config, # names the models
+) -> dict: # name -> (model, width field, place on this disk or None, flags that do without it)
+    "The two backbones; a place of None means the hub."
     out = {}
-    for name, field, width in (("encoder", "modernbert_model", "modernbert_hidden_dim"), ("decoder", "gpt2_model", "gpt2_hidden_dim")):
+    for name, (field, width) in _BACKBONE_FIELDS.items():
         model = getattr(cfg, field)
         folder = _MINI/name if model == "mini" else _on_this_disk(model)
         out[name] = model, width, folder, "--preset mini, all of which ships with the package"
@@ -237,62 +301,117 @@ class Need:
     cap: Optional[int] # most rows that are read (None: all)
     local: bool
 
-def needs(cfg:Config) -> list: # of Need
+def needs(
+    cfg:Config, # names the sources, and says which stages run
+) -> list: # of Need
     "The sources that the enabled stages read."
     from latent_summ.plan import SOURCE_FIELDS, pairs_cap, pretrain_caps, pretrain_sources
     from latent_summ.data.sources import BUILT_IN, looks_local
-    found = [("dataset_name", cfg.dataset_name, "pairs", pairs_cap(cfg))] if pairs_cap(cfg) != 0 else []
-    found += [(SOURCE_FIELDS[key], pretrain_sources(cfg)[key], "texts", cap) for key, cap in pretrain_caps(cfg).items()]
-    return [Need(*f, local=f[1] in BUILT_IN or looks_local(f[1])) for f in found]
+    pairs = [("dataset_name", cfg.dataset_name, "pairs", pairs_cap(cfg))] if pairs_cap(cfg) != 0 else []
+    names = pretrain_sources(cfg)
+    texts = [(SOURCE_FIELDS[key], names[key], "texts", cap) for key, cap in pretrain_caps(cfg).items()]
+    return [Need(*n, local=n[1] in BUILT_IN or looks_local(n[1])) for n in pairs + texts]
 
-def open_need(cfg:Config, need:Need):
-    "Open a source and look at its columns. Raises `DataError` when it will not do."
-    from latent_summ.data.sources import open_source, pair_columns, pick_split, text_columns
-    choose, source = pair_columns if need.kind == "pairs" else text_columns, open_source(cfg, need.source)
-    source.open(pick_split(source, cfg, "train")[0], lambda there: choose(cfg, there, need.source), 1)
+# %% ../../nbs/ui/05_doctor.ipynb #62ea5b99
+def open_need(
+    cfg:Config, # with the names of the columns
+    need:Need, # the source
+):
+    "Open a source, look at its columns, and read its first rows if it is local. Raises `DataError` if it is unusable."
+    from latent_summ.data.sources import OWN_TEXTS, open_source, pair_columns, pick_split, text_columns
+    choose = pair_columns if need.kind == "pairs" else text_columns
+    source = open_source(cfg, need.source)
+    split, _ = pick_split(source, cfg, "train")
+    columns, raw = source.open(split, lambda columns: choose(cfg, columns, need.source), 1)
+    is_own = need.source == OWN_TEXTS # the texts of the pairs, which are read as pairs
+    if need.local and not is_own: read_first_rows(need.source, columns, raw)
 
-def check_sources(cfg:Config):
-    "Open every source that the enabled stages need. Raises `DataError` for the first that will not do."
+_FIRST_ROWS = 1000 # of a source on this disk
+
+def read_first_rows(
+    source:str, # its name, for the message
+    columns:dict, # of pair_columns or text_columns
+    raw, # the rows as they are
+):
+    "Read and clean the first rows of a source as training will. Raises `DataError` if none of them can be used."
+    from latent_summ.data.sources import clean_rows
+    rows = clean_rows(itertools.islice(raw, _FIRST_ROWS), columns)
+    getattr(raw, "close", lambda: None)() # of a file that is not read to its end
+    reasons = ", ".join(f"{n:,} {why}" for why, n in rows.report["dropped"].items())
+    if not rows.report["read"]: raise DataError(f"{source} holds no rows.")
+    if not len(rows):
+        raise DataError(f"{source}: none of its first {rows.report['read']:,} rows can be used: {reasons}.")
+
+# %% ../../nbs/ui/05_doctor.ipynb #ee33664b
+def check_sources(
+    cfg:Config, # names the sources
+):
+    "Open every source that the enabled stages need. Raises `DataError` for the first that cannot be used."
     for need in needs(cfg): open_need(cfg, need)
 
-def check_local_source(cfg:Config, need:Need) -> Check:
+def check_local_source(
+    cfg:Config, # with the names of the columns
+    need:Need, # the source
+) -> Check:
     "A file, a folder or a built-in corpus."
-    flag, built_in = need.field.replace("_", "-"), "messenger" if need.kind == "pairs" else "messenger-texts"
+    flag = need.field.replace("_", "-")
+    built_in = "messenger" if need.kind == "pairs" else "messenger-texts"
     try: open_need(cfg, need)
-    except LatentSummError as e: return Check(need.field, "fail", str(e), f"Or use --{flag} {built_in}, which is built in.")
+    except LatentSummError as e:
+        return Check(need.field, "fail", str(e), f"Or use --{flag} {built_in}, which is built in.")
     return ok(need.field, need.source)
 
 # %% ../../nbs/ui/05_doctor.ipynb #1ed4563a
+def _random_row(cfg:Config, kind:str, full:bool, i:int, rng) -> dict:
+    "Row `i` of a cache with random content: each list as long as it may be if `full`, else of one token."
+    from latent_summ.encode.tokens import n_vectors
+    from latent_summ.plan import holds_latents
+    latents = (cfg.latent_seq_len, cfg.latent_dim)
+    shape = latents if holds_latents(cfg, kind) else (n_vectors(cfg), cfg.modernbert_hidden_dim)
+    vector = lambda: rng.standard_normal(shape).astype("float32")
+    ids = lambda n: rng.integers(100_000, 250_000, n if full else 1).tolist()
+    target = ids(cfg.max_target_len)
+    inputs = ids(cfg.max_seq_len)
+    stored = dict(target_ids=target, target_attention_mask=[1] * len(target), input_ids=inputs,
+                  attention_mask=[1] * len(inputs), text="x" * 5 * len(inputs))
+    vectors = dict(embedding=vector())
+    if kind == "pairs": vectors["summary_embedding"] = vector()
+    return dict(id=f"{i:016}") | vectors | {k: v for k, v in stored.items() if getattr(cfg, f"cache_store_{k}")}
+
 def bytes_per_row(
-    cfg:Config,
+    cfg:Config, # the cache's settings
     kind:str, # pairs or texts
     full:bool, # everything as long as it may be, else as short as it can be
 ) -> float:
-    "What the cache's writer makes of a row."
+    "The size of a row as the cache's writer writes it."
     import numpy as np
     from latent_summ.encode.cache import SHARDS, fields_of_row
-    from latent_summ.encode.tokens import n_vectors
-    from latent_summ.plan import holds_latents
-    shape = (cfg.latent_seq_len, cfg.latent_dim) if holds_latents(cfg, kind) else (n_vectors(cfg), cfg.modernbert_hidden_dim)
     rng = np.random.default_rng(0)
-    vector = lambda: rng.standard_normal(shape).astype("float32")
-    ids = lambda n: rng.integers(100_000, 250_000, n if full else 1).tolist()
-    def row(i):
-        target, inputs = ids(cfg.max_target_len), ids(cfg.max_seq_len)
-        stored = dict(target_ids=target, target_attention_mask=[1] * len(target), input_ids=inputs, attention_mask=[1] * len(inputs), text="x" * 5 * len(inputs))
-        both = dict(embedding=vector()) | (dict(summary_embedding=vector()) if kind == "pairs" else {})
-        return dict(id=f"{i:016}") | both | {k: v for k, v in stored.items() if getattr(cfg, f"cache_store_{k}")}
-    rows, out = [row(i) for i in range(16)], io.BytesIO()
+    rows = [_random_row(cfg, kind, full, i, rng) for i in range(16)]
+    out = io.BytesIO()
     SHARDS[cfg.preprocess_format].write(out, rows, fields_of_row(rows[0], cfg.cache_store_embeddings_int8))
     return len(out.getvalue()) / len(rows)
 
+# %% ../../nbs/ui/05_doctor.ipynb #da6fa471
 def _rows_in_file(path:Path) -> Optional[int]:
     "Rows of a file where they can be counted at once, or None."
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
         with contextlib.suppress(OSError, ValueError): return pq.read_metadata(path).num_rows
-    if path.suffix not in (".jsonl", ".ndjson", ".txt") or path.stat().st_size > 2e9: return None
+    if path.suffix.lower() not in (".jsonl", ".ndjson", ".txt") or path.stat().st_size > 2e9: return None
     with path.open("rb") as f: return sum(piece.count(b"\n") for piece in iter(lambda: f.read(2**20), b""))
+
+_COUNTED = 20e6 # bytes of files that are read to count their rows
+
+def _raw_rows(cfg:Config, need:Need) -> Optional[int]:
+    "Rows of a local source as they stand there, counted by reading it; None where it cannot be read."
+    from latent_summ.data.sources import open_source, pair_columns, pick_split, text_columns
+    choose = pair_columns if need.kind == "pairs" else text_columns
+    try:
+        source = open_source(cfg, need.source)
+        split = pick_split(source, cfg, "train")[0]
+        return sum(1 for _ in source.open(split, lambda there: choose(cfg, there, need.source), None)[1])
+    except LatentSummError: return None  # its own check says what is wrong with it
 
 def _rows_on_disk(cfg:Config, need:Need) -> Optional[int]:
     "Training rows of a local source, or None."
@@ -300,13 +419,34 @@ def _rows_on_disk(cfg:Config, need:Need) -> Optional[int]:
     if need.source in BUILT_IN: return cfg.messenger_rows
     try: files = local_files(need.source, cfg)
     except LatentSummError: return None  # its own check says what is wrong with it
-    counts = [_rows_in_file(f.path) for f in files.get("train") or files.get("all") or []]
+    paths = [f.path for f in files.get("train") or files.get("all") or []]
+    if sum(Path(p).stat().st_size for p in paths) <= _COUNTED: return _raw_rows(cfg, need)
+    counts = [_rows_in_file(p) for p in paths]
     return None if None in counts or not counts else sum(counts)
 
-def rows_of(cfg:Config, need:Need, answer) -> Optional[int]:
+# %% ../../nbs/ui/05_doctor.ipynb #5e0d6e34
+def rows_of(
+    cfg:Config, # with the number of built-in rows
+    need:Need, # the source
+    answer, # of the hub, or None
+) -> Optional[int]:
     "How many rows will be cached of a source, or None."
-    there = _rows_on_disk(cfg, need) if need.local else sum(answer.values()) if isinstance(answer, dict) and answer else None
-    return min((n for n in (need.cap, there) if n is not None), default=None)
+    total = None
+    if need.local: total = _rows_on_disk(cfg, need)
+    elif isinstance(answer, dict) and answer: total = sum(answer.values())
+    return min((n for n in (need.cap, total) if n is not None), default=None)
+
+def row_counts(
+    cfg:Config, # with the number of built-in rows
+    sources:list, # of Need
+    answers:dict, # of the hub, by field of the config
+) -> dict: # field of the config -> rows, or None where nobody knows
+    "How many training rows will be cached of each source. own-texts has two for each pair."
+    from latent_summ.data.sources import OWN_TEXTS
+    rows = {n.field: rows_of(cfg, n, answers.get(n.field)) for n in sources if n.source != OWN_TEXTS}
+    pairs = rows.get("dataset_name")
+    derived = [n for n in sources if n.source == OWN_TEXTS]
+    return rows | {n.field: None if pairs is None else min(2 * pairs, n.cap or 2 * pairs) for n in derived}
 
 # %% ../../nbs/ui/05_doctor.ipynb #1f9206ce
 def _existing(path) -> Path:
@@ -316,63 +456,250 @@ def _existing(path) -> Path:
 
 def _size(n:float) -> str: return f"{n / 1e9:,.1f} GB" if n > 1e8 else f"{n / 1e6:,.1f} MB"
 
-def check_disk(cfg:Config, found:list, answers:dict) -> list:
+def _no_access(cfg:Config) -> list: # of folders
+    "The folders in which this user may not write, of those that a run writes in."
+    folders = {_existing(cfg.preprocess_cache_dir), _existing(cfg.run_dir)}
+    return [str(p) for p in folders if not os.access(p, os.W_OK)]
+
+# %% ../../nbs/ui/05_doctor.ipynb #39bc77de
+@dataclass
+class _CacheSize:
+    "How large the caches of some sources will be."
+    rows:dict # field of the config -> rows, or None where nobody knows
+    low:dict # kind -> bytes of a row, at least
+    high:dict # kind -> bytes of a row, at most
+    sources:list # of Need
+
+    def total(self, each:dict) -> float: return sum((self.rows[n.field] or 0) * each[n.kind] for n in self.sources)
+
+    def unknown(self) -> list: return [n for n in self.sources if self.rows[n.field] is None]
+
+def _cache_size(cfg:Config, sources:list, answers:dict) -> _CacheSize:
+    "Measure a row of each kind, and count the rows."
+    kinds = {n.kind for n in sources}
+    low = {kind: bytes_per_row(cfg, kind, False) for kind in kinds}
+    high = {kind: bytes_per_row(cfg, kind, True) for kind in kinds}
+    return _CacheSize(row_counts(cfg, sources, answers), low, high, sources)
+
+def _states_size(cfg:Config, rows:dict) -> float:
+    "Bytes of the encoder states that stage 0 keeps, at most; 0 where it keeps none."
+    from latent_summ.train.lesson import reads_states
+    if not cfg.teach_encoder_steps or not reads_states(cfg): return 0.0
+    unique = min(cfg.teach_encoder_steps * cfg.stage_batch_size("teach_encoder"), sum(n or 0 for n in rows.values()))
+    return unique * cfg.max_seq_len * (cfg.modernbert_hidden_dim + 4)
+
+# %% ../../nbs/ui/05_doctor.ipynb #99348514
+def _room_text(size:_CacheSize, free:float) -> list: # of texts
+    "What the cache will take, and how much room is left for sources of unknown size."
+    out = []
+    count = sum(r for r in size.rows.values() if r)
+    if count:
+        low, high = (_size(size.total(each)) for each in (size.low, size.high))
+        out.append(f"the cache of {count:,} training rows will take {low} to {high}")
+    unknown = size.unknown()
+    if unknown:
+        names = ", ".join(n.source for n in unknown)
+        room = max(0, free - size.total(size.high)) / max(size.high[n.kind] for n in unknown)
+        out.append(f"how many rows {names} hold{'s' * (len(unknown) == 1)} is not known; "
+                   f"there is room for {room:,.0f} more rows at least")
+    return out
+
+# %% ../../nbs/ui/05_doctor.ipynb #cd1c4c1b
+def check_disk(
+    cfg:Config, # with the folders of cache and run
+    sources:list, # of Need
+    answers:dict, # of the hub, by field of the config
+) -> list:
     "Free space against the expected size of the cache, and whether its folder and the run's can be written."
-    folder, free = _existing(cfg.preprocess_cache_dir), shutil.disk_usage(_existing(cfg.preprocess_cache_dir)).free
-    closed = [str(p) for p in {_existing(cfg.preprocess_cache_dir), _existing(cfg.run_dir)} if not os.access(p, os.W_OK)]
-    if closed: return [Check("disk", "fail", f"no permission to write in {', '.join(closed)}", "Choose others with --preprocess-cache-dir and --run-dir.")]
-    rows = {n.field: rows_of(cfg, n, answers.get(n.field)) for n in found}
-    each = {kind: [bytes_per_row(cfg, kind, full) for full in (False, True)] for kind in {n.kind for n in found}}
-    low, high = (sum((rows[n.field] or 0) * each[n.kind][i] for n in found) for i in (0, 1))
-    text, unknown = [f"{_size(free)} free in {folder.name or folder}"], [n for n in found if rows[n.field] is None]
-    if known := sum(r for r in rows.values() if r): text.append(f"the cache of {known:,} training rows will take {_size(low)} to {_size(high)}")
-    if unknown: text.append(f"how many rows {', '.join(n.source for n in unknown)} hold{'s' * (len(unknown) == 1)} is not known; there is room for "
-                            f"{max(0, free - high) / max(each[n.kind][1] for n in unknown):,.0f} more rows at least")
-    step = "Choose another disk with --preprocess-cache-dir, fewer rows with the max_samples settings, or --cache-store-embeddings-int8."
-    status = "fail" if free < low else "warn" if free < high or unknown else "ok"
-    return [Check("disk", status, "; ".join(text), step if free < high else "")]
+    folder = _existing(cfg.preprocess_cache_dir)
+    free = shutil.disk_usage(folder).free
+    closed = _no_access(cfg)
+    if closed:
+        text = f"no permission to write in {', '.join(closed)}"
+        return [Check("disk", "fail", text, "Choose others with --preprocess-cache-dir and --run-dir.")]
+    size = _cache_size(cfg, sources, answers)
+    states = _states_size(cfg, size.rows)
+    free -= states
+    stage_0 = [f"stage 0 keeps encoder states of {_size(states)} at most"] if states else []
+    text = "; ".join([f"{_size(free + states)} free in {folder.name or folder}", *stage_0, *_room_text(size, free)])
+    step = ("Choose another disk with --preprocess-cache-dir, fewer rows with the max_samples settings, "
+            "or --cache-store-embeddings-int8.")
+    if free < size.total(size.low): return [Check("disk", "fail", text, step)]
+    if free < size.total(size.high): return [Check("disk", "warn", text, step)]
+    return [Check("disk", "warn" if size.unknown() else "ok", text)]
 
 # %% ../../nbs/ui/05_doctor.ipynb #b82b6659
 def memory() -> tuple: # (bytes in all or None, bytes available or None)
     "Memory of this machine, or of the container it is."
-    try: total, available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
+    available = None
+    try: total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError): return None, None
     with contextlib.suppress(OSError, ValueError, AttributeError):
         available = int(re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())[1]) * 1024
     with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
         limit, used = (int(Path(f"/sys/fs/cgroup/memory.{k}").read_text()) for k in ("max", "current"))
-        total, available = min(total, limit), min(available or total, limit - used)
+        total = min(total, limit)
+        available = min(available or total, limit - used)
     return total, available
 
-def check_memory(cfg:Config) -> list:
+def check_memory(
+    cfg:Config, # of the run; the least that is needed is the same for all
+) -> list:
     "Memory against what loading the backbones and the rows of a stage takes at least."
     total, available = memory()
     if total is None: return [Check("memory", "warn", "this system does not say how much there is", "")]
-    usable, text = available or total, f"{_size(total)}" + (f", {_size(available)} available" if available else "")
-    if usable < 2e9: return [Check("memory", "warn", text + "; torch and the small pair alone take 1 to 2 GB", "Close other programs, or use a larger machine.")]
-    return [ok("memory", text)]
+    text = _size(total) + (f", {_size(available)} available" if available else "")
+    if (available or total) >= 2e9: return [ok("memory", text)]
+    text += "; torch and the small pair alone take 1 to 2 GB"
+    return [Check("memory", "warn", text, "Close other programs, or use a larger machine.")]
+
+# %% ../../nbs/ui/05_doctor.ipynb #26d00002
+_FEW_STEPS = 20 # of the last stage: with fewer, nothing is learned
+
+@dataclass
+class StageSize:
+    "How much a stage will train."
+    title: str # 4 finetune adapter
+    rows: Optional[int] # about; None where nobody knows
+    steps: Optional[int]
+    is_own: bool # whether its rows are all those of a local file
+
+def _rows_for(cfg:Config, stage, rows:dict) -> Optional[int]:
+    "Training rows of a stage, of those that its sources hold."
+    from latent_summ.plan import SOURCE_FIELDS
+    if stage.reads == "texts":
+        counts = {key: rows[SOURCE_FIELDS[key]] for key in stage.sources if SOURCE_FIELDS[key] in rows}
+        capped = [_smallest(count, stage.max_source_rows.get(key)) for key, count in counts.items()]
+        total = None if None in capped else sum(capped)
+    else: total = rows.get("dataset_name")
+    return _smallest(total, stage.max_rows)
+
+def _smallest(*counts) -> Optional[int]: return min((n for n in counts if n is not None), default=None)
+
+def stage_sizes(
+    cfg:Config, # says which stages run
+    rows:dict, # field of the config -> rows of that source, or None
+) -> list: # of StageSize
+    "Rows and steps of each stage."
+    from latent_summ.data.sources import BUILT_IN, looks_local
+    from latent_summ.plan import stage_table
+    from latent_summ.train.trainer import planned_steps
+    is_file = cfg.dataset_name not in BUILT_IN and looks_local(cfg.dataset_name)
+    sizes = []
+    for stage in stage_table(cfg):
+        n = _rows_for(cfg, stage, rows)
+        steps = None if n is None else planned_steps(n, stage.batch_size, stage.epochs, cfg.gradient_accumulation_steps)
+        is_capped = n is not None and n in (cfg.max_train_samples, stage.max_rows)
+        is_own = is_file and stage.kind == "pairs" and not is_capped
+        sizes.append(StageSize(stage.title.split(":")[0], n, steps, is_own))
+    return sizes
+
+# %% ../../nbs/ui/05_doctor.ipynb #26d00004
+def check_stages(
+    cfg:Config, # says which stages run
+    rows:dict, # field of the config -> rows of that source, or None
+) -> list: # of one Check
+    "Rows and steps of each stage; fails where the last stage would learn nothing from a file of the user's own."
+    sizes = stage_sizes(cfg, rows)
+    if not sizes: return []
+    known = [f"{s.title} {s.rows:,} rows, {s.steps:,} step{'s' * (s.steps != 1)}" for s in sizes if s.steps is not None]
+    unknown = [s.title for s in sizes if s.steps is None]
+    text = "; ".join(known + ([f"rows of {', '.join(unknown)}: not known"] if unknown else []))
+    last = sizes[-1]
+    if not last.is_own or last.steps is None or last.steps >= _FEW_STEPS: return [ok("stages", text)]
+    step = (f"A stage needs {_FEW_STEPS} steps at least to learn anything: bring more rows, lower {_flag_of(cfg, 'batch_size')}, "
+            f"raise {_flag_of(cfg, 'epochs')}, or train nevertheless with --few-rows.")
+    return [Check("stages", "fail", f"{text}: too few", step)]
+
+def _flag_of(
+    cfg:Config, # says which stages run
+    what:str, # epochs or batch_size
+) -> str:
+    "The flag for a size of the last stage."
+    from latent_summ.plan import stage_table
+    name = f"{stage_table(cfg)[-1].name}_{what}"
+    shared = dict(epochs="num_epochs", batch_size="batch_size")
+    return "--" + (name if hasattr(cfg, name) else shared[what]).replace("_", "-")
+
+def check_enough(
+    cfg:Config, # says which stages run, and names the sources
+):
+    "Raise `DataError` where a file of the user's own holds too few rows to learn from."
+    from latent_summ.runtime import DataError
+    pairs = [n for n in needs(cfg) if n.field == "dataset_name" and n.local]
+    if not pairs: return
+    for check in check_stages(cfg, {"dataset_name": rows_of(cfg, pairs[0], None)}):
+        if check.status == "fail": raise DataError(f"{cfg.dataset_name} holds too few rows. {check.text}. {check.next_step}")
 
 # %% ../../nbs/ui/05_doctor.ipynb #f1257a71
-_FEW_ROWS = 4
-
 def tiny_run(
-    cfg:Config,
+    cfg:Config, # of the real run
     folder, # everything is written in here
 ) -> Config:
-    "The same run on a few built-in chats: same backbones, stages, widths, lengths and number formats."
+    "The same run for two batches of built-in chats: same backbones, stages, widths, lengths, batch sizes, precision."
     stages = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetune_adapter")
     epochs = {f"{s}_epochs": min(getattr(cfg, f"{s}_epochs"), 1) for s in stages}
-    rows = {f"{s}_max_samples": _FEW_ROWS if epochs[f"{s}_epochs"] else None for s in stages}
-    lesson = dict(teach_encoder_batch_size=2, teach_encoder_steps=min(cfg.teach_encoder_steps, 2))
-    batches = {f"{s}_batch_size": None for s in stages} | dict(batch_size=2, gradient_accumulation_steps=1) | lesson
-    places = dict(run_dir=str(Path(folder)/"run"), preprocess_cache_dir=str(Path(folder)/"cache"), checkpoint_dir="checkpoints")
-    sources = dict(dataset_name="messenger", wikitext_dataset="messenger-texts", arxiv_dataset="", english_pretrain_dataset="", messenger_rows=32)
-    rest = dict(max_train_samples=_FEW_ROWS, max_eval_samples=2, num_workers=0, num_epochs=1, run_preprocessing=True, run_pretraining=True, use_torch_compile=False,
-                use_tui=False, trackers="", shard_decoder=False)
-    return cfg.override(**epochs, **rows, **batches, **places, **sources, **rest)
+    rows = {f"{s}_max_samples": 2 * cfg.stage_batch_size(s) if epochs[f"{s}_epochs"] else None for s in stages}
+    most = 2 * max(cfg.stage_batch_size(s) for s in (*stages, "teach_encoder", "legacy"))
+    steps = dict(teach_encoder_steps=min(cfg.teach_encoder_steps, 2), gradient_accumulation_steps=1)
+    places = dict(run_dir=str(Path(folder)/"run"), preprocess_cache_dir=str(Path(folder)/"cache"),
+                  checkpoint_dir="checkpoints")
+    sources = dict(dataset_name="messenger", wikitext_dataset="messenger-texts", arxiv_dataset="",
+                   english_pretrain_dataset="", messenger_rows=most)
+    rest = dict(max_train_samples=most, max_eval_samples=2, num_workers=0, num_epochs=1, run_preprocessing=True,
+                run_pretraining=True, use_torch_compile=False, use_tui=False, trackers="", shard_decoder=False)
+    return cfg.override(**epochs, **rows, **steps, **places, **sources, **rest)
 
-def check_first_batches(cfg:Config) -> list:
-    "Load the real backbones, embed a few chats and train a step of every stage."
+# %% ../../nbs/ui/05_doctor.ipynb #99352d0c
+def _rates(run_dir) -> dict: # texts, pairs or a stage's name -> rows per second
+    "How fast each part of a run was, by its last events."
+    from latent_summ.train.events import read_events
+    rates = {}
+    for e in read_events(Path(run_dir)/"events.jsonl"):
+        if e["event"] == "step": rates[e["stage"]] = e["rows_per_s"]
+        if e["event"] == "preprocess" and e["source"].endswith("/train"):
+            rates[e["source"].split("/")[0]] = e["rows"] / max(e["seconds"], 1e-3)
+    return rates
+
+def _stage_rows(cfg:Config, stage, rows:dict) -> int:
+    "Training rows of a stage in one epoch, about."
+    from latent_summ.plan import SOURCE_FIELDS
+    fields = [SOURCE_FIELDS[key] for key in stage.sources] if stage.kind == "texts" else ["dataset_name"]
+    count = sum(rows.get(field) or 0 for field in fields)
+    return min(count, stage.max_rows or count)
+
+def _stage_hours(stage, rows:int, rates:dict) -> float:
+    "Hours of a stage with so many rows in an epoch."
+    through_decoder = rates.get("finetune_adapter", rates[stage.name])
+    warmup = stage.options.get("warmup", 0.0)
+    seconds = warmup / rates[stage.name] + (1 - warmup) / (through_decoder if warmup else rates[stage.name])
+    return stage.epochs * rows * seconds / 3600
+
+# %% ../../nbs/ui/05_doctor.ipynb #54143a54
+def run_hours(
+    cfg:Config, # of the real run
+    rates:dict, # texts, pairs or a stage's name -> rows per second
+    rows:dict, # field of the config -> training rows
+) -> dict: # part of the run -> hours
+    "About how long each part of a run will take."
+    from latent_summ.plan import LESSON, stage_table
+    hours = {}
+    if LESSON in rates:
+        lesson_rows = cfg.teach_encoder_steps * cfg.stage_batch_size(LESSON) * cfg.gradient_accumulation_steps
+        hours["stage 0"] = lesson_rows / rates[LESSON] / 3600
+    texts = sum(n or 0 for field, n in rows.items() if field != "dataset_name")
+    embedded = dict(texts=texts, pairs=rows.get("dataset_name") or 0)
+    hours["embedding"] = sum(n / rates[kind] for kind, n in embedded.items() if kind in rates) / 3600
+    stages = [s for s in stage_table(cfg) if s.name in rates]
+    named = {f"stage {s.title[0]}" if s.title[0].isdigit() else s.name: s for s in stages}
+    return hours | {name: _stage_hours(s, _stage_rows(cfg, s, rows), rates) for name, s in named.items()}
+
+# %% ../../nbs/ui/05_doctor.ipynb #3b8b55e4
+def check_first_batches(
+    cfg:Config, # of the real run
+    rows:Optional[dict]=None, # field of the config -> its training rows, or None (None: say nothing about the time)
+) -> list:
+    "Load the real backbones, embed some chats, train two steps of every stage, and estimate the time of the run."
     import tempfile
     from latent_summ.data.hub import first_line
     from latent_summ.train.stages import run_pipeline, stage_table
@@ -380,60 +707,111 @@ def check_first_batches(cfg:Config) -> list:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
             tiny = tiny_run(cfg, folder)
-            with contextlib.redirect_stdout(io.StringIO()): run_pipeline(tiny)
-        except LatentSummError as e: return [Check("first batches", "fail", str(e), "This is what the run itself would say.")]
-        except Exception as e:  # whatever stops a few rows would stop the run
-            return [Check("first batches", "fail", f"a run of {_FEW_ROWS} chats ends in {first_line(e)}", "Other backbones or another --device may do; --preset mini does.")]
-    return [ok("first batches", f"{len(stage_table(tiny))} stages ran on {_FEW_ROWS} chats in {time.monotonic() - start:.0f} s, with these backbones")]
+            with contextlib.redirect_stdout(io.StringIO()): run = run_pipeline(tiny)
+            rates = _rates(run)
+        except LatentSummError as e:
+            return [Check("first batches", "fail", str(e), "This is what the run itself would say.")]
+        except Exception as e: # whatever stops a few rows would stop the run
+            text = f"a run of two batches ends in {first_line(e)}"
+            step = "Other backbones or another --device may do; --preset mini does."
+            return [Check("first batches", "fail", text, step)]
+    seconds = time.monotonic() - start
+    text = f"two batches of {len(stage_table(tiny))} stages ran in {seconds:.0f} s, with these backbones"
+    return [ok("first batches", text), *([] if rows is None else [_check_time(cfg, rates, rows)])]
+
+# %% ../../nbs/ui/05_doctor.ipynb #0cfea9fe
+def _check_time(cfg:Config, rates:dict, rows:dict) -> Check:
+    "How long the run will take."
+    unknown = [field for field, n in rows.items() if n is None]
+    if unknown: return ok("time", f"not known: how many rows {', '.join(unknown)} has is not known")
+    hours = run_hours(cfg, rates, rows)
+    parts = ", ".join(f"{name} {h:.1f}" for name, h in hours.items())
+    return ok("time", f"about {sum(hours.values()):.1f} hours ({parts}), "
+                      "at the rate of built-in chats, which are short; validation not counted")
 
 # %% ../../nbs/ui/05_doctor.ipynb #d7aeb0e9
+def _questions(models:dict, sources:list) -> dict: # name -> function without arguments
+    "What to ask the hub."
+    remote = {name: model for name, (model, _, folder, _) in models.items() if folder is None}
+    about_models = {name: lambda m=model: ask_model(m) or {} for name, model in remote.items()}
+    return about_models | {n.field: lambda s=n.source: ask_dataset(s) for n in sources if not n.local}
+
+def _check_model(cfg:Config, name:str, backbone:tuple, answers:dict) -> Check:
+    "A backbone on this disk or on the hub; `backbone` is an entry of `backbones`."
+    model, width, folder, instead = backbone
+    if folder: return check_folder(name, folder, cfg, width)
+    return check_remote(name, model, "model", answers[name], instead)
+
+def _check_source(cfg:Config, need:Need, answers:dict) -> Check:
+    "A source on this disk or on the hub."
+    if need.local: return check_local_source(cfg, need)
+    built_in = "messenger" + "-texts" * (need.kind == "texts")
+    instead = f"--{need.field.replace('_', '-')} {built_in} (built in), or a local file"
+    return check_remote(need.field, need.source, "dataset", answers[need.field], instead)
+
+# %% ../../nbs/ui/05_doctor.ipynb #228f7c69
 def checks(
-    cfg:Config,
+    cfg:Config, # of the run to come
     quick:bool=False, # leave out the first batches, which load the backbones
 ) -> list: # of Check, in the order to read them
     "Look at everything that `cfg` needs, and try it, unless something is known to be missing."
     from huggingface_hub import is_offline_mode
-    secrets, found, models = tokens(), needs(cfg), backbones(cfg)
-    questions = {name: lambda m=model: ask_model(m) or {} for name, (model, _, folder, _) in models.items() if folder is None}
-    questions |= {n.field: lambda s=n.source: ask_dataset(s) for n in found if not n.local}
-    asking = start_asking({} if is_offline_mode() else questions)
+    secrets = tokens()
+    sources = needs(cfg)
+    models = backbones(cfg)
+    questions = _questions(models, sources)
+    wait = start_asking({} if is_offline_mode() else questions)
     out = check_packages() + check_device(cfg) + check_attention(cfg)
-    answers = dict.fromkeys(questions) | asking(_PATIENCE)
+    answers = dict.fromkeys(questions) | wait(_PATIENCE)
     out += check_hub(answers)
-    for name, (model, width, folder, instead) in models.items():
-        out.append(check_folder(name, folder, cfg, width) if folder else check_remote(name, model, "model", answers[name], instead))
-    for n in found:
-        instead = f"--{n.field.replace('_', '-')} messenger{'-texts' * (n.kind == 'texts')} (built in), or a local file"
-        out.append(check_local_source(cfg, n) if n.local else check_remote(n.field, n.source, "dataset", answers[n.field], instead))
-    out += check_disk(cfg, found, answers) + check_memory(cfg)
-    at_hand = all(folder or kept(model, "model") for model, _, folder, _ in models.values())
-    if not quick and at_hand and not any(c.status == "fail" for c in out if c.name in models): out += check_first_batches(cfg)
+    out += [_check_model(cfg, name, model, answers) for name, model in models.items()]
+    out += [_check_source(cfg, need, answers) for need in sources]
+    out += check_stages(cfg, {n.field: rows_of(cfg, n, answers.get(n.field)) for n in sources})
+    out += check_disk(cfg, sources, answers) + check_memory(cfg)
+    has_models = all(folder or is_cached(model, "model") for model, _, folder, _ in models.values())
+    is_broken = any(c.status == "fail" for c in out if c.name in models)
+    if not quick and has_models and not is_broken: out += check_first_batches(cfg, row_counts(cfg, sources, answers))
     return [Check(c.name, c.status, redacted(c.text, secrets), redacted(c.next_step, secrets)) for c in out]
 
 # %% ../../nbs/ui/05_doctor.ipynb #0debcfb5
 _COLOURS = dict(ok="green", warn="yellow", fail="bold red")
 
-def lines(found:list) -> list: # of text
+def lines(
+    findings:list, # of Check
+) -> list: # of text
     "One line for each finding."
-    wide = max(len(c.name) for c in found)
-    return [f"{c.status:<4}  {c.name:<{wide}}  {c.text}{' -> ' + c.next_step if c.next_step else ''}" for c in found]
+    width = max(len(c.name) for c in findings)
+    step = lambda c: f" -> {c.next_step}" if c.next_step else ""
+    return [f"{c.status:<4}  {c.name:<{width}}  {c.text}{step(c)}" for c in findings]
 
-def verdict(found:list) -> str:
+def verdict(
+    findings:list, # of Check
+) -> str:
     "The last line."
-    fails, warns = (sum(c.status == s for c in found) for s in ("fail", "warn"))
+    statuses = [c.status for c in findings]
+    fails = statuses.count("fail")
+    warns = statuses.count("warn")
     if fails: return f"{fails} thing{'s' * (fails > 1)} must be changed before a run with these settings can work."
-    return "Everything is ready." if not warns else f"A run can work; {warns} thing{'s are' if warns > 1 else ' is'} not as asked for."
+    if not warns: return "Everything is ready."
+    return f"A run can work; {warns} thing{'s are' if warns > 1 else ' is'} not as asked for."
 
-def show(found:list, file=None):
+# %% ../../nbs/ui/05_doctor.ipynb #a3be921c
+def show(
+    findings:list, # of Check
+    file=None, # a text stream (None: stdout)
+):
     "Print the findings: a table on a terminal, plain lines elsewhere."
     file = file or sys.stdout
-    if not file.isatty(): print("\n".join([*lines(found), verdict(found)]), file=file, flush=True); return
+    if not file.isatty():
+        print("\n".join([*lines(findings), verdict(findings)]), file=file, flush=True)
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
     table = Table.grid(padding=(0, 2))
-    for c in found:
-        table.add_row(Text(c.status, _COLOURS[c.status]), Text(c.name, "bold"), Text(c.text) + Text(f"\n-> {c.next_step}" if c.next_step else "", "cyan"))
+    for c in findings:
+        step = Text(f"\n-> {c.next_step}" if c.next_step else "", "cyan")
+        table.add_row(Text(c.status, _COLOURS[c.status]), Text(c.name, "bold"), Text(c.text) + step)
     console = Console(file=file)
     console.print(table)
-    console.print(Text(verdict(found)))
+    console.print(Text(verdict(findings)))

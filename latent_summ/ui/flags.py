@@ -7,39 +7,38 @@ __all__ = ['SETTINGS', 'value_of', 'flag_type', 'flag_words', 'section_form', 'o
            'choices_of', 'completion_script']
 
 # %% ../../nbs/ui/00_flags.ipynb #103df763
-import dataclasses, json, re, typing
+import dataclasses, json, re
 from dataclasses import dataclass
 from typing import Annotated, Optional
 
 import tyro
 
-from ..config import Config, ConfigError, SECTIONS, check_value
+from ..config import Config, ConfigError, SECTIONS, base_type, check_value
 
 # %% ../../nbs/ui/00_flags.ipynb #649263dd
-def _kind_of(field:dataclasses.Field) -> tuple: # (plain type, whether None is allowed)
-    args = typing.get_args(field.type)
-    return (next(a for a in args if a is not type(None)), type(None) in args) if args else (field.type, False)
-
 def _needs_quotes(word:str) -> bool:
     "Whether a text for an optional field could be taken for something else."
     return word.lower() in ("none", "null") or (len(word) > 1 and word[0] == word[-1] == '"')
 
 def _word(field:dataclasses.Field, value) -> str:
     "A value as it is typed."
-    kind, optional = _kind_of(field)
+    kind, optional = base_type(field.type)
     if value is None: return "none"
     return json.dumps(value) if kind is str and optional and _needs_quotes(value) else str(value)
 
 def _text(field:dataclasses.Field, word:str) -> str:
     "A typed text without the quotes around it."
     try: return json.loads(word)
-    except ValueError as e: raise ConfigError(f"{field.name} begins and ends with a double quote, and is no JSON text: {word}.") from e
+    except ValueError as e:
+        raise ConfigError(f"{field.name} begins and ends with a double quote, and is no JSON text: {word}.") from e
 
 def _wrong_number(field:dataclasses.Field, word:str) -> ConfigError:
-    kind, optional = _kind_of(field)
+    "The error for a word that is no number of the field's type; `1e3` for an int gets a hint."
+    kind, optional = base_type(field.type)
     try: hint = f" Write it out: {int(float(word))}." if kind is int and float(word).is_integer() else ""
     except (ValueError, OverflowError): hint = ""
-    return ConfigError(f"{field.name} must be {kind.__name__}{' or none' if optional else ''}, got {word[:60]!r}.{hint}")
+    allowed = kind.__name__ + (" or none" if optional else "")
+    return ConfigError(f"{field.name} must be {allowed}, got {word[:60]!r}.{hint}")
 
 # %% ../../nbs/ui/00_flags.ipynb #3a1e62f0
 def value_of(
@@ -47,7 +46,7 @@ def value_of(
     word:str, # what was typed
 ): # the checked value
     "The value that a typed word stands for. Raises `ConfigError` as an assignment to the field would."
-    kind, optional = _kind_of(field)
+    kind, optional = base_type(field.type)
     if optional and word.lower() in ("none", "null"): return None
     if kind is str: return check_value(field, _text(field, word) if optional and _needs_quotes(word) else word)
     try: value = kind(word)
@@ -60,23 +59,28 @@ def flag_type(
     "The type of a flag: help and choices from the field's metadata, values checked by the field's rule."
     meta = tyro.conf.arg(help=field.metadata["help"])
     if field.type is bool: return Annotated[bool, meta]
-    (kind, optional), choices = _kind_of(field), field.metadata["choices"]
-    metavar = "{" + ",".join(map(str, choices)) + "}" if choices else kind.__name__.upper() + ("|none" if optional else "")
-    spec = tyro.constructors.PrimitiveConstructorSpec(nargs=1, metavar=metavar, instance_from_str=lambda words: value_of(field, words[0]),
-                                                      is_instance=lambda value: True, str_from_instance=lambda value: [_word(field, value)])
+    kind, optional = base_type(field.type)
+    metavar = kind.__name__.upper() + ("|none" if optional else "")
+    choices = field.metadata["choices"]
+    if choices: metavar = "{" + ",".join(map(str, choices)) + "}"
+    spec = tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1, metavar=metavar, instance_from_str=lambda words: value_of(field, words[0]),
+        is_instance=lambda value: True, str_from_instance=lambda value: [_word(field, value)])
     return Annotated[field.type, spec, meta]
 
 # %% ../../nbs/ui/00_flags.ipynb #f98ec8b9
 def flag_words(
-    cfg:Config,
+    cfg:Config, # what to write as flags
     base:Optional[Config]=None, # only what differs from this (None: every field)
 ) -> list: # of words
     "The flags that stand for `cfg`."
     def word(field):
-        flag, value = field.name.replace("_", "-"), getattr(cfg, field.name)
+        flag = field.name.replace("_", "-")
+        value = getattr(cfg, field.name)
         if field.type is bool: return f"--{flag}" if value else f"--no-{flag}"
         return f"--{flag}={_word(field, value)}"
-    return [word(f) for f in dataclasses.fields(Config) if base is None or getattr(cfg, f.name) != getattr(base, f.name)]
+    return [word(f) for f in dataclasses.fields(Config) if base is None
+            or getattr(cfg, f.name) != getattr(base, f.name)]
 
 # %% ../../nbs/ui/00_flags.ipynb #27f883ac
 def section_form(
@@ -84,21 +88,24 @@ def section_form(
     base:Config, # its values are the defaults
 ) -> type: # a dataclass for tyro
     "One group of flags."
-    fields = [(f.name, flag_type(f), dataclasses.field(default=getattr(base, f.name))) for f in dataclasses.fields(section)]
+    default = lambda f: dataclasses.field(default=getattr(base, f.name))
+    fields = [(f.name, flag_type(f), default(f)) for f in dataclasses.fields(section)]
     form = dataclasses.make_dataclass(section.__name__, fields)
     form.__doc__ = ""
     return form
 
 def option(
-    default,
+    default, # its value where nothing is typed
     help:str, # one line
     metavar:Optional[str]=None, # what stands for its value in the help
     values:tuple=(), # what shell completion offers
     positional:bool=False, # a word in its place instead of a flag
 ):
     "An option of a command that is not a field of the config."
-    return dataclasses.field(default=default, metadata=dict(help=help, metavar=metavar, values=values, positional=positional))
+    return dataclasses.field(default=default,
+                             metadata=dict(help=help, metavar=metavar, values=values, positional=positional))
 
+# %% ../../nbs/ui/00_flags.ipynb #95514fed
 def _own_fields(own:type) -> list:
     "A command's own options for tyro."
     def annotation(f):
@@ -116,7 +123,7 @@ def command_form(
     groups = _own_fields(own)
     for section in SECTIONS if base else ():
         group = section_form(section, base)
-        meta = tyro.conf.arg(name=section.__doc__.strip(), help="")  # without a help tyro looks for comments in a source file, which takes a tenth of a second
+        meta = tyro.conf.arg(name=section.__doc__.strip(), help="") # without a help tyro searches the source: 0.1 s
         annotation = Annotated[tyro.conf.OmitArgPrefixes[group], meta]
         groups.append((section.__name__, annotation, dataclasses.field(default_factory=group)))
     form = dataclasses.make_dataclass(own.__name__, groups)
@@ -125,7 +132,7 @@ def command_form(
 
 def flags_given(
     form, # what tyro made of a command_form
-    base:Config,
+    base:Config, # its values were the defaults
 ) -> dict: # field -> value
     "The fields that flags have changed."
     values = {k: v for section in SECTIONS for k, v in vars(getattr(form, section.__name__)).items()}
@@ -137,20 +144,36 @@ class Choice:
     "An option as the shell sees it."
     flags: tuple # `("--use-tui", "--no-use-tui")`; empty for a word in its place
     help: str
-    takes: str = "nothing" # nothing, words, files or text
+    takes: str = "nothing" # nothing, words, files, models (mini, runs and files) or text
     words: tuple = () # what may follow, where it is known
 
+# %% ../../nbs/ui/00_flags.ipynb #66ff5095
+def _flag(f:dataclasses.Field) -> str: return "--" + f.name.replace("_", "-")
+
+def _kind_of_words(words:tuple, is_file:bool) -> str:
+    "What an option takes."
+    if words: return "words"
+    return "files" if is_file else "text"
+
 def _of_field(f:dataclasses.Field) -> Choice:
-    flag, meta = "--" + f.name.replace("_", "-"), f.metadata
-    if f.type is bool: return Choice((flag, "--no-" + flag[2:]), meta["help"])
-    words = tuple(map(str, meta["choices"])) or (("none",) if _kind_of(f) == (int, True) else ())
-    return Choice((flag,), meta["help"], "words" if words else "files" if _kind_of(f)[0] is str else "text", words)
+    "A field of the config as the shell sees it."
+    flag = _flag(f)
+    help = f.metadata["help"]
+    if f.type is bool: return Choice((flag, "--no-" + flag[2:]), help)
+    kind, optional = base_type(f.type)
+    words = tuple(map(str, f.metadata["choices"])) or (("none",) if kind is int and optional else ())
+    return Choice((flag,), help, _kind_of_words(words, kind is str), words)
 
 def _of_option(f:dataclasses.Field) -> Choice:
-    flags, meta = () if f.metadata["positional"] else ("--" + f.name.replace("_", "-"),), f.metadata
+    "A command's own option as the shell sees it."
+    meta = f.metadata
+    flags = () if meta["positional"] else (_flag(f),)
     if f.type is bool: return Choice(flags, meta["help"])
-    return Choice(flags, meta["help"], "words" if meta["values"] else "files" if "Path" in str(f.type) or meta["metavar"] == "FILE" else "text", meta["values"])
+    if meta["metavar"] == "MODEL": return Choice(flags, meta["help"], "models")
+    is_file = "Path" in str(f.type) or meta["metavar"] == "FILE"
+    return Choice(flags, meta["help"], _kind_of_words(meta["values"], is_file), meta["values"])
 
+# %% ../../nbs/ui/00_flags.ipynb #6ec52cee
 SETTINGS = tuple(_of_field(f) for section in SECTIONS for f in dataclasses.fields(section))
 
 def choices_of(
@@ -158,10 +181,15 @@ def choices_of(
     settings:bool=True, # whether the config's fields are flags of this command
 ) -> list: # of Choice
     "Everything that can be typed behind a command."
-    return [*map(_of_option, dataclasses.fields(own)), *(SETTINGS if settings else ()), Choice(("--help",), "Show all options")]
+    return [*map(_of_option, dataclasses.fields(own)), *(SETTINGS if settings else ()),
+            Choice(("--help",), "Show all options")]
 
 # %% ../../nbs/ui/00_flags.ipynb #94d4cdde
-_BASH = """# Completion of latent_summ for bash. In ~/.bashrc:  source <(latent_summ completion bash)
+_BASH_SCRIPT = """# Completion of latent_summ for bash. In ~/.bashrc:  source <(latent_summ completion bash)
+_latent_summ_models() { # mini and the runs here; files where what was typed is none of them
+  words="mini $(compgen -d runs/)"
+  if [[ -z $(compgen -W "$words" -- "$cur") ]]; then words=; files=yes; fi
+}
 _latent_summ() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= words= files= flags= word
   local commands="@COMMANDS@"
@@ -197,27 +225,45 @@ _latent_summ() {
 complete -F _latent_summ latent_summ
 """
 
+# %% ../../nbs/ui/00_flags.ipynb #4860240b
 def _bash_values(choices:list) -> list:
     "What may follow each option: the words, files, or something only the user knows."
     kinds = {}
     for c in choices:
         for flag in c.flags: kinds.setdefault((c.takes, c.words), {})[flag] = None
-    does = dict(words=lambda words: f'words="{" ".join(words)}"', files=lambda _: "files=yes", text=lambda _: "return")
-    return [f"    {'|'.join(flags)}) {does[takes](words)};;" for (takes, words), flags in kinds.items() if takes != "nothing"]
+    does = dict(words=lambda words: f'words="{" ".join(words)}"', files=lambda _: "files=yes",
+                models=lambda _: "_latent_summ_models", text=lambda _: "return")
+    return [f"    {'|'.join(flags)}) {does[takes](words)};;" for (takes, words),
+            flags in kinds.items() if takes != "nothing"]
 
 def _bash_options(name:str, choices:list) -> str:
+    "The words, files and flags that may stand behind a command."
     places = [c for c in choices if not c.flags]
-    words, files = " ".join(w for c in places for w in c.words), "yes" if any(c.takes == "files" for c in places) else ""
-    return f'      {name}) words="{words}"; files={files}; flags="{" ".join(f for c in choices for f in c.flags)}";;'
+    words = " ".join(w for c in places for w in c.words)
+    files = "yes" if any(c.takes == "files" for c in places) else ""
+    flags = " ".join(f for c in choices for f in c.flags)
+    return f'      {name}) words="{words}"; files={files}; flags="{flags}";;'
+
+def _filled(template:str, **lines) -> str:
+    "A script with its places, written as `@NAME@`, filled."
+    for name, text in lines.items(): template = template.replace(f"@{name}@", text)
+    return template
 
 def _bash(commands:dict) -> str:
+    "The script for bash."
     every = [c for _, choices in commands.values() for c in choices]
-    values, options = _bash_values(every), [_bash_options(name, choices) for name, (_, choices) in commands.items()]
-    return _BASH.replace("@COMMANDS@", " ".join(commands)).replace("@VALUES@", "\n".join(values)).replace("@OPTIONS@", "\n".join(options))
+    options = [_bash_options(name, choices) for name, (_, choices) in commands.items()]
+    return _filled(_BASH_SCRIPT, COMMANDS=" ".join(commands), VALUES="\n".join(_bash_values(every)),
+                   OPTIONS="\n".join(options))
 
 # %% ../../nbs/ui/00_flags.ipynb #b29ce368
 _ZSH = """#compdef latent_summ
 # Completion of latent_summ for zsh. In ~/.zshrc:  source <(latent_summ completion zsh)
+_latent_summ_models() {
+  local -a found=(mini runs/*(/N))
+  compadd -a found
+  _files
+}
 _latent_summ() {
   local -a commands settings
   commands=(
@@ -244,25 +290,30 @@ _latent_summ() {
 if [[ $funcstack[1] == _latent_summ ]]; then _latent_summ "$@"; else compdef _latent_summ latent_summ; fi
 """
 
+# %% ../../nbs/ui/00_flags.ipynb #f0dd4799
 def _zsh_quoted(text:str) -> str: return "'" + text.replace("'", "'\\''") + "'"
 
 def _zsh_escaped(text:str) -> str: return re.sub(r"([\[\]:\\])", r"\\\1", text)
 
 def _zsh_specs(c:Choice) -> list:
     "The words of `_arguments` for one option."
-    action = {"nothing": "", "words": f":value:({' '.join(c.words)})", "files": ":file:_files", "text": ":value: "}[c.takes]
+    action = {"nothing": "", "words": f":value:({' '.join(c.words)})", "files": ":file:_files",
+              "models": ":model:_latent_summ_models", "text": ":value: "}[c.takes]
     flags = [f"{flag}{'=' if c.takes != 'nothing' else ''}[{_zsh_escaped(c.help)}]{action}" for flag in c.flags]
-    return [_zsh_quoted(spec) for spec in flags or [("*" if c.takes == "files" else "") + action]]
+    place = ("*" if c.takes == "files" else "") + action
+    return [_zsh_quoted(spec) for spec in flags or [place]]
 
 def _zsh(commands:dict) -> str:
+    "The script for zsh."
     names = [_zsh_quoted(f"{name}:{_zsh_escaped(about)}") for name, (about, _) in commands.items()]
     cases = [_zsh_case(name, choices) for name, (_, choices) in commands.items()]
     settings = [spec for c in SETTINGS for spec in _zsh_specs(c)]
-    return _ZSH.replace("@COMMANDS@", "\n".join(names)).replace("@SETTINGS@", "\n".join(settings)).replace("@CASES@", "\n".join(cases))
+    return _filled(_ZSH, COMMANDS="\n".join(names), SETTINGS="\n".join(settings), CASES="\n".join(cases))
 
 def _zsh_case(name:str, choices:list) -> str:
-    own = [spec for c in choices if c not in SETTINGS for spec in _zsh_specs(c)]
-    return f"    {name}) _arguments{' $settings' if SETTINGS[0] in choices else ''} " + " \\\n      ".join(own) + ";;"
+    "What may stand behind a command."
+    specs = [spec for c in choices if c not in SETTINGS for spec in _zsh_specs(c)]
+    return f"    {name}) _arguments{' $settings' if SETTINGS[0] in choices else ''} " + " \\\n      ".join(specs) + ";;"
 
 # %% ../../nbs/ui/00_flags.ipynb #48522048
 def completion_script(

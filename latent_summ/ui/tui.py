@@ -31,7 +31,9 @@ from ..runtime import is_terminal, peak_memory_mb, say_once, speak
 from ..train.run_state import RunState, StageState
 
 # %% ../../nbs/ui/01_tui.ipynb #27537212
-def in_words(seconds:float) -> str:
+def in_words(
+    seconds:float, # 0 or more
+) -> str:
     "A duration for people: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."
     if seconds < 9.95: return f"{seconds:.1f} s"
     minutes, s = divmod(round(seconds), 60)
@@ -39,45 +41,41 @@ def in_words(seconds:float) -> str:
     return f"{minutes} min {s:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 # %% ../../nbs/ui/01_tui.ipynb #661096fa
-def short_number(x:float) -> str:
+def short_number(
+    x:float, # finite
+) -> str:
     "A number in at most nine characters: `0.1376`, `12.50`, `2.0e-05`, `41,000`."
     size = abs(x)
     if size >= 1e7 or 0 < size < 1e-3: return f"{x:.1e}"
     return f"{x:,.0f}" if size >= 1000 else f"{x:.2f}" if size >= 10 else f"{x:.4f}"
 
 # %% ../../nbs/ui/01_tui.ipynb #ecf62312
-def plain_terminal(file) -> bool:
+def plain_terminal(
+    file, # a stream
+) -> bool:
     "Whether `file` is a terminal that knows the escape codes for writing over a line."
     return is_terminal(file) and os.environ.get("TERM") not in ("dumb", "unknown")
 
+# %% ../../nbs/ui/01_tui.ipynb #d5279abd
 class LineView:
-    "Prints events as lines; call it with one event after another. A context manager; `close` ends a line that was to be written over."
+    "Prints events as lines; call it with one event after another. `close`, or the end of `with`, ends an open line."
     def __init__(self,
         file=None, # where to write (None: stdout)
         live=None, # write the current step over itself (None: if file is a terminal that can)
         every:float=10.0, # seconds between lines for steps where they are not written over
     ):
         self.file = file
-        self.live, self.every = plain_terminal(file or sys.stdout) if live is None else live, every
-        self.told, self.best, self.began, self.open = 0.0, None, None, False
-
-    def __call__(self, event:dict):
-        "Show one event; kinds it has no words for are passed over."
-        show = getattr(self, f"_{event['event']}", None)
-        if show: show(event)
-
-    def line(self, label:str, text:str):
-        "A line that stays."
-        speak(("\r\033[2K" if self.open else "") + f"{label:<10}  {text}", self.file or "stdout")
+        self.live = plain_terminal(file or sys.stdout) if live is None else live
+        self.every = every
+        self.last_line = 0.0
+        self.best = None
+        self.began = None
         self.open = False
 
-    def passing(self, text:str):
-        "A line that is written over by the next one; in a log, one every few seconds."
-        if self.live:
-            text = f"{'':<10}  {text}"[:shutil.get_terminal_size().columns - 1]
-            speak(f"\r\033[2K{text}", self.file or "stdout", end="")
-            self.open = True
-        elif time.monotonic() - self.told >= self.every: self.told = time.monotonic(); self.line("", text)
+    def __call__(self, event:dict):
+        "Show one event; unknown kinds are ignored."
+        show = getattr(self, f"_{event['event']}", None)
+        if show: show(event)
 
     def close(self):
         "Leave the cursor at the start of a line."
@@ -87,31 +85,63 @@ class LineView:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
 
+# %% ../../nbs/ui/01_tui.ipynb #6166767b
+@patch
+def line(self:LineView,
+    label:str, # at most ten characters
+    text:str, # what to say
+):
+    "A line that stays."
+    speak(("\r\033[2K" if self.open else "") + f"{label:<10}  {text}", self.file or "stdout")
+    self.open = False
+
+@patch
+def passing(self:LineView,
+    text:str, # what to say
+):
+    "A line that is written over by the next one; in a log, one every few seconds."
+    if self.live:
+        text = f"{'':<10}  {text}"[:shutil.get_terminal_size().columns - 1]
+        speak(f"\r\033[2K{text}", self.file or "stdout", end="")
+        self.open = True
+    elif time.monotonic() - self.last_line >= self.every:
+        self.last_line = time.monotonic()
+        self.line("", text)
+
 # %% ../../nbs/ui/01_tui.ipynb #e03e6ec6
 @patch
-def _preprocess(self:LineView, e): self.line("cached", f"{e['source']}: {e['rows']:,} rows in {in_words(e['seconds'])}")
+def _preprocess(self:LineView, e):
+    self.line("cached", f"{e['source']}: {e['rows']:,} rows in {in_words(e['seconds'])}")
 
 @patch
 def _stage_start(self:LineView, e):
+    "The stage's number, its size, and where it continues."
     number = f"stage {STAGES.index(e['stage']) + 1}/{len(STAGES)}" if e["stage"] in STAGES else "stage"
     epochs = f"{e['epochs']} epoch{'s' * (e['epochs'] != 1)}"
-    going_on = f", going on after step {e['step']:,}" if e.get("step") else ""
-    self.line(number, f"{e['stage'].replace('_', ' ')}: {e['steps']:,} steps, {epochs} of {e['rows']:,} rows in batches of {e['batch_size']}{going_on}")
-    self.began, self.best, self.told = (time.monotonic(), e.get("step", 0)), None, time.monotonic()
+    size = f"{e['steps']:,} steps, {epochs} of {e['rows']:,} rows in batches of {e['batch_size']}"
+    resumed = f", going on after step {e['step']:,}" if e.get("step") else ""
+    self.line(number, f"{e['stage'].replace('_', ' ')}: {size}{resumed}")
+    self.last_line = time.monotonic()
+    self.began = self.last_line, e.get("step", 0)
+    self.best = None
 
 @patch
 def _step(self:LineView, e):
+    "How far the stage is, its loss and its speed."
     if self.began is None: self.began = (time.monotonic(), e["step"] - 1)
     start, first = self.began
-    left = (e["steps"] - e["step"]) * (time.monotonic() - start) / max(e["step"] - first, 1)
-    self.passing(f"step {e['step']:,}/{e['steps']:,}, loss {e['loss']:.4f}, {e['rows_per_s']:,.0f} rows/s, {in_words(left)} left")
+    seconds = (e["steps"] - e["step"]) * (time.monotonic() - start) / max(e["step"] - first, 1)
+    speed = f"{e['rows_per_s']:,.0f} rows/s, {in_words(seconds)} left"
+    self.passing(f"step {e['step']:,}/{e['steps']:,}, loss {e['loss']:.4f}, {speed}")
 
 # %% ../../nbs/ui/01_tui.ipynb #b4d67266
 @patch
 def _validation(self:LineView, e):
-    best = self.best is None or e["loss"] < self.best
-    if best: self.best = e["loss"]
-    self.line("", f"validation loss {e['loss']:.4f} after step {e['step']:,}{'' if best else f', best was {self.best:.4f}'}")
+    "The validation loss, and the best one where that was lower."
+    is_best = self.best is None or e["loss"] < self.best
+    if is_best: self.best = e["loss"]
+    best = "" if is_best else f", best was {self.best:.4f}"
+    self.line("", f"validation loss {e['loss']:.4f} after step {e['step']:,}{best}")
 
 @patch
 def _stage_end(self:LineView, e): self.line("", f"done in {in_words(e['seconds'])}")
@@ -125,17 +155,27 @@ def _verdict(self:LineView, e): self.line("verdict", e["text"])
 # %% ../../nbs/ui/01_tui.ipynb #5f04e580
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
-def averaged(values:list, width:int) -> list: # at most width of them
+def averaged(
+    values:list, # numbers
+    width:int, # most of them that are wanted
+) -> list: # at most width of them
     "Means of neighbours, so that there are at most `width` values."
     n = len(values)
     if n <= width: return list(values)
     cuts = [i * n // width for i in range(width + 1)]
     return [sum(values[a:b]) / (b - a) for a, b in zip(cuts, cuts[1:])]
 
-def scale_of(values:list) -> tuple: # (low, high)
+def scale_of(
+    values:list, # numbers, at least one
+) -> tuple: # (low, high)
     "The range to draw: all values, but for the highest twentieth."
     order = sorted(values)
     return order[0], order[-1 - len(order) // 20]
+
+# %% ../../nbs/ui/01_tui.ipynb #ad4145c6
+def _block_row(levels:list, row:int) -> str:
+    "Row `row` (0: the lowest) of columns whose heights are `levels`, in eighths of a row."
+    return "".join(_BLOCKS[max(0, min(8, level - 8 * row))] for level in levels)
 
 def sparkline(
     values:list, # finite numbers
@@ -148,100 +188,148 @@ def sparkline(
     low, high = scale_of(values)
     top = 8 * height
     levels = [1 + round((top - 1) * min((v - low) / (high - low), 1)) if high > low else 1 for v in values]
-    return ["".join(_BLOCKS[max(0, min(8, level - 8 * row))] for level in levels) for row in reversed(range(height))]
+    return [_block_row(levels, row) for row in reversed(range(height))]
 
 # %% ../../nbs/ui/01_tui.ipynb #06a96e41
 _SPINNER = "|/-\\"
 
-def bar(share:float, width:int) -> Text:
+def bar(
+    share:float, # 0 to 1; beyond that it is clipped
+    width:int, # columns
+) -> Text:
     "A bar filled to `share`."
     half = round(2 * width * min(max(share, 0.0), 1.0))
     full = "━" * (half // 2) + "╸" * (half % 2)
     return Text.assemble((full, "cyan"), ("─" * (width - len(full)), "bright_black"))
 
-def ends(left:Text, right:Text, width:int) -> Text:
-    "`left` and `right` at the ends of a line; where both do not fit, the left one is cut."
-    room = max(width - right.cell_len - 1, 0)
-    left = left.copy()
-    left.truncate(room, overflow="ellipsis", pad=True)
-    return left + Text(" ") + right
+def ends(
+    first:Text, # stands at the left
+    last:Text, # stands at the right
+    width:int, # columns
+) -> Text:
+    "`first` and `last` at the ends of a line; where both do not fit, the first one is cut."
+    room = max(width - last.cell_len - 1, 0)
+    first = first.copy()
+    first.truncate(room, overflow="ellipsis", pad=True)
+    return first + Text(" ") + last
 
+# %% ../../nbs/ui/01_tui.ipynb #ece16406
 def _left_words(seconds:Optional[float], about:bool=False) -> str:
+    "The time left, or nothing where it is not known."
     return "" if seconds is None else f"{'about ' * about}{in_words(seconds)} left"
 
 def _bar_line(label:str, share:float, steps:str, left:str, width:int) -> Text:
     "A label, a bar, its percentage, steps and time left; what does not fit is left out, from the right."
-    tail = f" {100 * share:3.0f} %" + (f"  {steps:<20}" if width >= 50 else "") + (f" {left:>22}" if width >= 72 else "")
+    tail = f" {100 * share:3.0f} %" + (f"  {steps:<20}" if width >= 50 else "") + (f" {left:>22}" if width >= 72
+        else "")
     return Text.assemble((f" {label:<7}", "bright_black"), bar(share, max(width - 8 - len(tail), 5)), tail)
 
-def head_lines(state:RunState, now:float, width:int) -> list:
+def head_lines(
+    state:RunState, # of a run that has a current stage
+    now:float, # on the state's clock, in seconds
+    width:int, # columns
+) -> list:
     "Stage and time, and the bars of run and stage."
-    s, (share, done, steps) = state.current, state.progress()
+    s = state.current
+    share, done, steps = state.progress()
     epoch = s.history[-1].get("epoch", 0) + 1 if s.history else 1
     where = f"{s.title}, epoch {epoch} of {s.start['epochs']}" if s.start.get("epochs") else s.title
-    left = Text.assemble((f" {_SPINNER[int(2 * now) % len(_SPINNER)]} ", "cyan"), (where, "bold"), (f"   {state.folder}", "bright_black"))
+    spinner = _SPINNER[int(2 * now) % len(_SPINNER)]
+    title = Text.assemble((f" {spinner} ", "cyan"), (where, "bold"), (f"   {state.folder}", "bright_black"))
     number = sum(map(state.done_before, state.stages.values())) + (s.state != "done")
     run_steps = f"{done:,}/{steps:,} steps" if steps else f"stage {number} of {len(state.stages)}"
-    return [ends(left, Text(in_words(now - state.began)), width),
+    stage_steps = f"{s.step:,}/{s.steps:,} steps"
+    return [ends(title, Text(in_words(now - state.began)), width),
             _bar_line("run", share, run_steps, _left_words(state.left(now), len(state.stages) > 1), width),
-            _bar_line("stage", s.step / max(s.steps, 1), f"{s.step:,}/{s.steps:,} steps", _left_words(s.left(now)), width)]
+            _bar_line("stage", s.step / max(s.steps, 1), stage_steps, _left_words(s.left(now)), width)]
 
 # %% ../../nbs/ui/01_tui.ipynb #8237026b
 _MARKS = dict(done=("✓", "green"), running=("▸", "cyan"), waiting=("·", "bright_black"))
 
 def _stage_cells(state:RunState, s:StageState, now:float) -> list:
     "Steps, time, training loss and best validation loss of a stage, as words."
-    took = s.seconds if s.seconds is not None else now - s.first[0] if s.first and s is state.current else None
+    took = s.seconds
+    if took is None and s.first and s is state.current: took = now - s.first[0]
     steps = f"{s.steps:,}" if s.steps else ""
     loss = short_number(s.history[-1]["loss"]) if s.history else ""
     return [steps, "" if took is None else in_words(took), loss, "" if s.best is None else short_number(s.best)]
 
-def stage_lines(state:RunState, now:float, width:int) -> list:
+def _stage_line(state:RunState, s:StageState, now:float, name:int, room:int) -> Text:
+    "A line of the table; `name` and `room` are the widths of the stage's name and of its curve."
+    steps, took, loss, best = _stage_cells(state, s, now)
+    mark, style = _MARKS["done" if state.done_before(s) else s.state]
+    curve = sparkline([h["loss"] for h in s.history], room)[0] if room else ""
+    return Text.assemble((f" {mark} ", style), (f"{s.title:<{name}}", "bold" if s is state.current else ""),
+                         f" {steps:>9} {took:>12}  ", (f"{curve:<{room}}", "blue"), f" {loss:<9} {best:>15}")
+
+# %% ../../nbs/ui/01_tui.ipynb #75253b9e
+def stage_lines(
+    state:RunState, # of a run
+    now:float, # on the state's clock, in seconds
+    width:int, # columns
+) -> list:
     "A table of the stages."
     stages = list(state.stages.values())
     name = max([len(s.title) for s in stages] + [16])
     room = min(max(width - name - 54, 0), 80)
-    head = Text(f"   {'stage':<{name}} {'steps':>9} {'time':>12}  {'training loss':<{room + 10}} {'best validation':>15}", "bright_black")
-    lines = [head]
-    for s in stages:
-        steps, took, loss, best = _stage_cells(state, s, now)
-        mark, style = _MARKS["done" if state.done_before(s) else s.state]
-        curve = sparkline([h["loss"] for h in s.history], room)[0] if room else ""
-        lines.append(Text.assemble((f" {mark} ", style), (f"{s.title:<{name}}", "bold" if s is state.current else ""), f" {steps:>9} {took:>12}  ",
-                                   (f"{curve:<{room}}", "blue"), f" {loss:<9} {best:>15}"))
+    losses = f"{'training loss':<{room + 10}} {'best validation':>15}"
+    head = Text(f"   {'stage':<{name}} {'steps':>9} {'time':>12}  {losses}", "bright_black")
+    lines = [head, *(_stage_line(state, s, now, name, room) for s in stages)]
     for line in lines: line.truncate(width)
     return lines
 
 # %% ../../nbs/ui/01_tui.ipynb #d2abf94b
-_CHARTS = (("training loss", "loss", "blue"), ("gradient norm", "grad_norm", "magenta"), ("learning rate", "lr", "green"), ("rows/s", "rows_per_s", "yellow"))
+_CHARTS = ( # title, key in a step event, colour
+    ("training loss", "loss", "blue"), ("gradient norm", "grad_norm", "magenta"), ("learning rate", "lr", "green"),
+    ("rows/s", "rows_per_s", "yellow"))
 
-def curves_of(s:StageState) -> list: # of (title, values, style)
+def _finite(history:list, key:str) -> list:
+    "The finite numbers that step events have under a key."
+    return [e[key] for e in history if isinstance(e.get(key), (int, float)) and math.isfinite(e[key])]
+
+def curves_of(
+    s:StageState, # of a run
+) -> list: # of (title, values, style)
     "What can be drawn of a stage, the most important first."
-    out = [(title, [e[key] for e in s.history if isinstance(e.get(key), (int, float)) and math.isfinite(e[key])], style) for title, key, style in _CHARTS]
+    out = [(title, _finite(s.history, key), style) for title, key, style in _CHARTS]
     validation = [e["loss"] for e in s.validations]
-    title = "validation loss" if not validation or validation[-1] == s.best else f"validation loss, best {short_number(s.best)}"
+    title = "validation loss"
+    if validation and validation[-1] != s.best: title += f", best {short_number(s.best)}"
     out.insert(1, (title, validation, "red"))
     return [c for c in out if c[1]] if s.history else []
 
-def chart(title:str, values:list, style:str, width:int, height:int) -> list:
+# %% ../../nbs/ui/01_tui.ipynb #c0bb6d39
+def chart(
+    title:str, # of the curve
+    values:list, # finite numbers, at least one
+    style:str, # of the curve, for rich
+    width:int, # columns
+    height:int, # lines of curve, 1 or more
+) -> list:
     "A title with the newest value, and `height` lines of curve behind its scale."
     low, high = (short_number(v) for v in scale_of(averaged(values, width - 11)))
     scale = [high if high != low else "", *[""] * (height - 2), low] if height > 1 else [""]
     head = Text.assemble(" ", (title, "bright_black"), " ", (short_number(values[-1]), "bold"))
     head.truncate(width, pad=True)
     curve = sparkline(values, width - 11, height)
-    return [head] + [Text.assemble((f"{a:>9} ", "bright_black"), (f"{line:<{width - 10}}", style)) for a, line in zip(scale, curve)]
+    row = lambda number, line: Text.assemble((f"{number:>9} ", "bright_black"), (f"{line:<{width - 10}}", style))
+    return [head, *map(row, scale, curve)]
 
-def chart_lines(s:StageState, width:int, height:int) -> list:
+def chart_lines(
+    s:StageState, # the current stage
+    width:int, # columns
+    height:int, # lines of curve
+) -> list: # of Text: height + 1 lines, or none
     "The charts of a stage, side by side."
     curves = curves_of(s)
     if height < 1 or width < 30 or not curves: return []
     shown = curves[:max(1, min(len(curves), width // 38))]
-    each = width // len(shown)
-    return [sum(parts[1:], parts[0]) for parts in zip(*(chart(*c, each, height) for c in shown))]
+    charts = [chart(*c, width // len(shown), height) for c in shown]
+    return [sum(parts[1:], parts[0]) for parts in zip(*charts)]
 
 # %% ../../nbs/ui/01_tui.ipynb #dcabe0bb
-_TOLD = {"time", "event", "stage", "step", "steps", "epoch", "lr", "grad_norm", "rows_per_s", "tokens_per_s", "loss", "memory_mb"}
+_SHOWN_ELSEWHERE = set(
+    "time event stage step steps epoch lr grad_norm rows_per_s tokens_per_s loss memory_mb".split())
 
 def gpu_memory_gb() -> Optional[tuple]: # (most reserved, in all)
     "Memory of the fullest GPU that torch uses here; None without one. Never loads torch nor starts a GPU."
@@ -255,19 +343,31 @@ def _flowed(items:list, width:int) -> list:
     lines = [Text()]
     for label, value in items:
         item = Text.assemble("  " if lines[-1] else " ", (label, "bright_black"), " " if label else "", value)
-        if lines[-1].cell_len + item.cell_len > width and lines[-1]: lines.append(Text()); item = Text(" ") + item[2:]
+        if lines[-1] and lines[-1].cell_len + item.cell_len > width:
+            lines.append(Text())
+            item = Text(" ") + item[2:]
         lines[-1] += item
     for line in lines: line.truncate(width, overflow="ellipsis")
     return lines
 
 # %% ../../nbs/ui/01_tui.ipynb #2ba0a2f5
-def number_lines(state:RunState, now:float, width:int) -> list:
+_SPEEDS = (("rows/s", "rows_per_s"), ("tokens/s", "tokens_per_s"))
+
+def number_lines(
+    state:RunState, # of a run that has a current stage
+    now:float, # on the state's clock, in seconds
+    width:int, # columns
+) -> list: # of Text
     "Rate, norm, speed, parts of the loss, memory, last checkpoint."
     e = state.current.history[-1] if state.current.history else {}
-    items = [("learning rate", short_number(e["lr"])), ("gradient norm", short_number(e["grad_norm"]))] if "lr" in e and "grad_norm" in e else []
-    items += [(label, f"{e[key]:,.0f}") for label, key in (("rows/s", "rows_per_s"), ("tokens/s", "tokens_per_s")) if e.get(key)]
-    items += [(k.replace("_", " "), short_number(v)) for k, v in e.items() if k not in _TOLD and isinstance(v, (int, float))]
-    memory, gpu = e.get("memory_mb") or peak_memory_mb(), gpu_memory_gb()
+    items = []
+    if "lr" in e and "grad_norm" in e:
+        items = [("learning rate", short_number(e["lr"])), ("gradient norm", short_number(e["grad_norm"]))]
+    items += [(label, f"{e[key]:,.0f}") for label, key in _SPEEDS if e.get(key)]
+    parts = {k: v for k, v in e.items() if k not in _SHOWN_ELSEWHERE and isinstance(v, (int, float))}
+    items += [(k.replace("_", " "), short_number(v)) for k, v in parts.items()]
+    memory = e.get("memory_mb") or peak_memory_mb()
+    gpu = gpu_memory_gb()
     if memory: items.append(("peak memory", f"{memory / 1000:.1f} GB" if memory >= 1000 else f"{memory:.0f} MB"))
     if gpu: items.append(("GPU", f"{gpu[0]:.1f} of {gpu[1]:.0f} GB"))
     if state.checkpoint: items.append(("saved", f"{state.checkpoint}, {in_words(now - state.checkpoint_at)} ago"))
@@ -276,10 +376,16 @@ def number_lines(state:RunState, now:float, width:int) -> list:
 # %% ../../nbs/ui/01_tui.ipynb #ecb04b9a
 _ABOVE = 4 # lines left to what is printed above
 
-def panel(state:RunState, now:float, width:int, height:int) -> list: # of Text
+def panel(
+    state:RunState, # of a run
+    now:float, # on the state's clock, in seconds
+    width:int, # columns
+    height:int, # lines
+) -> list: # of Text
     "The whole picture, at most `width` wide and `height` high."
     if state.current is None: return []
-    head, table = head_lines(state, now, width), ["", *stage_lines(state, now, width)] if width >= 60 else []
+    head = head_lines(state, now, width)
+    table = ["", *stage_lines(state, now, width)] if width >= 60 else []
     numbers = number_lines(state, now, width)
     room = height - _ABOVE - len(head) - len(table) - len(numbers)
     charts = chart_lines(state.current, width, min(room - 4, 12))
@@ -289,7 +395,11 @@ def panel(state:RunState, now:float, width:int, height:int) -> list: # of Text
     for line in lines: line.truncate(width)
     return lines
 
-def summary(state:RunState, width:int) -> list: # of Text
+# %% ../../nbs/ui/01_tui.ipynb #e2aedd1a
+def summary(
+    state:RunState, # of a run
+    width:int, # columns
+) -> list: # of Text
     "What stays on the screen after a run: how it ended, and the stages."
     took = in_words((state.ended or state.clock()) - state.began)
     s = state.current
@@ -302,7 +412,10 @@ def summary(state:RunState, width:int) -> list: # of Text
 # %% ../../nbs/ui/01_tui.ipynb #d97bb95c
 class _Panel:
     "The picture as something that rich can print; remembers how wide its lines were."
-    def __init__(self, state:RunState): self.state, self.drawn, self.width = state, [], 0
+    def __init__(self, state:RunState):
+        self.state = state
+        self.drawn = []
+        self.width = 0
 
     def __rich_console__(self, console, options):
         self.width = console.width
@@ -315,28 +428,36 @@ class _Live(Live):
     "Rich's live display; finds its place again after the terminal was made narrower."
     def process_renderables(self, renderables):
         "Called before anything is printed; the first of what it returns wipes the old picture."
-        (width, height), old = self.console.size, self.get_renderable()
+        width, height = self.console.size
+        old = self.get_renderable()
         if old.drawn and width != old.width:
             rows = sum(max(1, math.ceil(n / width)) for n in old.drawn)
             self._live_render._shape = (width, min(rows, height))
         return super().process_renderables(renderables)
 
 # %% ../../nbs/ui/01_tui.ipynb #adfc8947
-def send_logs(old, new):
+def send_logs(
+    old, # the stream that handlers have now
+    new, # the one they get
+):
     "Let every logging handler that writes to `old` write to `new`."
     loggers = [logging.root, *list(logging.root.manager.loggerDict.values())]
     for handler in {h for logger in loggers for h in getattr(logger, "handlers", ())}:
         if isinstance(handler, logging.StreamHandler) and vars(handler).get("stream") is old: handler.setStream(new)
 
+# %% ../../nbs/ui/01_tui.ipynb #4f670181
 class LiveView:
-    "Draws a run at the bottom of a terminal from its first stage to its end; call it with one event after another, and close it (or use it in `with`)."
+    "Draws a run at the bottom of a terminal until it ends; call it with events, and close it (or use it in `with`)."
     def __init__(self,
         console:Optional[Console]=None, # where to draw (None: rich's own console, on stdout)
         clock=time.monotonic, # tells the time in seconds
         per_second:float=2.0, # pictures
     ):
-        self.console, self.per_second = console or rich.get_console(), per_second
-        self.state, self.lines, self.live = RunState(clock), LineView(live=False), None
+        self.console = console or rich.get_console()
+        self.per_second = per_second
+        self.state = RunState(clock)
+        self.lines = LineView(live=False)
+        self.live = None
 
     def __call__(self, event:dict):
         "Take in one event."
@@ -361,8 +482,8 @@ _drawing = [] # views that draw in this process
 @patch
 def start(self:LiveView):
     "Begin to draw."
-    self.live = _Live(_Panel(self.state), console=self.console, transient=True, refresh_per_second=self.per_second, vertical_overflow="crop",
-                      redirect_stderr=is_terminal(sys.stderr))
+    self.live = _Live(_Panel(self.state), console=self.console, transient=True, refresh_per_second=self.per_second,
+                      vertical_overflow="crop", redirect_stderr=is_terminal(sys.stderr))
     before = sys.stdout, sys.stderr
     self.live.start(refresh=True)
     self.streams = list(zip(before, (sys.stdout, sys.stderr)))
@@ -374,7 +495,8 @@ def start(self:LiveView):
 @patch
 def stop(self:LiveView):
     "Stop drawing and give everything back."
-    live, self.live = self.live, None
+    live = self.live
+    self.live = None
     atexit.unregister(self.close)
     _drawing.remove(self)
     try:
@@ -410,6 +532,7 @@ def _on_signal(self:LiveView, number, frame):
     os.kill(os.getpid(), number)
     if drawing: self.start()
 
+# %% ../../nbs/ui/01_tui.ipynb #36111a51
 def _after_fork():
     "In a forked process: plain streams, and no picture."
     for view in _drawing:
@@ -422,7 +545,7 @@ if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_after_fo
 
 # %% ../../nbs/ui/01_tui.ipynb #f2ca8b15
 def view_for(
-    cfg:Config, # use_tui is asked
+    cfg:Config, # whose use_tui counts
 ): # a listener and context manager
     "The live view on a terminal that can show it (unless `use_tui` is off), else lines."
     if not (cfg.use_tui and plain_terminal(sys.stdout)): return LineView()

@@ -7,13 +7,12 @@ __all__ = ['METRICS', 'ROUGE_TOKENIZERS', 'BASELINES', 'BERT_METRICS', 'SEPARATO
            'is_latin', 'pick_tokenizer', 'rouge_rows', 'rouge_scores', 'merge_references', 'rouge_by_reference',
            'dialogue_lines', 'lead_n', 'longest_n', 'random_n', 'bootstrap_interval', 'exact_match', 'length_ratio',
            'settings', 'evaluate_predictions', 'score_rows', 'write_predictions', 'rounded', 'side_by_side',
-           'write_side_by_side', 'prediction_columns', 'read_predictions', 'score_predictions', 'seen_in_training',
-           'latency', 'latent_bytes', 'evaluate', 'bleu_signed', 'bleu', 'reconstruction', 'text_prompts', 'read_text',
-           'latents_loss', 'loss_ladder', 'draw_ladder', 'ladder_figure', 'ladder_report']
+           'write_side_by_side', 'prediction_columns', 'read_predictions', 'row_places', 'score_predictions',
+           'seen_in_training', 'latency', 'latent_bytes', 'evaluate', 'bleu_signed', 'bleu', 'reconstruction',
+           'text_prompts', 'read_text', 'latents_loss', 'loss_ladder', 'draw_ladder', 'ladder_figure', 'ladder_report']
 
 # %% ../../nbs/use/06_evaluate.ipynb #a418231a
-import csv, functools, html, importlib.metadata, io, json, math, random, re, sys, time, unicodedata
-from pathlib import Path
+import functools, html, importlib.metadata, json, math, random, re, time, unicodedata
 from typing import Optional
 
 import numpy as np
@@ -27,6 +26,7 @@ from ..config import Config, ConfigError
 from .facts import fact_recall, fact_table, has_fact, read_roles, references_of, role_recall, same_length, text_fact_table
 from ..data.messenger import KINDS
 from ..runtime import DataError, atomic_write, autocast, say_once
+from ..data.formats import ID_COLUMNS, find_column, folded, given_file, id_text, look_at, numbered_rows
 from ..data.sources import BUILT_IN, load_pairs, local_files, shared_dialogues
 from ..data.sources import Rows
 
@@ -85,7 +85,6 @@ def pick_tokenizer(
     say_once(f"ROUGE counts words of any script (unicode tokenizer): {foreign:,} of {len(references):,} references are not in "
              "Latin script. --rouge-tokenizer latin counts a-z and 0-9 only.")
     return "unicode"
-
 
 # %% ../../nbs/use/06_evaluate.ipynb #352da0e7
 def _rouge(prediction:str, reference:str, tokenizer:str="latin") -> list:
@@ -255,7 +254,7 @@ def evaluate_predictions(
                 exact_match=exact_match(predictions, references), length_ratio=length_ratio(predictions, references), empty=sum(not p.strip() for p in predictions),
                 **dict(by_reference=rouge_by_reference(rows, predictions, tokenizer)) if several else {},
                 baselines={name: score([make(r["dialogue"]) for r in rows]) for name, make in _ALL_BASELINES.items()},
-                intervals={k: bootstrap_interval(v, w) for k, (v, w) in by_row.items()}, settings=settings(bertscore, entities, tokenizer))
+                intervals={k: bootstrap_interval(v, w) for k, (v, w) in by_row.items()} if len(rows) > 1 else {}, settings=settings(bertscore, entities, tokenizer))
 
 # %% ../../nbs/use/06_evaluate.ipynb #32376aee
 def score_rows(
@@ -325,13 +324,10 @@ def write_side_by_side(
     with atomic_write(path, "w") as f: f.write(side_by_side(rows, predictions, n, tokenizer=tokenizer))
 
 # %% ../../nbs/use/06_evaluate.ipynb #ea15f93b
-_ID_KEYS = ("id", "fname", "dialogue_id", "dialog_id", "sample_id", "example_id", "guid", "uid")
 _PREDICTED = ("prediction", "predictions", "predicted", "pred", "predicted_summary", "generated_summary", "generated", "generation", "model_output",
               "model_summary", "system_summary", "system", "hypothesis", "hyp", "candidate", "decoded", "response", "output", "summary", "text")
 _NOT_PREDICTED = ("dialogue", "dialog", "conversation", "document", "article", "source", "input", "reference", "references", "gold", "gold_summary",
-                  "reference_summary", "target", "label", "ground_truth", "topic", "title", "model", "speaker", "speakers", "missed")
-
-def _name(column) -> str: return str(column).strip().casefold()
+                  "reference_summary", "target", "label", "ground_truth", "topic", "title", "model", "speaker", "speakers", "missed", "error")
 
 def prediction_columns(
     records:list, # dicts, one for each row
@@ -340,8 +336,8 @@ def prediction_columns(
     names = dict.fromkeys(key for record in records for key in record)
     def may_be(name):
         values = [record[name] for record in records if isinstance(record.get(name), str)]
-        if not values or _name(name) in (*_ID_KEYS, *_NOT_PREDICTED): return False
-        return _name(name) in _PREDICTED or any(len(value.split()) > 1 for value in values)
+        if not values or folded(name) in (*ID_COLUMNS, *_NOT_PREDICTED): return False
+        return folded(name) in _PREDICTED or any(len(value.split()) > 1 for value in values)
     return [name for name in names if may_be(name)]
 
 def _prediction_column(records:list, path, column) -> str:
@@ -355,102 +351,82 @@ def _prediction_column(records:list, path, column) -> str:
         raise DataError(f"{path} has several columns that may be the prediction: {', '.join(found)}. Say which with --prediction-column {found[-1]}")
     return found[0]
 
-
-# %% ../../nbs/use/06_evaluate.ipynb #5c0a7e05
-def _content(path) -> str:
-    "A file's text, or that of standard input for `-`: UTF-8, or what its bytes say."
-    from charset_normalizer import from_bytes
-    try: raw = sys.stdin.buffer.read() if str(path) == "-" else Path(path).expanduser().read_bytes()
-    except OSError as e: raise DataError(f"Cannot read {path}: {e.strerror}.") from e
-    try: return raw.decode("utf-8-sig")
-    except UnicodeDecodeError: found = from_bytes(raw).best()
-    if found is None: raise DataError(f"{path} is not text in any encoding that is known here. Save it as UTF-8.")
-    say_once(f"{path}: read as {found.encoding}; it is not UTF-8.")
-    return str(found).removeprefix("\ufeff")
-
-def _json_records(content:str, path) -> list: # of (line number, value)
-    "The values of a json array, or of each line."
-    if content.lstrip().startswith("["):
-        try: return list(enumerate(json.loads(content), 1))
-        except (ValueError, RecursionError) as e: whole = e
-        if len(content.strip().splitlines()) > 1 and content.strip().endswith("]"): raise DataError(f"{path} is not JSON: {whole}.") from whole
-    out = []
-    for n, line in enumerate(content.split("\n"), 1):
-        try: out += [(n, json.loads(line))] if line.strip() else []
-        except (ValueError, RecursionError) as e: raise DataError(f"{path}, line {n} is not JSON: {e}.") from e
-    return out
-
-def _csv_records(content:str, path) -> list: # of (line number, row)
-    "The rows of a table with a header, whatever separates its columns."
-    header = content.split("\n", 1)[0]
-    try: separator = csv.Sniffer().sniff(header, delimiters=",;\t|").delimiter
-    except csv.Error: separator = ","  # a single column
-    reader, out = csv.DictReader(io.StringIO(content, newline=""), delimiter=separator), []
-    for row in reader:
-        width = len(reader.fieldnames) + len(row.get(None, [])) - sum(v is None for v in row.values())
-        if width != len(reader.fieldnames):
-            raise DataError(f"{path}, line {reader.line_num} has {width} columns, its header {len(reader.fieldnames)}. Put quotes around texts that hold {separator!r}.")
-        out.append((reader.line_num, row))
-    return out
-
-
 # %% ../../nbs/use/06_evaluate.ipynb #5c0a7e07
-def _records(path) -> list: # of (line number, dict or text)
-    "What stands in a file of predictions: its format is read off the content, and off the ending where that is plain text or a table."
-    content = _content(path)
-    kind = Path(path).suffix.lower()
-    names = {_name(field.strip('"')) for field in re.split(r"[,;\t|]", content.split("\n", 1)[0])}
-    if kind in (".json", ".jsonl", ".ndjson") or re.match(r'\s*(?:\{\s*"|\[\s*[{"])', content): return _json_records(content, path)
-    if kind in (".csv", ".tsv") or kind != ".txt" and names & {*_ID_KEYS, *_PREDICTED}: return _csv_records(content, path)
-    return list(enumerate(content.splitlines(), 1))
+def _records(path) -> list: # of (line number, dict)
+    "The rows of a file of predictions. Raises `DataError` for a line that is none."
+    with given_file(path) as (place, name):
+        records = list(numbered_rows(look_at(place, name, chats=False), blanks=True))
+    wrong = next((n for n, record in records if record is None), None)
+    if wrong: raise DataError(f"{path}, line {wrong} is no row; a prediction is written {{\"id\": ..., \"prediction\": ...}}.")
+    return records
 
 def _whole(text:str) -> str: return re.sub("[\ud800-\udfff]", "\ufffd", text)  # half a character cannot be written
 
-def _in_order(texts:list, own, path) -> dict:
-    "Predictions without ids belong to the rows in their order; there must be as many."
+def _in_order(texts:list, own, path, places:dict) -> dict:
+    "Predictions without ids belong to the rows in their order: to those that are scored, or to all that their file has."
     if own is None: raise DataError(f"{path} has no id; it can only be read beside its rows. Name the column with --id-column.")
-    if len(texts) != len(own):
-        raise DataError(f"{path} has no id, and {len(texts):,} predictions for {len(own):,} rows: give one a row in their order, or a column id (--id-column names another).")
-    say_once(f"{path}: predictions without ids are taken in the order of the {len(own):,} rows.")
-    return dict(zip(own, texts))
-
+    if len(texts) == len(own):
+        say_once(f"{path}: predictions without ids are taken in the order of the {len(own):,} rows.")
+        return dict(zip(own, texts))
+    if len(texts) == places.get("read"):
+        say_once(f"{path}: predictions without ids are taken in the order of all {len(texts):,} rows of the file; {len(own):,} of them are scored.")
+        return {i: texts[int(number) - 1] for number, i in places.items() if number != "read"}
+    raise DataError(f"{path} has no id, and {len(texts):,} predictions for {len(own):,} rows: give one a row in their order, "
+                    "or a column id (--id-column names another).")
 
 # %% ../../nbs/use/06_evaluate.ipynb #5c0a7e08
 def _id_column(records:list, path, column) -> Optional[str]:
     "The column of ids; None where rows hold nothing but texts. Raises `DataError` where it cannot be told."
     there = list(dict.fromkeys(key for record in records for key in record))
-    if column and column not in there: raise DataError(f"{path} has no column {column!r}; it has {', '.join(map(str, there))}. Name one with --id-column.")
-    found = next((name for key in _ID_KEYS for name in there if _name(name) == key), None)
-    others = [str(name) for name in there if _name(name) not in (*_PREDICTED, *_NOT_PREDICTED)]
+    asked = find_column(there, [column]) if column else None
+    found = find_column(there, ID_COLUMNS)
+    if column and not asked and not found: raise DataError(f"{path} has no column {column!r}; it has {', '.join(map(str, there))}. Name one with --id-column.")
+    if column and not asked: say_once(f"{path} has no column {column!r}; its ids are those under {found!r}.")
+    others = [str(name) for name in there if folded(name) not in (*_PREDICTED, *_NOT_PREDICTED)]
     if not column and not found and others: raise DataError(f"{path}, line 1 has no id; it has {', '.join(map(str, there))}. Name the column with --id-column.")
-    return column or found
+    return asked or found
 
 def read_predictions(
     path, # jsonl, json, csv, tsv or txt (one a line), or - for standard input
     own=None, # the rows' ids, for a file without any (None: it must have them)
     column:Optional[str]=None, # with the prediction (None: the only one that can be it)
     id_column:Optional[str]=None, # with the id (None: id, fname and the like, in any letter case)
+    places:Optional[dict]=None, # of row_places: for predictions in the order of a file some of whose rows are not scored
 ) -> dict: # id -> text
     "Predictions from a file; raises `DataError` that names the line. The column that is used is told."
     records = _records(path)
-    if all(isinstance(record, str) for _, record in records): return _in_order([_whole(t) for _, t in records], own, path) if records else {}
-    for n, record in records:
-        if not isinstance(record, dict): raise DataError(f"{path}, line {n} has no id; a prediction is written {{\"id\": ..., \"prediction\": ...}}.")
+    if not records: return {}
     rows = [record for _, record in records]
     id_column, column = _id_column(rows, path, id_column), _prediction_column(rows, path, column)
     say_once(f"{path}: the predictions are those under {column!r}" + (f", the ids under {id_column!r}." if id_column else "."))
     out, texts = {}, []
     for n, record in records:
         if not isinstance(record.get(column), str): raise DataError(f"{path}, line {n} has no text under {column}.")
-        if id_column and record.get(id_column) in (None, ""): raise DataError(f"{path}, line {n} has no id under {id_column}.")
-        own_id = _whole(str(record[id_column])).strip() if id_column else n
+        own_id = id_text(record.get(id_column)) if id_column else n
+        if own_id is None: raise DataError(f"{path}, line {n} has no id under {id_column}.")
         if own_id in out: raise DataError(f"{path}, line {n}: there is a prediction for {own_id!r} already.")
         out[own_id] = _whole(record[column])
         texts.append(out[own_id])
-    return out if id_column else _in_order(texts, own, path)
-
+    return out if id_column else _in_order(texts, own, path, places or {})
 
 # %% ../../nbs/use/06_evaluate.ipynb #6b2b4b2c
+def row_places(
+    source, # Rows of load_pairs
+) -> dict: # place in the file, as text -> id; read: how many rows the file has
+    "Where the rows of a source stand in its file; nothing where that is not all of it, or where it was not read from one."
+    report = getattr(source, "report", {})
+    if not report.get("read") or report.get("other_split"): return {}
+    return {str(number): i for i, number in source.numbers().items()} | dict(read=report["read"])
+
+def _by_place(given:dict, source, own:set, path) -> dict:
+    "Predictions whose ids are places of rows, where the source has no ids."
+    places = row_places(source)
+    if not places or source.report["columns"].get("id") or own & given.keys(): return given
+    if not given.keys() <= {str(n + 1) for n in range(places["read"])}: return given
+    say_once(f"{path}: {source.report.get('source', 'the source')} has no ids; those of the predictions are taken for the numbers of its rows.")
+    return {places[i]: text for i, text in given.items() if i in places}
+
+# %% ../../nbs/use/06_evaluate.ipynb #b28cd16b
 def score_predictions(
     path, # as for read_predictions
     rows, # references: {"id", "dialogue", "summary"}, e.g. of load_pairs
@@ -459,11 +435,14 @@ def score_predictions(
     tokenizer:str="auto", # as for pick_tokenizer
     column:Optional[str]=None, # as for read_predictions
     id_column:Optional[str]=None, # as for read_predictions
+    source=None, # Rows of load_pairs that the rows were made of (None: they are those)
 ) -> tuple: # (report, rows, predictions), as evaluate gives them
     "Score a file of predictions; its report counts `missing` and `extra` ids. Raises `DataError` when no id fits."
+    source = rows if source is None else source
     rows = list(rows)
     own = [str(r["id"]) for r in rows]
-    given = read_predictions(path, own, column, id_column)
+    given = read_predictions(path, own, column, id_column, row_places(source))
+    given = _by_place(given, source, set(own), path)
     missing, extra = [i for i in own if i not in given], sorted(given.keys() - set(own))
     if len(missing) == len(own):
         raise DataError(f"No id in {path} is one of the {len(own):,} references' ids: {', '.join(list(given)[:3]) or 'it is empty'} there, {', '.join(own[:3])} here.")
@@ -523,7 +502,7 @@ def evaluate(
     tokenizer:str="auto", # as for pick_tokenizer
 ) -> tuple: # (report, rows, predictions)
     "Summarise a split of `summarizer.cfg.dataset_name` and score it; raises `DataError` when it cannot be read."
-    loaded = load_pairs(summarizer.cfg, split, max_rows)
+    loaded = load_pairs(summarizer.cfg, split, max_rows, duplicates=merge)
     rows = merge_references(loaded) if merge else list(loaded)
     texts, start = [r["dialogue"] for r in rows], time.monotonic()
     predictions = summarizer.summarize(texts)
@@ -670,11 +649,12 @@ def _climb(summarizer, rows:list, separator:str, null:str, targets:list) -> tupl
     nats["text"], texts["text"] = read_text(summarizer, rows, separator)
     return nats, texts | dict(shuffled=[texts["predicted"][i] for i in other])
 
-def _rung(rows:list, nats:float, least:float, tokens:int, texts:list) -> dict:
+def _rung(rows:list, nats:float, least:float, tokens:int, texts:list, tokenizer:str) -> dict:
     facts = text_fact_table(texts, rows).loc["all"]
     bits, carried = nats / math.log(2), (least - nats) / math.log(2)
     return dict(cross_entropy=nats / tokens, bits_per_text=bits / len(rows), carried_per_text=carried / len(rows), carried_per_token=carried / tokens,
-                **_means(_by_row(rows, texts)), text_fact_recall=float(facts.recall), text_fact_precision=float(facts.precision), bleu=bleu(texts, [r["summary"] for r in rows]),
+                **_means(_by_row(rows, texts, tokenizer=tokenizer)), text_fact_recall=float(facts.recall),
+                text_fact_precision=float(facts.precision), bleu=bleu(texts, [r["summary"] for r in rows]),
                 exact_match=exact_match(texts, [references_of(r) for r in rows]))
 
 def loss_ladder(
@@ -682,6 +662,7 @@ def loss_ladder(
     rows, # two or more {"dialogue", "summary"}
     separator:str=SEPARATOR, # between dialogue and summary on the rung text
     null:str="zeros", # what says nothing: zeros, stop or mean
+    tokenizer:str="auto", # as for pick_tokenizer
 ): # pandas table, a line for each of RUNGS
     "What the decoder makes of each rung: cross-entropy (nats a token), bits, bits carried (against `null`), ROUGE, facts, BLEU. Raises `DataError` for fewer than two rows."
     import pandas as pd
@@ -692,7 +673,9 @@ def loss_ladder(
     targets = target_ids(summarizer.cfg, summarizer.decoder, [r["summary"] for r in rows])
     nats, texts = _climb(summarizer, rows, separator, null, targets)
     tokens = sum(map(len, targets))
-    table = pd.DataFrame.from_dict({r: _rung(rows, nats[r], nats["null"], tokens, texts[r]) for r in RUNGS}, orient="index").rename_axis("rung").astype(float)
+    tokenizer = pick_tokenizer([references_of(r) for r in rows], tokenizer)
+    rungs = {r: _rung(rows, nats[r], nats["null"], tokens, texts[r], tokenizer) for r in RUNGS}
+    table = pd.DataFrame.from_dict(rungs, orient="index").rename_axis("rung").astype(float)
     table.attrs = dict(rows=len(rows), tokens=tokens, null=null, separator=separator)
     return table
 

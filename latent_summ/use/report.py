@@ -582,6 +582,7 @@ def write_report(
     rows:list, # the evaluated rows
     predictions:list, # a summary for each row
     suffix:str="", # in the names of the files, before the extension
+    tokenizer:str="auto", # of ROUGE, as for pick_tokenizer
 ) -> dict: # the report with the run's seconds and rows
     "Write the report, its picture (if there are losses to draw) and the predictions into a run's folder."
     folder = Path(folder)
@@ -593,7 +594,7 @@ def write_report(
     seconds = dict(training, **evaluation, total=total)
     report = rounded(dict(report, seconds=seconds, rows=run_rows(events) | report["rows"]))
     to_json, to_png, to_jsonl = (folder/f"{stem}{suffix}{end}" for stem, end in REPORT_FILES)
-    write_predictions(to_jsonl, rows, predictions)
+    write_predictions(to_jsonl, rows, predictions, tokenizer)
     if trained_stages(events): demo_figure(events, report, to_png)
     write_json(to_json, report)
     return report

@@ -1,0 +1,213 @@
+"""Real chats with pretrained backbones: what comes through 8 x 256 numbers, and what the same decoder makes of the chat itself.
+
+    export LATENT_SUMM_DATA=folder        # with folders: chats (train and validation files of both datasets), samsum and dialogsum (validation files)
+    export LATENT_SUMM_BACKBONES=folder   # with the folders minilm, smollm2 and perhaps gemma; without it they come from the hub
+    python nbs/experiments/real_chats.py train short              # one variant; --resume goes on with one that was stopped
+    python nbs/experiments/real_chats.py judge short              # scores and ladder on both validation splits
+    python nbs/experiments/real_chats.py baselines                # copied lines and one constant sentence
+    python nbs/experiments/real_chats.py reader --minutes 30      # ceiling: the same decoder reads the chat, with a trained correction
+    python nbs/experiments/real_chats.py list
+
+Results go into nbs/experiments/real_chats.json: figures only. Weights and texts stay in --out (build/real_chats): the licences of
+the datasets and of the backbones do not let them into a repository.
+"""
+import argparse
+import json
+import os
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from latent_summ.config import Config
+from latent_summ.data.sources import load_pairs
+from latent_summ.encode.backbones import load_decoder
+from latent_summ.encode.tokens import target_ids
+from latent_summ.model.decode import pad_labels
+from latent_summ.model.head import head_loss
+from latent_summ.model.model import LowRank
+from latent_summ.runtime import autocast, seed_everything, write_json
+from latent_summ.train.run import environment
+from latent_summ.train.stages import run_pipeline
+from latent_summ.use.evaluate import SEPARATOR, evaluate_predictions, ladder_report, loss_ladder, read_text, reconstruction, rounded
+from latent_summ.use.facts import text_fact_table
+from latent_summ.use.inference import Summarizer
+
+RESULTS = Path(__file__).resolve().parent / "real_chats.json"
+DATASETS = ("samsum", "dialogsum")
+DATA = Path(os.environ.get("LATENT_SUMM_DATA", "."))
+SHORT = dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
+             readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_max_samples=5000, max_eval_samples=100)
+VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
+    "laptop": ("the preset as it is", {}),
+    "short": ("a quarter of the preset's rows in stages 0 to 4: about two hours of one core", SHORT),
+    "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
+    "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
+}
+
+
+def backbones() -> dict:
+    "Where encoder and decoder come from: the folder in LATENT_SUMM_BACKBONES, else the hub."
+    place = os.environ.get("LATENT_SUMM_BACKBONES")
+    return dict(modernbert_model=f"{place}/minilm", gpt2_model=f"{place}/smollm2") if place else {}
+
+
+def config(name:str, out:Path) -> Config:
+    "The settings of a variant."
+    changes = dict(backbones(), dataset_name=str(DATA / "chats"), **VARIANTS[name][1])
+    if changes.get("gpt2_model") == "gemma":
+        changes["gpt2_model"] = f"{os.environ['LATENT_SUMM_BACKBONES']}/gemma"
+    folder = name.replace(", ", "-").replace(" ", "-")
+    return Config.preset("laptop").override(run_dir=str(out / folder), preprocess_cache_dir=str(out / "cache"), **changes)
+
+
+def validation(dataset:str, rows:int) -> list:
+    "The first validation rows of a dataset."
+    return list(load_pairs(Config(dataset_name=str(DATA / dataset)), "validation", rows))
+
+
+def scores(rows:list, texts:list) -> dict:
+    "ROUGE with intervals, and the names, numbers and times of the summaries that were kept."
+    report = evaluate_predictions(rows, texts)
+    kept = text_fact_table(texts, rows).recall
+    keys = ("rouge1", "rouge2", "rougeL", "rougeLsum", "intervals", "length_ratio", "empty")
+    facts = {kind: None if share != share else float(share) for kind, share in kept.items()}
+    return {k: report[k] for k in keys} | dict(rows=len(rows), facts_kept=facts)
+
+
+def save(key:str, found:dict):
+    "Put an entry into the results, in place of an older one."
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    write_json(RESULTS, known | {key: rounded(found | dict(environment=environment()))})
+    print(json.dumps(rounded(found))[:2000], flush=True)
+
+
+def course(run:Path) -> dict:
+    "Seconds of each stage, and its losses from beginning to end."
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    stages = {}
+    for e in events:
+        if "stage" not in e: continue
+        stage = stages.setdefault(e["stage"], dict(seconds=0.0, steps=[], validation=[]))
+        parts = {k: v for k, v in e.items() if k in ("step", "loss", "readout", "words", "cross_entropy", "mse", "contrastive")}
+        if e["event"] == "step": stage["steps"].append(parts)
+        if e["event"] == "validation": stage["validation"].append(parts)
+        if e["event"] == "stage_end": stage["seconds"] += e["seconds"]
+    for stage in stages.values():
+        every = max(len(stage["steps"]) // 20, 1)
+        stage["steps"] = stage["steps"][::every]
+    return {k: v for k, v in stages.items() if v["steps"]}
+
+
+def judge(name:str, out:Path, rows:int, climbed:int):
+    "Scores of a trained variant on both validation splits, and the ladder on the first rows."
+    run = Path(config(name, out).run_dir)
+    summarizer = Summarizer.from_pretrained(run)
+    found = dict(what=VARIANTS[name][0], changed=VARIANTS[name][1], command=f"python nbs/experiments/real_chats.py judge {name!r}",
+                 backbones={k: getattr(summarizer, k).identity for k in ("encoder", "decoder")}, course=course(run), datasets={})
+    for dataset in DATASETS:
+        pairs = validation(dataset, rows)
+        texts = summarizer.summarize([r["dialogue"] for r in pairs])
+        (out / f"{Path(run).name}.{dataset}.txt").write_text("\n".join(f"{r['summary']}\n-> {t}\n" for r, t in zip(pairs, texts)))
+        found["datasets"][dataset] = scores(pairs, texts)
+        found["datasets"][dataset]["ladder"] = ladder_report(loss_ladder(summarizer, pairs[:climbed]))
+        save(name, found)
+    summaries = [r["summary"] for r in validation("samsum", rows)]
+    lengths = {s: len(ids) for s, ids in zip(summaries, target_ids(summarizer.cfg, summarizer.decoder, summaries))}
+    groups = {f"{low} to {high} tokens": [s for s, n in lengths.items() if low <= n < high][:climbed] for low, high in ((4, 16), (16, 32), (32, 64))}
+    found["reconstruction"] = {group: reconstruction(summarizer, texts) for group, texts in groups.items() if texts}
+    save(name, found)
+
+
+def constant_sentence(rows:list, kept:int=300) -> str:
+    "The training summary that is nearest to the others by shared words: one sentence for every chat."
+    words = [Counter(r["summary"].lower().split()) for r in rows]
+    overall = Counter()
+    for w in words: overall.update(w)
+    def likeness(w): return sum(min(n, 1) * overall[k] for k, n in w.items()) / sum(w.values())
+    best = sorted(range(len(rows)), key=lambda i: -likeness(words[i]))[:kept]
+    sample = random.Random(0).sample(rows, min(200, len(rows)))
+    rouge = lambda i: evaluate_predictions(sample, [rows[i]["summary"]] * len(sample))["rouge1"]
+    return rows[max(best[:20], key=rouge)]["summary"]
+
+
+def baselines(rows:int):
+    "Copied lines and one constant sentence."
+    found = dict(command="python nbs/experiments/real_chats.py baselines", datasets={})
+    for dataset in DATASETS:
+        pairs = validation(dataset, rows)
+        train = [r for r in load_pairs(Config(dataset_name=str(DATA / "chats")), "train") if r["id"].startswith(dataset)]
+        sentence = constant_sentence(train[:3000])
+        copied = evaluate_predictions(pairs, [""] * len(pairs))["baselines"]
+        found["datasets"][dataset] = dict(copied, constant=scores(pairs, [sentence] * len(pairs)), rows=len(pairs))
+    save("baselines", found)
+
+
+def reader(minutes:float, rank:int, rows:int, most:int):
+    "The same decoder reads the chat as tokens: as it comes, and with a correction of this rank that learns for so many minutes."
+    cfg = Config.preset("laptop").override(device="cpu", decoder_lora_rank=rank, **backbones())
+    decoder = load_decoder(cfg, torch.device("cpu"))
+    found = dict(command=f"python nbs/experiments/real_chats.py reader --minutes {minutes} --rank {rank} --rows {rows}", rank=rank, minutes=minutes, plain={}, trained={})
+    holder = argparse.Namespace(cfg=cfg, decoder=decoder, device=torch.device("cpu"))
+    sets = {dataset: validation(dataset, rows) for dataset in DATASETS}
+    for dataset, pairs in sets.items(): found["plain"][dataset] = scores(pairs, read_text(holder, pairs)[1])
+    save("reader", found)
+    if not minutes: return
+    found["rows"], found["losses"] = _teach_reader(cfg, decoder, minutes, rank, most)
+    for dataset, pairs in sets.items(): found["trained"][dataset] = scores(pairs, read_text(holder, pairs)[1])
+    save("reader", found)
+
+
+def _teach_reader(cfg:Config, decoder, minutes:float, rank:int, most:int) -> tuple: # (rows seen, losses)
+    "Teach a low-rank correction to write the summary after the chat."
+    seed_everything(0)
+    layers = [m for name, m in decoder.model.named_modules() if name.endswith(("q_proj", "v_proj"))]
+    corrections = torch.nn.ModuleList(LowRank(m, rank) for m in layers)
+    optimizer = torch.optim.AdamW(corrections.parameters(), lr=1e-3)
+    pairs = list(load_pairs(Config(dataset_name=str(DATA / "chats")), "train"))
+    random.Random(0).shuffle(pairs)
+    cue = decoder.tokenizer(SEPARATOR.rstrip(" "), add_special_tokens=False)["input_ids"]
+    tokens = lambda texts: decoder.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    start, losses, seen = time.monotonic(), [], 0
+    while time.monotonic() - start < 60 * minutes and seen < most:
+        some = pairs[seen % len(pairs):][:16]
+        seen += len(some)
+        prompts = [decoder.bos_ids + ids[:cfg.max_seq_len] + cue for ids in tokens([r["dialogue"] for r in some])]
+        targets = [ids[:cfg.max_target_len - 1] + [decoder.eos_id] for ids in tokens([" " + r["summary"] for r in some])]
+        labels = pad_labels([[-100] * len(p) + t for p, t in zip(prompts, targets)])
+        ids = pad_labels([p + t for p, t in zip(prompts, targets)])
+        with autocast(cfg, torch.device("cpu"), decoder=True):
+            hidden = decoder.model.base_model(input_ids=ids.masked_fill(ids == -100, decoder.pad_id), use_cache=False).last_hidden_state[:, :-1]
+            keep = labels[:, 1:] != -100
+            loss = head_loss(decoder.model, hidden[keep], labels[:, 1:][keep]) / keep.sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(round(float(loss.detach()), 3))
+        if len(losses) % 10 == 0: print(f"reader: {seen} rows, loss {sum(losses[-10:]) / 10:.3f}", flush=True)
+    return seen, losses[::max(len(losses) // 20, 1)]
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("what", choices=("list", "train", "judge", "baselines", "reader"))
+    p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
+    p.add_argument("--out", type=Path, default=Path("build/real_chats"))
+    p.add_argument("--rows", type=int, default=1000, help="validation rows of each dataset, at most")
+    p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder")
+    p.add_argument("--minutes", type=float, default=30.0, help="of the reader's lesson; 0: only as it comes")
+    p.add_argument("--rank", type=int, default=8, help="of the reader's correction")
+    p.add_argument("--most", type=int, default=5000, help="rows of the reader's lesson, at most")
+    p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
+    opts = p.parse_args()
+    for name, (what, _) in VARIANTS.items() if opts.what == "list" else (): print(f"{name:22} {what}")
+    if opts.what == "baselines": baselines(opts.rows)
+    if opts.what == "reader": reader(opts.minutes, opts.rank, opts.rows, opts.most)
+    for name in opts.names:
+        if opts.what == "train": run_pipeline(config(name, opts.out), resume=opts.resume)
+        if opts.what == "judge": judge(name, opts.out, opts.rows, opts.ladder_rows)
+
+
+if __name__ == "__main__": main()

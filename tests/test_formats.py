@@ -1,0 +1,298 @@
+"""Whatever people bring: every file is the rows that the person meant, the same for every command, or one clear message."""
+import bz2
+import csv
+import gzip
+import io
+import itertools
+import json
+import lzma
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import zstandard
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from latent_summ.config import Config
+from latent_summ.data.formats import find_column, id_text, join_turns, look_at, numbered_rows, rows_as_bytes
+from latent_summ.data.sources import input_rows, load_pairs, load_texts, local_files
+from latent_summ.runtime import DataError
+from latent_summ.ui.cli import Evaluate, _whole_file
+from latent_summ.ui.doctor import Need, check_local_source
+from latent_summ.use.evaluate import evaluate_predictions, merge_references, read_predictions, references_of
+
+CASES = Path(__file__).parent / "cases"
+WHOLE = 1e-9 # so small a share of held-out rows that there are none
+
+
+# --- one table: forms x packing x commands ----------------------------------------------------------------------------
+
+ROWS = [dict(id="007", dialogue="Åsa: \"so\", he said; yes\tno\nBen: 'ok', 45", summary="Åsa agrees."), dict(id="9007199254740993", dialogue="Ann: NA", summary="null"),
+        dict(id="1e3", dialogue="Ann: 1\nBob: 2", summary="They count; twice.")]
+TURNS = {"007": [["Åsa", "\"so\", he said; yes no"], ["Ben", "'ok', 45"]], "9007199254740993": [["Ann", "NA"]], "1e3": [["Ann", "1"], ["Bob", "2"]]}
+JOINED = [dict(r, dialogue="\n".join(f"{who}: {what}" for who, what in TURNS[r["id"]])) for r in ROWS]
+
+
+def table(rows, encoding="utf-8", first="", **options):
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, list(rows[0]), **options)
+    writer.writeheader()
+    writer.writerows(rows)
+    return (first + out.getvalue()).encode(encoding)
+
+
+def lines(rows): return "".join(json.dumps(r) + "\n" for r in rows).encode()
+
+
+def parquet(rows):
+    out = io.BytesIO()
+    pd.DataFrame(rows).to_parquet(out)
+    return out.getvalue()
+
+
+FORMS = {"r.jsonl": lines, "R.JSONL": lines, "r.ndjson": lines, "really-lines.json": lines, "lines.txt": lines, "lines": lines,
+         "lf.jsonl": lambda rows: "".join(json.dumps(r, ensure_ascii=False) + "\r\n" for r in rows).encode("utf-8-sig"),
+         "r.json": lambda rows: json.dumps(rows, indent=1).encode(), "one-line.json": lambda rows: json.dumps(rows).encode(),
+         "array.jsonl": lambda rows: json.dumps(rows, ensure_ascii=False).encode("utf-16"), "inside.json": lambda rows: json.dumps(dict(version=2, data=rows)).encode(),
+         "columns.json": lambda rows: json.dumps({k: {str(i): r[k] for i, r in enumerate(rows)} for k in rows[0]}).encode(),
+         "by-id.json": lambda rows: json.dumps({r["id"]: {k: v for k, v in r.items() if k != "id"} for r in rows}).encode(),
+         "r.csv": table, "R.CSV": table, "quoted.csv": lambda rows: table(rows, quoting=csv.QUOTE_ALL), "unix.csv": lambda rows: table(rows, lineterminator="\n"),
+         "semicolon.csv": lambda rows: table(rows, delimiter=";"), "tab.csv": lambda rows: table(rows, delimiter="\t"), "pipe.csv": lambda rows: table(rows, delimiter="|"),
+         "sep.csv": lambda rows: table(rows, first="sep=;\r\n", delimiter=";"), "single.csv": lambda rows: table(rows, quotechar="'"),
+         "escaped.csv": lambda rows: table(rows, doublequote=False, escapechar="\\"), "windows.csv": lambda rows: table(rows, "cp1252", delimiter=";"),
+         "mark.csv": lambda rows: table(rows, "utf-8-sig"), "wide.csv": lambda rows: table(rows, "utf-16"), "r.tsv": lambda rows: table(rows, delimiter="\t"),
+         "table.txt": lambda rows: table(rows, delimiter="\t"), "r.parquet": parquet}
+PACK = {"": bytes, ".gz": gzip.compress, ".XZ": lzma.compress, ".bz2": bz2.compress, ".zst": zstandard.compress}
+
+
+def as_trained(path): return list(load_pairs(Config(dataset_name=str(path), preprocess_validation_fraction=WHOLE)))
+
+
+def as_evaluated(path): return list(load_pairs(_whole_file(Evaluate(), Config(dataset_name=str(path))), "test"))
+
+
+def as_summarised(path): return input_rows(path, Config())[0]
+
+
+def checked(path, kind="pairs", **changes):
+    field = "dataset_name" if kind == "pairs" else "wikitext_dataset"
+    return check_local_source(Config(**{field: str(path)} | changes), Need(field, str(path), kind, None, True))
+
+
+@pytest.mark.parametrize("name", [name + end for name, end in itertools.product(FORMS, PACK)])
+def test_the_same_rows_from_each(name, tmp_path):
+    end = next(e for e in (".gz", ".XZ", ".bz2", ".zst", "") if name.endswith(e))
+    path = tmp_path / name
+    path.write_bytes(PACK[end](FORMS[name.removesuffix(end)](ROWS)))
+    assert as_trained(path) == as_evaluated(path) == ROWS
+    assert as_summarised(path) == [(r["id"], r["dialogue"], None) for r in ROWS]
+    assert read_predictions(path) == {r["id"]: r["summary"] for r in ROWS}
+    assert checked(path).status == "ok"
+
+
+@pytest.mark.parametrize("turn", [lambda who, what: dict(speaker=who, text=what), lambda who, what: dict(role=who, content=what), lambda who, what: {"from": who, "value": what}])
+@pytest.mark.parametrize("name", ["r.jsonl", "r.json", "r.parquet", "r.csv", "semicolon.csv"])
+def test_turns_are_joined(name, turn, tmp_path):
+    "In tables they stand as JSON."
+    rows = [dict(r, dialogue=[turn(*pair) for pair in TURNS[r["id"]]]) for r in ROWS]
+    if name.endswith("csv"): rows = [dict(r, dialogue=json.dumps(r["dialogue"])) for r in rows]
+    path = tmp_path / name
+    path.write_bytes(FORMS[name](rows))
+    assert as_trained(path) == as_evaluated(path) == JOINED and checked(path).status == "ok"
+    assert as_summarised(path) == [(r["id"], r["dialogue"], None) for r in JOINED]
+
+
+@pytest.mark.parametrize("name", ["messages", "conversations", "turns", "meeting_transcripts"])
+def test_usual_columns_of_turns_are_found(name, tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({name: [dict(speaker="Ann", content="hi")], "summary": "Ann greets."}))
+    assert [r["dialogue"] for r in as_trained(path)] == ["Ann: hi"] == [text for _, text, _ in as_summarised(path)]
+
+
+def test_turns_of_unknown_keys_are_refused_with_the_keys_that_were_tried(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps(dict(dialogue=[dict(who="Ann", what="hi")], summary="x")))
+    with pytest.raises(DataError, match="keys who, what: tried speaker, role, from, .* and text, content, value"): as_trained(path)
+    assert checked(path).status == "fail" and "tried speaker" in checked(path).text
+    assert "tried speaker" in as_summarised(path)[0][2]
+
+
+# --- the cases --------------------------------------------------------------------------------------------------------
+
+FOUR = ["UPPER.JSONL", "list-of-references.jsonl", "really-jsonl.json", "rows.csv.gz", "rows.json", "semicolon.csv", "tab-separated.csv", "turns.jsonl", "utf-16.csv",
+                        "windows-1252.csv"]
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_cases_of_four_rows(name):
+    rows = as_trained(CASES / name)
+    assert [r["id"] for r in rows] == ["c1", "c2", "c3", "c4"] and rows == as_evaluated(CASES / name) and checked(CASES / name).status == "ok"
+    assert rows[3]["dialogue"].startswith("Nils: the train from Malmö is late again\nÅsa: then we skip the café")
+    assert [text for _, text, _ in as_summarised(CASES / name)] == [r["dialogue"] for r in rows]
+
+
+def test_case_ids_and_na():
+    rows = as_trained(CASES / "ids-and-na.csv")
+    assert [r["id"] for r in rows[:1] + rows[2:]] == ["007", "9007199254740993", "1e3"] and len(rows[1]["id"]) == 16
+    assert (rows[2]["dialogue"], rows[2]["summary"]) == ("NA", "null")
+    assert [i for i, *_ in as_summarised(CASES / "ids-and-na.csv")] == ["007", "2", "9007199254740993", "1e3"]
+
+
+@pytest.mark.parametrize("read", [as_trained, as_evaluated, as_summarised])
+def test_case_one_comma_too_many(read):
+    with pytest.raises(DataError, match="one-comma-too-many.csv, line 2 has 4 columns, its header 3"): read(CASES / "one-comma-too-many.csv")
+    assert checked(CASES / "one-comma-too-many.csv").status == "fail"
+
+
+def test_case_other_columns():
+    path = CASES / "other-columns.csv"
+    with pytest.raises(DataError, match=r"\(no name\), conversation, abstract. Name the right ones with --dialogue-column and --summary-column"): as_trained(path)
+    named = Config(dataset_name=str(path), dialogue_column="conversation", summary_column="abstract", preprocess_validation_fraction=WHOLE)
+    assert len(load_pairs(named)) == 4 and len(input_rows(path, named)[0]) == 4
+
+
+@pytest.mark.parametrize(("name", "number"), [("three-references.jsonl", 3), ("list-of-references.jsonl", 2)])
+def test_case_references(name, number):
+    rows = as_evaluated(CASES / name)
+    given = [json.loads(line) for line in (CASES / name).read_text().splitlines()]
+    want = [[r[f"summary{i}"] for i in (1, 2, 3)] if number == 3 else r["summary"] for r in given]
+    assert [references_of(r) for r in rows] == want
+    assert len(evaluate_predictions(rows, [r["summary"] for r in rows])["by_reference"]) == number
+    if number == 3:
+        named = Config(dataset_name=str(CASES / name), summary_column="summary3,summary1", preprocess_validation_fraction=WHOLE)
+        assert [references_of(r) for r in load_pairs(named)] == [[w[2], w[0]] for w in want] and rows[0]["id"] == "row_c1"
+
+
+def test_case_brackets():
+    assert all("WRONG" not in r["dialogue"] for r in as_trained(CASES / "brackets" / "chats[1].csv") + as_evaluated(CASES / "brackets" / "chats[1].csv"))
+    with pytest.raises(DataError, match="No such file"): as_trained(CASES / "brackets" / "chats*.csv")
+
+
+def test_case_split_by_name():
+    cfg = Config(dataset_name=str(CASES / "split-by-name"))
+    assert {split: [r["id"] for r in load_pairs(cfg, split)] for split in ("train", "validation", "test")} == {"train": ["c1", "c2"], "validation": ["c3"], "test": ["c4"]}
+
+
+@pytest.mark.parametrize(("name", "turns"), [("whatsapp-android.txt", 3), ("whatsapp-ios.txt", 3), ("slack-channel-day.json", 3), ("meeting.vtt", 2)])
+def test_case_exports(name, turns):
+    (row,) = load_texts(Config(preprocess_validation_fraction=WHOLE), str(CASES / name))
+    assert len(row["text"].splitlines()) == turns and [text for _, text, _ in as_summarised(CASES / name)] == [row["text"]]
+    assert checked(CASES / name, "texts").status == "ok"
+
+
+# --- what was silently wrong ------------------------------------------------------------------------------------------
+
+def test_equal_references_stay_when_rows_are_merged(tmp_path):
+    rows = [dict(dialogue="Ann: hi", summary=s) for s in ("One.", "Two.", "One.")]
+    (tmp_path / "r.jsonl").write_bytes(lines(rows))
+    cfg = _whole_file(Evaluate(), Config(dataset_name=str(tmp_path / "r.jsonl")))
+    (row,) = merge_references(load_pairs(cfg, "test", duplicates=True))
+    assert references_of(row) == ["One.", "Two.", "One."]
+
+
+@pytest.mark.parametrize(("references", "want"), [(["A.", "A.", "B."], ["A.", "A.", "B."]), (["B.", "C."], ["A.", "B.", "C."]), ("a note", ["A."]), ([], ["A."])])
+def test_a_references_list_beside_a_summary(references, want, tmp_path):
+    (tmp_path / "r.jsonl").write_bytes(lines([dict(dialogue="Ann: hi", summary="A.", references=references)]))
+    assert [references_of(r) for r in as_trained(tmp_path / "r.jsonl")] == [want]
+
+
+def test_a_repeated_id_is_told_and_a_missing_one_is_valid_json(tmp_path, capsys):
+    (tmp_path / "r.csv").write_text("id,dialogue,summary\na,Ann: 1,x\na,Ann: 2,y\n,Ann: 3,z\n")
+    rows = as_trained(tmp_path / "r.csv")
+    assert [r["id"] for r in rows[:2]] == ["a", "a#2"] and "1 rows have an id that an earlier row has" in capsys.readouterr().err
+    assert "NaN" not in json.dumps(rows, allow_nan=False)
+    frame = pd.DataFrame([dict(id=7, dialogue="Ann: 1", summary="x"), dict(id=None, dialogue="Ann: 2", summary="y")])
+    frame.to_parquet(tmp_path / "r.parquet")
+    json.dumps(as_trained(tmp_path / "r.parquet"), allow_nan=False)
+    json.dumps(as_summarised(tmp_path / "r.parquet"), allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [pd.Timestamp("2026-01-02 03:04"), b"\xff\x00raw", 9007199254740993, 1.5, True, float("nan"), None, pd.NaT, [1], "\ud800"])
+def test_ids_of_any_type_are_text(value):
+    text = id_text(value)
+    assert text is None or isinstance(text, str) and text.encode()
+
+
+def test_columns_called_facts_and_kind_are_left_alone(tmp_path):
+    (tmp_path / "r.csv").write_text("dialogue,summary,facts,kind\nAnn: 1,x,many,odd\n")
+    assert set(as_trained(tmp_path / "r.csv")[0]) == {"id", "dialogue", "summary"}
+
+
+def test_what_is_no_text_is_said_to_be_none(tmp_path):
+    for name, start in {"a.xlsx": b"PK\x03\x04", "a.pdf": b"%PDF-1.7", "a.csv": b"\xd0\xcf\x11\xe0"}.items():
+        (tmp_path / name).write_bytes(start + bytes(100))
+        for read in (as_trained, as_summarised):
+            with pytest.raises(DataError, match=name): read(tmp_path / name)
+
+
+# --- round trips ------------------------------------------------------------------------------------------------------
+
+words = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=30)
+latin = st.text(st.sampled_from("abc XYZ 09,;|\t\"'\n:.!?éÅöñ"), max_size=30)
+SEPARATORS = ",;\t|"
+
+
+def rows_of(texts): return st.lists(st.fixed_dictionaries(dict(id=texts, dialogue=texts, summary=texts)), min_size=1, max_size=6)
+
+
+def read_back(folder, name, content):
+    path = folder / name
+    path.write_bytes(content)
+    return [row for _, row in numbered_rows(look_at(path))]
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows=rows_of(words), separator=st.sampled_from(SEPARATORS), quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC]),
+       encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"]), end=st.sampled_from(["\n", "\r\n"]), pack=st.sampled_from(list(PACK)))
+def test_tables_come_back(tmp_path_factory, rows, separator, quoting, encoding, end, pack):
+    content = PACK[pack](table(rows, encoding, delimiter=separator, quoting=quoting, lineterminator=end))
+    assert read_back(tmp_path_factory.getbasetemp(), f"t.csv{pack}", content) == rows
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=rows_of(latin), separator=st.sampled_from(SEPARATORS), quote=st.sampled_from("\"'"))
+def test_tables_with_other_quotes_come_back(tmp_path_factory, rows, separator, quote):
+    assert read_back(tmp_path_factory.getbasetemp(), "q.csv", table(rows, delimiter=separator, quotechar=quote, quoting=csv.QUOTE_ALL)) == rows
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=rows_of(words), shape=st.sampled_from(["r.jsonl", "lines.json", "r.json", "one.json", "array.jsonl"]), ascii=st.booleans(),
+       encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]))
+def test_json_comes_back(tmp_path_factory, rows, shape, ascii, encoding):
+    by_line = shape in ("r.jsonl", "lines.json")
+    text = "".join(json.dumps(r, ensure_ascii=ascii) + "\n" for r in rows) if by_line else json.dumps(rows, ensure_ascii=ascii, indent=1 if shape == "r.json" else None)
+    assert read_back(tmp_path_factory.getbasetemp(), shape, text.encode(encoding)) == rows
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=rows_of(words), name=st.sampled_from(["o.csv", "o.tsv", "o.json", "o.jsonl", "o.parquet", "O.JSONL.GZ", "o.csv.xz", "o.txt"]))
+def test_what_is_written_comes_back(tmp_path_factory, rows, name):
+    assert read_back(tmp_path_factory.getbasetemp(), name, rows_as_bytes(rows, name)) == rows
+
+
+@settings(max_examples=150, deadline=None)
+@given(header=st.integers(1, 5), extra=st.integers(1, 3), before=st.integers(0, 4), separator=st.sampled_from(SEPARATORS))
+def test_a_row_with_more_fields_is_always_an_error(tmp_path_factory, header, extra, before, separator):
+    assume(header > 1 or separator == ",")
+    names = ["id", "dialogue", "summary", "topic", "note"][:header] if header > 1 else ["dialogue", "summary"]
+    rows = [names, *[["x"] * len(names)] * before, ["x"] * (len(names) + extra), ["x"] * len(names)]
+    path = tmp_path_factory.getbasetemp() / "ragged.csv"
+    path.write_text("".join(separator.join(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=f"ragged.csv, line {before + 2} has {len(names) + extra} columns, its header {len(names)}"): list(numbered_rows(look_at(path)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.text(st.characters(categories=["L"]), min_size=1, max_size=8), st.text(max_size=20)), min_size=1, max_size=5))
+def test_turns_keep_who_said_what(turns):
+    said = [(who, " ".join(what.split())) for who, what in turns if what.split()]
+    text, reason = join_turns([dict(speaker=who, text=what) for who, what in turns])
+    assert reason is None and text.split("\n") == ([f"{who}: {what}" for who, what in said] or [""])
+
+
+def test_files_and_columns_are_found_by_name_alone(tmp_path):
+    for name in ("st*r.csv", "star.csv", "q?.csv", "qa.csv", "[ab].csv", "a.csv"): (tmp_path / name).write_text(f"dialogue,summary\nAnn: {name},x\n")
+    for name in ("st*r.csv", "q?.csv", "[ab].csv"):
+        assert [r["dialogue"] for r in as_trained(tmp_path / name)] == [f"Ann: {name}"] == [text for _, text, _ in as_summarised(tmp_path / name)]
+        assert [f.path.name for files in local_files(str(tmp_path / name), Config()).values() for f in files] == [name]
+    assert find_column(["Summary", "SUMMARY"], ["summary"]) is None and find_column(["Summary"], ["summary"]) == "Summary"
