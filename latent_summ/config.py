@@ -31,7 +31,8 @@ class ConfigError(LatentSummError, ValueError):
     "A configuration value, key or file that cannot be used."
 
 # %% ../nbs/00_config.ipynb #26a00001
-_WORDS_FOR_FLAGS = ("mini", "cpu", "cuda", "mean", "messenger", "messenger-texts") # values that follow a flag in messages
+_WORDS_FOR_FLAGS = ("mini", "cpu", "cuda", "mean", "messenger",
+                    "messenger-texts") # values that follow a flag in messages
 
 def _python_for(
     name:str, # of a flag, without its dashes: max-seq-len, no-use-fp16
@@ -179,7 +180,8 @@ class ModelDimensions(Section):
 @dataclass
 class TrainingHyperparameters(Section):
     "Training Hyperparameters"
-    learning_rate: float = par(2e-5, "Peak learning rate of AdamW", gt=0, affects="training")
+    learning_rate: float = par(2e-5, "Peak learning rate of AdamW; with optimizer=muon only of what Muon leaves "
+                                     "(muon_learning_rate has the matrices, most of the weights)", gt=0, affects="training")
     batch_size: int = par(30, "Rows in a batch, where a stage names no batch size of its own", ge=1, affects="training")
     gradient_accumulation_steps: int = par(3, "Batches per optimizer step, weighted by their tokens", ge=1,
                                            affects="training")
@@ -470,7 +472,7 @@ class Optimization(Section):
     "Optimization (beyond the reference)"
     optimizer: str = par("adamw", "adamw; or muon for the inner matrices and AdamW for the rest",
                          choices=("adamw", "muon"), affects="training")
-    muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains", gt=0,
+    muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains; change it together with learning_rate", gt=0,
                                     affects="training")
     max_grad_norm: float = par(1.0, "Gradients are clipped to this norm", gt=0, affects="training")
     contrastive_temperature: float = par(0.1, "Temperature of the contrastive loss", gt=0, affects="training")
@@ -496,10 +498,14 @@ class Sources(Section):
     text_column: Optional[str] = par(None, "Column with the text of pretraining sources (None: probe the usual names)",
                                      affects="cache")
     dialogue_column: Optional[str] = par(None, "Column with the dialogue (None: dialogue)", affects="cache")
-    summary_column: Optional[str] = par(None, "Column with the summary, or several with commas: summary1,summary2 (None: summary, references and the like)", affects="cache")
+    summary_column: Optional[str] = par(None, "Column with the summary, or several with commas: "
+                                              "summary1,summary2 (None: summary, references and the like)",
+                                        affects="cache")
     id_column: Optional[str] = par(None, "Column with the ids (None: id, fname and the like)", affects="cache")
-    chat_gap_hours: float = par(6.0, "Hours of silence in an exported chat after which another conversation begins", gt=0, affects="cache")
-    speakers: str = par("named", "Names in the texts: named (as they are) or anonymise (#Person1# and so on, as in DialogSum)", choices=("named", "anonymise"), affects="cache")
+    chat_gap_hours: float = par(6.0, "Hours of silence in an exported chat after which another conversation begins",
+                                gt=0, affects="cache")
+    speakers: str = par("named", "Names in the texts: named (as they are) or anonymise (#Person1# and so on, "
+                                 "as in DialogSum)", choices=("named", "anonymise"), affects="cache")
     max_eval_samples: Optional[int] = par(None, "Cap on validation and test rows (None: all)", ge=1)
     messenger_rows: int = par(16000, "Training rows of the built-in messenger corpus", ge=1, affects="cache")
     messenger_fullest: bool = par(False, "messenger's training and validation summaries in the wording that says most "
@@ -818,6 +824,7 @@ def describe(cls:Config,
     found = table[["section", "name"]].apply(lambda column: column.str.contains(about, case=False, regex=False))
     if not found.any(axis=None):
         titles = ", ".join(s.__doc__ for s in SECTIONS)
-        raise ConfigError(f"No parameter and no section is called {about!r}.{_nearest(about, Config.__dataclass_fields__)} "
+        raise ConfigError("No parameter and no section is called "
+                          f"{about!r}.{_nearest(about, Config.__dataclass_fields__)} "
                           f"The sections are: {titles}.")
     return table[found.any(axis=1)].reset_index(drop=True)

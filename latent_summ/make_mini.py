@@ -51,6 +51,7 @@ def _train_bpe(corpus, vocab_size:int, specials:list) -> Tokenizer:
                                                 initial_alphabet=alphabet, show_progress=False))
     return tok
 
+# %% ../nbs/mini/make_mini.ipynb #937a97f5
 def encoder_tokenizer(
     corpus, # texts
     vocab_size:int=3072, # words, special ones included
@@ -170,6 +171,7 @@ def smooth(
     "Running means: `numbers` mixed into `mean`; a name seen for the first time starts at its value."
     return mean | {k: mean.get(k, v) + rate * (v - mean.get(k, v)) for k, v in numbers.items()}
 
+# %% ../nbs/mini/make_mini.ipynb #0e894de8
 def fit(
     model, # what learns
     step, # function of a batch that returns (loss, numbers)
@@ -355,6 +357,7 @@ def _fan_row(context:list, wordings:list, fullest:float) -> dict:
         part += [j] * (len(w) - 1)
     return dict(ids=ids, positions=positions, part=part, source=source, labels=labels, weight=weight)
 
+# %% ../nbs/mini/make_mini.ipynb #c78876ea
 def fan(
     contexts:list, # lists of token ids
     wordings:list, # for each context a list of lists of token ids
@@ -419,7 +422,7 @@ def wording_exercises(
     seed:int, # of the texts and the order
     batch_size:int=24, # chats
 ):
-    "Endless batches `(kind, rows)`: four of five are chats with all their wordings, the others texts to copy or continue."
+    "Endless batches `(kind, rows)`: four of five are chats with all their wordings, the others copy or continue texts."
     def ids(items): return tok(items, add_special_tokens=False)["input_ids"]
     def make_ids(versions):
         chats = ids([v["dialogue"] + SUMMARY_CUE.rstrip() for v in versions])
@@ -430,6 +433,7 @@ def wording_exercises(
     rng = random.Random(seed)
     while True: yield ("wordings", next(chats)) if rng.random() < 0.8 else next(others)
 
+# %% ../nbs/mini/make_mini.ipynb #30bf4f7a
 def wording_step(
     decoder, # what learns
     tok, # its tokenizer
@@ -469,7 +473,7 @@ class MaskedWords(nn.Module):
 
 # %% ../nbs/mini/make_mini.ipynb #4ca6f1d0
 class Readout(nn.Module):
-    "Names token k of a text from the latent tokens' final states: (batch, 8, width) -> logits (kept slots, vocabulary)."
+    "Names token k of a text from the latent tokens' final states: (batch, 8, width) -> logits (kept slots, words)."
     def __init__(self, encoder, vocab_size:int, slots:int=160, size:int=64, rank:int=64):
         super().__init__()
         d = encoder.config.hidden_size
@@ -590,6 +594,7 @@ def holding_step(
         return loss, {kind: loss.item(), f"{kind}_accuracy": accuracy}
     return step
 
+# %% ../nbs/mini/make_mini.ipynb #bed39200
 def make_encoder(
     out, # folder of the pair
     steps:int=8000, # of holding a text
@@ -622,7 +627,7 @@ def make_encoder(
 
 # %% ../nbs/mini/make_mini.ipynb #88c08463
 class ThroughDecoder(nn.Module):
-    "Latent tokens' states -> 512 numbers -> (chats: a linear map) -> prefix of `slots` embeddings -> the frozen decoder."
+    "Latent tokens' states -> 512 numbers -> (chats: a linear map) -> prefix of `slots` embeddings -> frozen decoder."
     def __init__(self, encoder, decoder:Decoder, slots:int=32, size:int=64, rank:int=64):
         super().__init__()
         d = encoder.config.hidden_size

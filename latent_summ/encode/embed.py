@@ -138,7 +138,8 @@ def token_states(
     out = encoder.model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=early > 0)
     if not early: return out.last_hidden_state
     if early < len(out.hidden_states): return (out.hidden_states[early] + out.last_hidden_state) / 2
-    raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: choose a smaller one.")
+    raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: "
+                     "choose a smaller one.")
 
 def encode_batch(
     cfg:Config, # for the precision and the pooling

@@ -57,7 +57,8 @@ def show_table(
     from rich.console import Console
     table = scores_table(report, name)
     if "random3" in report["baselines"]:
-        table = pd.concat([table, scores_table(report["baselines"]["random3"] | dict(baselines={}), "random-3", known={})])
+        table = pd.concat([table, scores_table(report["baselines"]["random3"] | dict(baselines={}), "random-3",
+                                               known={})])
     Console(highlight=False).print(rich_table(table.rename_axis("system"), rows_of(report)))
     print(intervals_text(report))
 

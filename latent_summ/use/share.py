@@ -50,7 +50,7 @@ def export_model(
     report:Optional[dict]=None, # the run's scores
     encoder:Optional[Path]=None, # as own_encoder finds it
 ):
-    "Write `model.safetensors`, `config.json`, and, if there are any, `report.json` and the encoder that the run taught."
+    "Write `model.safetensors`, `config.json` and, if there are any, `report.json` and the encoder of stage 0."
     folder = Path(folder)
     weights = {k: v.cpu().contiguous() for k, v in sorted(model.state_dict().items())}
     about = dict(library_name="latent_summ", format=FORMAT, stage=meta["stage"], backbones=meta["backbones"],
