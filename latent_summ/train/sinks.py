@@ -136,7 +136,7 @@ def sinks_for(
     names = [n for n in cfg.trackers.split(",") if n]
     missing = [n for n in names if find_spec(n) is None]
     if missing:
-        packages = "wandb" if missing == ["wandb"] else "'latent_summ[trackers]'" + " wandb" * ("wandb" in missing)
+        extras = dict.fromkeys("wandb" if n == "wandb" else "trackers" for n in missing)
         raise LatentSummError(f"trackers={cfg.trackers} needs {' and '.join(missing)}, not installed here. "
-                              f"Install with: pip install {packages}, or leave --trackers out.")
+                              f"Install with: pip install 'latent_summ[{','.join(extras)}]', or leave --trackers out.")
     return tuple(Sink(n, TRACKERS[n]) for n in names)
