@@ -228,24 +228,27 @@ def _time(stamp:dict, order:str) -> Optional[datetime]:
 
 # %% ../../nbs/data/02_chats.ipynb #c0000126
 def _group_names(pairs:list) -> set: # of (name, text)
-    "Names that only report: on an iPhone a group tells that it is encrypted, then who comes and goes."
+    "What is no person: a group that reports who comes and goes (on an iPhone), and `Ben changed their number`."
     groups = {name for name, text in pairs if name and _SYSTEM.match(visible(text))}
     people = {name for name, _ in pairs if name} | {"You"}
-    for name, text in pairs:
+    for name, text in ((name, text) for name, text in pairs if name in groups):
         words = visible(text)
         actor = next((p for p in people - {name} if words.startswith(p + " ")), None)
         report = _SYSTEM.match(words) or actor and _ACTS.match(words[len(actor) + 1:])
-        if name in groups and not report: groups.discard(name)
-    return groups
+        if not report: groups.discard(name)
+    tails = [(name, name[len(who) + 1:]) for name in people for who in people if name.startswith(who + " ")]
+    return groups | {name for name, tail in tails if _ACTS.match(tail)}
 
+# %% ../../nbs/data/02_chats.ipynb #c0001126
 def parse_whatsapp(
     text:str, # an exported chat
 ) -> list: # of one Chat
     "Read a WhatsApp export of Android, iOS or the browser, in any of its languages."
     lines, before = _whatsapp_lines(text)
     first = lines[0][0]
-    order, certain = day_order([_numbers(s) for s, _ in lines], _habit(first), strong="/" not in first["sep"])
-    doubt = "" if certain else ", which the file itself does not settle"
+    dotted = "/" not in first["sep"]
+    order, certain = day_order([_numbers(s) for s, _ in lines], _habit(first), strong=dotted)
+    doubt = "" if certain or dotted else ", which the file itself does not settle"
     chat = Chat([], notes=[f"dates are read as {order}{doubt}"])
     chat.people = [visible(name) for name in re.findall("@\u2068([^\u2069\n]+)\u2069", text)]
     if before: chat.dropped["lines before the first message"] = before
@@ -432,9 +435,11 @@ def _cues(text:str) -> list: # of raw texts, one a caption
     text = text.lstrip("\ufeff\n\r ")
     kind = "srt" if text[:1].isdigit() and not _ARROW.match(text) else "vtt"
     if kind == "vtt" and not text.startswith("WEBVTT"): text = "WEBVTT\n\n" + text  # captions without numbers
-    try: return [cue.raw_text for cue in webvtt.from_buffer(io.StringIO(text), format=kind)]
+    try: cues = list(webvtt.from_buffer(io.StringIO(text), format=kind))
     except MalformedFileError as e:
         raise DataError(f"These captions are no {kind.upper()} file after all: {e}. Export them again.") from e
+    names = [re.fullmatch(r'\d+\s+"(.+)"\s+\(\d+\)', cue.identifier or "") for cue in cues]  # Zoom: 1 "Maya Ode" (331)
+    return [f"<v {name[1]}>{cue.raw_text}" if name else cue.raw_text for cue, name in zip(cues, names)]
 
 # %% ../../nbs/data/02_chats.ipynb #c0000044
 @dataclass
@@ -521,12 +526,14 @@ _TURNS = [re.compile(pattern, re.I) for pattern in (
     rf"(?P<who>{_WHO})\s*{_AT}\s?:(?:\s+(?P<text>.*))?",
     rf"(?P<who>{_WHO})\s+{_AT}(?P<text>)",
     rf"\[(?P<who>{_WHO})\]\s+{_AT}(?P<text>)",
-    rf"[\[(][^\[\]()]{{0,16}}\d:\d\d[^\[\]()]{{0,8}}[\])]\s+(?P<who>{_WHO})(?P<text>)")]
+    rf"[\[(][^\[\]()]{{0,24}}\d:\d\d[^\[\]()]{{0,8}}[\])]\s+(?P<who>{_WHO})(?:\s?:\s+(?P<text>\S.*))?",
+    rf"(?P<who>{_WHO}),\s\[[^\[\]]{{0,16}}\d:\d\d[^\[\]]{{0,8}}\]:?(?P<text>)")]  # copied from Telegram
 _NOTICE = re.compile(rf"""(?:{_ON}{_AT}\s+)?(?:\*\*\*|-!-|-->|<--)\s.*
     |.{{0,60}}(?:started|stopped)\s(?:transcription|recording)
     |(?:reacted\sto|removed\sa\s.{{1,30}}reaction\sfrom)\s["“].*""", re.I | re.X)
 _LEVEL = re.compile(r"\b(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\b") # a program's log is no chat
-_REPLY = re.compile(r"replying to [\"“].*[\"”]\s*", re.I)
+_REPLY = re.compile(r"replying to [\"“].*[\"”]\s*|\[in reply to [^\[\]]*\]"
+                    r"|[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?$", re.I) # or a clock alone
 
 # %% ../../nbs/data/02_chats.ipynb #c0000150
 def turn_of(
@@ -556,7 +563,8 @@ def parse_transcript(
     for line in visible_lines(text):
         turn = turn_of(line)
         if turn: speaker = turn[0]
-        body = _REPLY.sub("", turn[1] if turn else line)
+        body = turn[1] if turn else line
+        body = body[_REPLY.match(body).end():] if _REPLY.match(body) else body
         goes_on = not turn and chat.messages and chat.messages[-1].speaker == speaker
         if not body: continue
         if _NOTICE.fullmatch(body): chat.dropped["system lines"] += 1

@@ -76,8 +76,9 @@ class Cache(Common):
 class Train(Common):
     "Fill the cache where it is not there yet, then run the training stages."
     preset: str = _preset("reference")
-    resume: bool = option(False, "Go on with the run in run_dir")
+    resume: bool = option(False, "Continue the run in run_dir")
     overwrite: bool = option(False, "Replace the run in run_dir")
+    few_rows: bool = option(False, "Train even where a file holds too few rows to learn from")
 
 # %% ../../nbs/ui/07_cli.ipynb #c94f7544
 @dataclass
@@ -322,9 +323,10 @@ def demo(own:Demo, origin:Origin, model:Optional[Path]=None):
 
 def train(own:Train, origin:Origin, model:Optional[Path]=None):
     "Train."
-    from latent_summ.ui.doctor import check_sources
+    from latent_summ.ui.doctor import check_enough, check_sources
     from latent_summ.train.stages import run_pipeline
     check_sources(origin.cfg)
+    if not (own.few_rows or own.resume): check_enough(origin.cfg)
     with listeners(origin.cfg) as heard: folder = run_pipeline(origin.cfg, resume=own.resume, overwrite=own.overwrite, listeners=heard)
     if os.environ.get("RANK", "0") != "0": return  # under torchrun the first process speaks for all
     print(f"Finished: {folder}")
