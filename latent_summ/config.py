@@ -180,7 +180,8 @@ class ModelDimensions(Section):
 @dataclass
 class TrainingHyperparameters(Section):
     "Training Hyperparameters"
-    learning_rate: float = par(2e-5, "Peak learning rate of AdamW", gt=0, affects="training")
+    learning_rate: float = par(2e-5, "Peak learning rate of AdamW; with optimizer=muon only of what Muon leaves "
+                                     "(muon_learning_rate has the matrices, most of the weights)", gt=0, affects="training")
     batch_size: int = par(30, "Rows in a batch, where a stage names no batch size of its own", ge=1, affects="training")
     gradient_accumulation_steps: int = par(3, "Batches per optimizer step, weighted by their tokens", ge=1,
                                            affects="training")
@@ -471,7 +472,7 @@ class Optimization(Section):
     "Optimization (beyond the reference)"
     optimizer: str = par("adamw", "adamw; or muon for the inner matrices and AdamW for the rest",
                          choices=("adamw", "muon"), affects="training")
-    muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains", gt=0,
+    muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains; change it together with learning_rate", gt=0,
                                     affects="training")
     max_grad_norm: float = par(1.0, "Gradients are clipped to this norm", gt=0, affects="training")
     contrastive_temperature: float = par(0.1, "Temperature of the contrastive loss", gt=0, affects="training")

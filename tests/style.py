@@ -9,6 +9,7 @@ large_concept_model), measured by this script on their own files. tests/test_sty
 """
 import argparse
 import ast
+import functools
 import json
 import re
 import statistics
@@ -80,6 +81,7 @@ def is_code(source: str) -> bool:
     return any(isinstance(n, ast.FunctionDef | ast.ClassDef) for n in ast.parse(source).body)
 
 
+@functools.cache
 def places(package: Path, notebooks: Path | None = None) -> dict[str, list[str]]:
     "figure -> the places that count against it."
     out = {name: [] for name in ("long_lines", "nested", "tuples", "poor_names", "undocumented", "cell_max")}

@@ -32,9 +32,13 @@ STREAMED = dict(rows_in_memory_gb=0.0, num_workers=2, prefetch_factor=2)
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    os.environ.update(environment()) # of the process that the others are forked from
-    return tmp_path_factory.mktemp("training")
+def shared(tmp_path_factory): return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def world_of_commands():
+    "What the process finds in its environment from which the others are forked."
+    with mock.patch.dict(os.environ, environment()): yield
 
 
 def config(folder:Path, shared:Path, **changes) -> Config:

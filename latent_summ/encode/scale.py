@@ -334,6 +334,8 @@ class Plan:
 
 def _size(n:float) -> str: return f"{n / 1e12:,.2f} TB" if n >= 1e12 else f"{n / 1e9:,.2f} GB"
 
+def _hours(n:float) -> str: return f"{n:,.0f} hours" if n >= 2 else f"{60 * n:,.0f} minutes"
+
 def _rate(mb_per_s:float) -> str: return f"{mb_per_s:,.1f} MB/s" if mb_per_s >= 1 else f"{mb_per_s * 1000:,.1f} kB/s"
 
 # %% ../../nbs/encode/07_scale.ipynb #756042da
@@ -341,7 +343,8 @@ def _rate(mb_per_s:float) -> str: return f"{mb_per_s:,.1f} MB/s" if mb_per_s >= 
 def lines(self:Plan) -> list: # of (label, text)
     "The plan as a table of two columns."
     def with_each(n): return f"{_size(n)} ({n / self.documents:,.0f} bytes a text)"
-    computing = f"{self.device_hours:,.0f} hours of one {self.rates.device}; {self.days:,.1f} days on {self.devices:,}"
+    in_all = f"{self.days:,.1f} days" if self.days >= 0.1 else _hours(24 * self.days)
+    computing = f"{_hours(self.device_hours)} of one {self.rates.device}; {in_all} on {self.devices:,}"
     lines = [
         ("documents", f"{self.documents:,} of {self.rates.tokens_per_text:g} tokens"),
         ("computing", computing),

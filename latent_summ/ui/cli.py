@@ -76,8 +76,9 @@ class Cache(Common):
 class Train(Common):
     "Fill the cache where it is not there yet, then run the training stages."
     preset: str = _preset("reference")
-    resume: bool = option(False, "Go on with the run in run_dir")
+    resume: bool = option(False, "Continue the run in run_dir")
     overwrite: bool = option(False, "Replace the run in run_dir")
+    few_rows: bool = option(False, "Train even where a file holds too few rows to learn from")
 
 # %% ../../nbs/ui/07_cli.ipynb #c94f7544
 @dataclass
@@ -322,9 +323,10 @@ def demo(own:Demo, origin:Origin, model:Optional[Path]=None):
 
 def train(own:Train, origin:Origin, model:Optional[Path]=None):
     "Train."
-    from latent_summ.ui.doctor import check_sources
+    from latent_summ.ui.doctor import check_enough, check_sources
     from latent_summ.train.stages import run_pipeline
     check_sources(origin.cfg)
+    if not (own.few_rows or own.resume): check_enough(origin.cfg)
     with listeners(origin.cfg) as heard: folder = run_pipeline(origin.cfg, resume=own.resume, overwrite=own.overwrite, listeners=heard)
     if os.environ.get("RANK", "0") != "0": return  # under torchrun the first process speaks for all
     print(f"Finished: {folder}")
@@ -604,7 +606,7 @@ def summarize(own:Summarize, origin:Origin, model:Path):
     "Summarise what was given."
     check_support_options(own.min_support, own.candidates)
     def write(summarizer, texts, seed):
-        told = own.support and summarizer.judge is not None
+        told = (own.support or own.min_support is not None) and summarizer.judge is not None  # why a row is empty is always said
         return summarizer.summarize(texts, long=own.long, seed=seed, support=told, min_support=own.min_support, candidates=own.candidates)
     _written(own, origin, model, "summary", write)
 
@@ -634,6 +636,13 @@ def chat(own:Talk, origin:Origin, model:Path):
         for said in talk.say(line): print(said, flush=True)
     for said in talk.end(): print(said)
 
+def _write_lines(lines:list, path:Optional[Path]):
+    "To a file, complete or not at all, or to the screen."
+    content = "".join(line + "\n" for line in lines)
+    if path is None: sys.stdout.write(content); return
+    with atomic_write(path, "w") as f: f.write(content)
+
+# %% ../../nbs/ui/07_cli.ipynb #aa8f838d
 def check_support_options(min_support:Optional[float], candidates:int=1):
     "Raise `ConfigError` for numbers that cannot be meant, before a model is loaded."
     if candidates < 1: raise ConfigError(f"--candidates must be >= 1 (1: nothing to choose from), got {candidates}.")
@@ -647,12 +656,6 @@ def calibrate(own:Calibrate, origin:Origin, model:Path):
     file, about = calibrate_model(_load(origin, model), own.rows, own.taught)
     print(f"{file}: {about['rows']:,} held-out summaries, {_share(about['right'])} % of them right; area under risk and coverage {about['aurc']:.3f}, "
           f"calibration error {about['calibration_error']:.3f}.")
-
-def _write_lines(lines:list, path:Optional[Path]):
-    "To a file, complete or not at all, or to the screen."
-    content = "".join(line + "\n" for line in lines)
-    if path is None: sys.stdout.write(content); return
-    with atomic_write(path, "w") as f: f.write(content)
 
 # %% ../../nbs/ui/07_cli.ipynb #24b00002
 @dataclass

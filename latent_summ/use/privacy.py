@@ -30,7 +30,8 @@ def coarse(
 ) -> torch.Tensor: # (texts, latent_seq_len, latent_dim)
     "Latents with fewer bits for each number, and a scale for each vector. Raises `DataError` for other numbers of bits."
     if bits == 32: return latents
-    if not 2 <= bits <= 16: raise DataError(f"Latents are rounded to 2 to 16 bits, or left as they are with 32; got {bits}.")
+    if not 2 <= bits <= 16:
+        raise DataError(f"Latents are rounded to 2 to 16 bits, or left as they are with 32; got {bits}.")
     if bits == 8: rounded = torch.from_numpy(dequantize_int8(*quantize_int8(latents.cpu().numpy())))
     else:
         step = latents.abs().amax(-1, keepdim=True).clamp_min(1e-12) / (2 ** (bits - 1) - 1)
@@ -55,7 +56,9 @@ def in_form(
 SECRETS = ("words", "names", "numbers")
 _COMMON = 100 # most frequent words of the known texts, which are no secret
 
-def words_of(text:str) -> set:
+def words_of(
+    text:str, # any
+) -> set:
     "The words of a text, in lower case."
     return set(re.findall(r"\w+", text.lower()))
 
@@ -108,15 +111,15 @@ def fit_probe(
     counts = Counter(w for ws in words for w in ws)
     vocabulary = sorted(w for w, n in counts.items() if n > 1)
     if not vocabulary: raise DataError("The known texts share no words: give more of them.")
-    there = np.array([[w in ws for w in vocabulary] for ws in words], dtype=float) # (texts, words)
+    present = np.array([np.isin(vocabulary, list(ws)) for ws in words], dtype=float) # (texts, words)
     x = _flat(latents)
     middle = x.mean(0)
     centred = x - middle
-    base = there.mean(0)
+    base = present.mean(0)
     kernel = centred @ centred.T # the dual form: as many unknowns as texts
     ridge = penalty * np.trace(kernel) / len(x) * np.eye(len(x))
-    weights = centred.T @ np.linalg.solve(kernel + ridge, there - base)
-    return Probe(vocabulary, weights, middle, base, round(float(there.sum(1).mean())))
+    weights = centred.T @ np.linalg.solve(kernel + ridge, present - base)
+    return Probe(vocabulary, weights, middle, base, round(float(present.sum(1).mean())))
 
 def probe_words(
     probe:Probe, # of fit_probe
@@ -125,7 +128,7 @@ def probe_words(
     "The words that the probe thinks likeliest, as many as a text has."
     scores = (_flat(latents) - probe.middle) @ probe.weights + probe.base
     order = np.argsort(-scores, axis=1)[:, :probe.count]
-    return [{probe.vocabulary[i] for i in line} for line in order]
+    return [set(map(probe.vocabulary.__getitem__, line)) for line in order]
 
 def _nearest_words(known:torch.Tensor, texts:list, latents:torch.Tensor) -> list: # of sets of words
     "The words of each one's nearest known text."
@@ -151,14 +154,24 @@ def linked_share(
 # %% ../../nbs/use/13_privacy.ipynb #e0cace66
 READERS = ("summary", "text", "probe", "nearest", "nobody")
 
-def _readers(summarizer, stored:torch.Tensor, known:torch.Tensor, texts:list, probe:Probe) -> tuple: # ({reader: list of sets of words}, summaries)
+def _readers(summarizer, stored:torch.Tensor, known:torch.Tensor, texts:list,
+             probe:Probe) -> tuple: # ({reader: list of sets of words}, summaries)
     "What each reader makes of the stored latents."
     summaries = summarizer.decode(summarizer.compress_meaning(stored), do_sample=False)
     back = summarizer.decode(stored, do_sample=False)
     frequent = {probe.vocabulary[i] for i in np.argsort(-probe.base)[:probe.count]}
-    read = dict(summary=[words_of(t) for t in summaries], text=[words_of(a) | words_of(b) for a, b in zip(summaries, back)],
-                probe=probe_words(probe, stored), nearest=_nearest_words(known, texts, stored), nobody=[frequent] * len(stored))
+    read = dict(summary=[words_of(t) for t in summaries],
+                text=[words_of(a) | words_of(b) for a, b in zip(summaries, back)],
+                probe=probe_words(probe, stored), nearest=_nearest_words(known, texts, stored),
+                nobody=[frequent] * len(stored))
     return read, summaries
+
+def _count_secrets(secrets:list) -> dict: # kind -> how many
+    "How many secrets of each kind the texts have."
+    counts = dict.fromkeys(SECRETS, 0)
+    for of_text in secrets:
+        for k in SECRETS: counts[k] += len(of_text[k])
+    return counts
 
 @own_world()
 def privacy_report(
@@ -172,24 +185,26 @@ def privacy_report(
     if len(rows) < 10 or len(known) < 50:
         raise DataError(f"A privacy report needs 10 rows and 50 known texts at least, got {len(rows)} and {len(known)}.")
     texts = [r["dialogue"] for r in rows]
-    known = [t for t in known if t not in set(texts)]
+    others = [t for t in known if t not in set(texts)]
     on = summarizer.cfg.normalize_latent
-    common = common_words(known)
-    own = summarizer.encode(texts)
-    theirs = summarizer.encode(known)
-    probe = fit_probe(coarse(theirs, 8, on), known, common)
+    common = common_words(others)
+    latents = summarizer.encode(texts)
+    theirs = summarizer.encode(others)
+    probe = fit_probe(coarse(theirs, 8, on), others, common)
     secrets = [_secrets(t, common) for t in texts]
     out = {}
     for form in forms:
-        stored = in_form(own, form, on)
-        read, summaries = _readers(summarizer, stored, theirs, known, probe)
+        stored = in_form(latents, form, on)
+        read, summaries = _readers(summarizer, stored, theirs, others, probe)
         line = {reader: _share_read(secrets, words) for reader, words in read.items()}
         kept = text_fact_table(summaries, rows).loc["all"].recall
-        out[form] = dict(read=line, linked=linked_share(summarizer, stored, texts), facts_kept=None if kept != kept else float(kept))
-    return dict(rows=len(rows), known=len(known), secrets={k: sum(len(s[k]) for s in secrets) for k in SECRETS}, forms=out)
+        out[form] = dict(read=line, linked=linked_share(summarizer, stored, texts),
+                         facts_kept=None if kept != kept else float(kept))
+    return dict(rows=len(rows), known=len(others), secrets=_count_secrets(secrets), forms=out)
 
 # %% ../../nbs/use/13_privacy.ipynb #bc2da5a6
-_FORM_NAMES = dict(float32="float32", int8="int8", four_bits="4 bits", two_bits="2 bits", noise_025="noise 0.25", noise_05="noise 0.5", noise_1="noise 1", noise_2="noise 2")
+_FORM_NAMES = dict(float32="float32", int8="int8", four_bits="4 bits", two_bits="2 bits", noise_025="noise 0.25",
+                   noise_05="noise 0.5", noise_1="noise 1", noise_2="noise 2")
 
 def privacy_figure(
     report:dict, # of privacy_report
@@ -201,10 +216,12 @@ def privacy_figure(
     for ax, kind in zip(panels, SECRETS):
         for i, reader in enumerate(READERS):
             shares = [report["forms"][f]["read"][reader][kind] for f in forms]
-            ax.plot(range(len(forms)), [None if v is None else 100 * v for v in shares], "os^Dv"[i] + "-", markersize=5, linewidth=1.2,
+            ax.plot(range(len(forms)), [None if v is None else 100 * v for v in shares], "os^Dv"[i] + "-", markersize=5,
+                    linewidth=1.2,
                     color=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999")[i], label=reader)
         kept = [report["forms"][f]["facts_kept"] for f in forms]
-        ax.plot(range(len(forms)), [None if v is None else 100 * v for v in kept], "k:", linewidth=1.2, label="facts kept by the summary (price)")
+        ax.plot(range(len(forms)), [None if v is None else 100 * v for v in kept], "k:", linewidth=1.2,
+                label="facts kept by the summary (price)")
         ax.set_xticks(range(len(forms)), [_FORM_NAMES[f] for f in forms], rotation=45, ha="right")
         ax.set_ylim(0, 103)
         name_axes(ax, f"{kind} ({report['secrets'][kind]:,})", y="percent read" if kind == SECRETS[0] else "")
@@ -215,6 +232,8 @@ def privacy_figure(
 # %% ../../nbs/use/13_privacy.ipynb #fe9fcc22
 def _percent(value) -> str: return "-" if value is None else f"{100 * value:.0f}"
 
+def _shares_text(read:dict) -> str: return "/".join(_percent(read[k]) for k in SECRETS)
+
 def privacy_lines(
     report:dict, # of privacy_report
 ) -> list: # of lines
@@ -224,6 +243,7 @@ def privacy_lines(
              "facts: what summaries written from this form keep.",
              f"{'stored as':<11}" + "".join(f"{r:>12}" for r in READERS) + f"{'linked':>8}{'facts':>7}"]
     for form, line in report["forms"].items():
-        read = "".join(f"{'/'.join(_percent(line['read'][r][k]) for k in SECRETS):>12}" for r in READERS)
+        shares = [_shares_text(line["read"][r]) for r in READERS]
+        read = "".join(f"{s:>12}" for s in shares)
         lines.append(f"{_FORM_NAMES[form]:<11}{read}{_percent(line['linked']):>8}{_percent(line['facts_kept']):>7}")
     return lines
