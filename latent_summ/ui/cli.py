@@ -599,7 +599,7 @@ def _write_rows(records:list, path:Optional[Path]):
     "Rows to a file, complete or not at all, or to the screen."
     from latent_summ.data.formats import rows_as_bytes
     if path is None: return _write_lines([json.dumps(r, ensure_ascii=False) for r in records], None)
-    if ".json" not in "".join(path.suffixes): records = [_flat(r) for r in records]
+    if ".json" not in "".join(path.suffixes).lower(): records = [_flat(r) for r in records]
     with atomic_write(path) as f: f.write(rows_as_bytes(records, path))
 
 def summarize(own:Summarize, origin:Origin, model:Path):
