@@ -472,7 +472,8 @@ class Optimization(Section):
     "Optimization (beyond the reference)"
     optimizer: str = par("adamw", "adamw; or muon for the inner matrices and AdamW for the rest",
                          choices=("adamw", "muon"), affects="training")
-    muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains; change it together with learning_rate", gt=0,
+    muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains; change it together with "
+                                          "learning_rate", gt=0,
                                     affects="training")
     max_grad_norm: float = par(1.0, "Gradients are clipped to this norm", gt=0, affects="training")
     contrastive_temperature: float = par(0.1, "Temperature of the contrastive loss", gt=0, affects="training")
@@ -508,11 +509,12 @@ class Sources(Section):
                                  "as in DialogSum)", choices=("named", "anonymise"), affects="cache")
     max_eval_samples: Optional[int] = par(None, "Cap on validation and test rows (None: all)", ge=1)
     messenger_rows: int = par(16000, "Training rows of the built-in messenger corpus", ge=1, affects="cache")
-    messenger_fullest: bool = par(False, "messenger's training and validation summaries in the wording that says most "
+    messenger_fullest: bool = par(False, "messenger's training and validation summaries in the most complete wording "
                                          "(False: in any, as test ones always are)", affects="cache")
-    trackers: str = par("", "Also send the events to: tensorboard, trackio, or both with a comma; empty for none",
-                        means="tensorboard, trackio, both with a comma, or empty",
-                        form=r"((tensorboard|trackio)(,(tensorboard|trackio))?)?")
+    trackers: str = par("", "Also send the events to: tensorboard, trackio, wandb, or several of them with commas; "
+                            "empty for none",
+                        means="tensorboard, trackio, wandb, several of them with commas, or empty",
+                        form=r"((tensorboard|trackio|wandb)(,(tensorboard|trackio|wandb)){0,2})?")
     run_dir: str = par("runs/latest", "Folder of this run: config, events, checkpoints, report", form=r".*\S.*",
                        means="a folder's name")
 

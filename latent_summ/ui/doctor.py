@@ -793,7 +793,7 @@ def verdict(
     warns = statuses.count("warn")
     if fails: return f"{fails} thing{'s' * (fails > 1)} must be changed before a run with these settings can work."
     if not warns: return "Everything is ready."
-    return f"A run can work; {warns} thing{'s are' if warns > 1 else ' is'} not as asked for."
+    return f"A run can work; {warns} thing{'s' * (warns > 1)} could not be honoured or checked."
 
 # %% ../../nbs/ui/05_doctor.ipynb #a3be921c
 def show(

@@ -36,7 +36,7 @@ from .share import export_model, fetch, is_hub_id, load_backbones, model_card, o
 from ..train.run import checkpoint_folder
 
 # %% ../../nbs/use/04_inference.ipynb #97bf2342
-_NONE = "`mini` is one that comes with the package; `latent_summ demo` trains such a one in minutes (runs/demo), `latent_summ train` yours."
+_NONE = "`mini` comes with the package; `latent_summ demo` trains a similar model in minutes (runs/demo), `latent_summ train` trains yours."
 
 def _from_hub(name:str, revision:Optional[str], token) -> Path:
     "The folder of a model on the hub."
@@ -99,7 +99,7 @@ def _check_middle(
     "Raise `ModelError` where a middle of one's own is missing, or given to a model that has none."
     if trained and given is None:
         name = trained.rsplit(".", 1)[-1]
-        raise ModelError(f"This model was trained with a middle of its own, {trained}. Make one as for the training and hand it over: from_pretrained(..., middle={name}(...)).")
+        raise ModelError(f"This model was trained with its own middle, {trained}. Make one as for the training and hand it over: from_pretrained(..., middle={name}(...)).")
     if given is not None and not trained: raise ModelError("This model was trained with the package's middle: leave middle= out.")
 
 def _in_one_piece(head, inputs): return inputs[0].contiguous(), *inputs[1:]
@@ -365,7 +365,7 @@ def summarize(self:Summarizer,
     texts, # a text, or a list of texts
     long:str="join", # of a text in several parts: join their summaries, or write the mean of their summary latents
     seed:Optional[int]=None, # for sampling (None: torch's generator as it stands)
-    support:bool=False, # what stands behind each summary too: a Support instead of a string
+    support:bool=False, # also how far to trust each summary: a Support instead of a string
     min_support:Optional[float]=None, # 0..1: below it a summary is left empty, with the reason
     candidates:int=1, # write so many and keep the best supported: the first as always, the others sampled
     **overrides, # inference fields, as in decode
@@ -398,7 +398,7 @@ def __call__(self:Summarizer,
     return self.summarize(texts, **options)
 
 # %% ../../nbs/use/04_inference.ipynb #2e023acd
-_UNCALIBRATED = "this model has no calibrated support: its parts are told, but no number. `latent_summ calibrate --model MODEL` makes it."
+_UNCALIBRATED = "this model has no calibrated support: its parts are shown, but no number. `latent_summ calibrate --model MODEL` makes it."
 
 @patch(as_prop=True)
 def support_file(self:Summarizer) -> Optional[Path]:
@@ -455,7 +455,7 @@ def support_of(self:Summarizer,
     summaries:list, # what was written from them, one for each
     texts:Optional[list]=None, # the texts, where they are at hand
 ) -> list: # of Support
-    "What stands behind summaries that were written before. Raises `DataError` where their numbers differ."
+    "How far to trust summaries that were written before. Raises `DataError` where their numbers differ."
     documents = self._checked(latents)
     sources = None if texts is None else clean_texts(texts)
     for others, what in ((documents, "latents"), (summaries if sources is None else sources, "texts")): same_length(summaries, others, what)
