@@ -39,9 +39,12 @@ def test_there_is_a_file_of_each_format():
 
 
 def test_what_is_written_today_is_the_file_of_the_newest_format(tmp_path):
-    "Byte for byte: a change of the format needs a new number, and a new file."
-    written = write_latents(tmp_path / "a", latents(), MADE_BY, IDS, TEXTS)
-    assert written.read_bytes() == vector(FORMAT).read_bytes()
+    "Header, places and bytes of all tensors: a change of the format needs a new number, and a new file."
+    def content(path: Path) -> tuple:
+        data = path.read_bytes()
+        end = 8 + int.from_bytes(data[:8], "little")
+        return json.loads(data[8:end]), data[end:] # the header's own order is left to chance by safetensors
+    assert content(write_latents(tmp_path / "a", latents(), MADE_BY, IDS, TEXTS)) == content(vector(FORMAT))
 
 
 def with_header(path: Path, tmp_path: Path, **changes) -> Path:

@@ -599,14 +599,14 @@ def _write_rows(records:list, path:Optional[Path]):
     "Rows to a file, complete or not at all, or to the screen."
     from latent_summ.data.formats import rows_as_bytes
     if path is None: return _write_lines([json.dumps(r, ensure_ascii=False) for r in records], None)
-    if ".json" not in "".join(path.suffixes): records = [_flat(r) for r in records]
+    if ".json" not in "".join(path.suffixes).lower(): records = [_flat(r) for r in records]
     with atomic_write(path) as f: f.write(rows_as_bytes(records, path))
 
 def summarize(own:Summarize, origin:Origin, model:Path):
     "Summarise what was given."
     check_support_options(own.min_support, own.candidates)
     def write(summarizer, texts, seed):
-        told = own.support and summarizer.judge is not None
+        told = (own.support or own.min_support is not None) and summarizer.judge is not None  # why a row is empty is always said
         return summarizer.summarize(texts, long=own.long, seed=seed, support=told, min_support=own.min_support, candidates=own.candidates)
     _written(own, origin, model, "summary", write)
 
@@ -636,6 +636,13 @@ def chat(own:Talk, origin:Origin, model:Path):
         for said in talk.say(line): print(said, flush=True)
     for said in talk.end(): print(said)
 
+def _write_lines(lines:list, path:Optional[Path]):
+    "To a file, complete or not at all, or to the screen."
+    content = "".join(line + "\n" for line in lines)
+    if path is None: sys.stdout.write(content); return
+    with atomic_write(path, "w") as f: f.write(content)
+
+# %% ../../nbs/ui/07_cli.ipynb #aa8f838d
 def check_support_options(min_support:Optional[float], candidates:int=1):
     "Raise `ConfigError` for numbers that cannot be meant, before a model is loaded."
     if candidates < 1: raise ConfigError(f"--candidates must be >= 1 (1: nothing to choose from), got {candidates}.")
@@ -649,12 +656,6 @@ def calibrate(own:Calibrate, origin:Origin, model:Path):
     file, about = calibrate_model(_load(origin, model), own.rows, own.taught)
     print(f"{file}: {about['rows']:,} held-out summaries, {_share(about['right'])} % of them right; area under risk and coverage {about['aurc']:.3f}, "
           f"calibration error {about['calibration_error']:.3f}.")
-
-def _write_lines(lines:list, path:Optional[Path]):
-    "To a file, complete or not at all, or to the screen."
-    content = "".join(line + "\n" for line in lines)
-    if path is None: sys.stdout.write(content); return
-    with atomic_write(path, "w") as f: f.write(content)
 
 # %% ../../nbs/ui/07_cli.ipynb #24b00002
 @dataclass

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CLAIMS', 'LOW', 'PARTS', 'FORMAT', 'SUPPORT_FILE', 'Claim', 'claims', 'unsupported_words', 'mark', 'Certainty',
-           'certainty', 'agreement', 'Familiar', 'fit_familiar', 'Support', 'support_row', 'part_values', 'Weights',
-           'fit_weights', 'Judge', 'support_fingerprint', 'write_judge', 'read_judge']
+           'certainty', 'agreement', 'Familiar', 'fit_familiar', 'Support', 'part_values', 'Weights', 'fit_weights',
+           'Judge', 'support_fingerprint', 'write_judge', 'read_judge']
 
 # %% ../../nbs/use/03_support.ipynb #4fa0c99e
 import json, math, re
@@ -16,6 +16,7 @@ from typing import NamedTuple, Optional
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
+from fastcore.basics import patch
 from safetensors.torch import save
 
 from ..config import Config
@@ -216,42 +217,38 @@ class Support:
         "The claims that do not stand in the source."
         return tuple(c.value for c in self.claims if not c.stands)
 
-    @property
-    def marked(self) -> str:
-        "The summary with a sign behind each word that the source does not have."
-        return mark(self.summary, self.claims)
+# %% ../../nbs/use/03_support.ipynb #94181250
+@patch(as_prop=True)
+def marked(self:Support) -> str:
+    "The summary with a sign behind each word that the source does not have."
+    return mark(self.summary, self.claims)
 
-    @property
-    def doubtful(self) -> bool:
-        "Whether its support is low, or it was withheld for that."
-        return self.support is not None and bool(self.reason)
+@patch(as_prop=True)
+def doubtful(self:Support) -> bool:
+    "Whether its support is low, or it was withheld for that."
+    return self.support is not None and bool(self.reason)
 
-    @property
-    def line(self) -> str:
-        "The summary in one line with all its marks."
-        low = self.summary and self.support is not None and self.support < LOW
-        return self.marked + f" [support {self.support:.2f}]" * bool(low)
+@patch(as_prop=True)
+def line(self:Support) -> str:
+    "The summary in one line with all its marks."
+    low = self.summary and self.support is not None and self.support < LOW
+    return self.marked + (f" [support {self.support:.2f}]" if low else "")
 
-    @property
-    def told(self) -> list: # of lines
-        "The marked summary, and how far to trust it."
-        if self.support is None: return [self.marked or f"(nothing to say: {self.reason or 'no text'})"]
-        return [self.marked or "(no summary)", f"    support {self.support:.2f}" + f": {self.reason}" * bool(self.reason)]
-
-    @property
-    def row(self) -> dict:
-        "All parts as plain JSON, without the summary."
-        return support_row(self)
+@patch(as_prop=True)
+def told(self:Support) -> list: # of lines
+    "The marked summary, and how far to trust it."
+    if self.support is None: return [self.marked or f"(nothing to say: {self.reason or 'no text'})"]
+    return [self.marked or "(no summary)", f"    support {self.support:.2f}" + f": {self.reason}" * bool(self.reason)]
 
 # %% ../../nbs/use/03_support.ipynb #50ed43e7
-def support_row(
-    found:Support,
-) -> dict: # plain JSON
-    "All parts of a support as a row of jsonl has them, without the summary."
-    out = {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(found).items() if k not in ("summary", "claims", "sourced")}
-    by_kind = {kind: [c.stands for c in found.claims if c.kind == kind] for kind in CLAIMS}
-    stand = {kind: [sum(some), len(some)] for kind, some in by_kind.items()}
-    return out | dict(unsupported=list(found.unsupported), stands=stand if found.sourced else None)
+@patch(as_prop=True)
+def row(self:Support) -> dict:
+    "All parts as plain JSON, as a row of jsonl has them; the summary itself is not among them."
+    plain = {k: v for k, v in asdict(self).items() if k not in ("summary", "claims", "sourced")}
+    numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in plain.items()}
+    stand = dict.fromkeys(CLAIMS, (0, 0))
+    for c in self.claims: stand[c.kind] = (stand[c.kind][0] + c.stands, stand[c.kind][1] + 1)
+    return numbers | dict(unsupported=list(self.unsupported), stands={k: list(v) for k, v in stand.items()} if self.sourced else None)
 
 def part_values(
     found:Support,
