@@ -407,6 +407,22 @@ def test_the_tab_key(shell, scripts, tmp_path):
     child.close()
 
 
+# --- which model, how many rows ---------------------------------------------------------------------------------------
+
+def test_a_newer_run_is_not_taken_without_being_named(call):
+    Path("runs/failed/checkpoints").mkdir(parents=True)
+    Path("runs/failed/checkpoints/best_model.pt").write_text("")
+    status, out, err = call("summarize", "Anna: hi\nBen: hello")
+    assert status == 0 and "note: using mini: facts " in err and "failed" not in out + err
+
+
+def test_too_few_rows_are_refused_unless_asked_for(call):
+    Path("chats.csv").write_text("dialogue,summary\n" + "".join(f"Anna: hi {i},Anna greets {i}.\n" for i in range(12)))
+    status, _, err = call("train", "--preset", "mini", "--dataset-name", "chats.csv")
+    assert status == 1 and "4 finetune adapter 12 rows, 1 step: too few" in err and "--few-rows" in err
+    assert not Path("runs").exists()
+
+
 # --- cache, runs ------------------------------------------------------------------------------------------------------
 
 def cached(folder) -> dict: return {p.relative_to(folder): p.read_bytes() for p in Path(folder).glob("*/rows-*")}

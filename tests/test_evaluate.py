@@ -261,6 +261,13 @@ def test_without_spacy_entities_are_an_error_that_says_how_to_get_it(monkeypatch
 
 # --- what must hold for any texts -------------------------------------------------------------------------------------
 
+def test_one_row_has_no_interval(capsys):
+    from latent_summ.ui.demo import show_table
+    report = ev.evaluate_predictions(ROWS[:1], SUMMARIES[:1])
+    show_table(report)
+    assert report["intervals"] == {} and "One row: no interval can be computed." in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_references_themselves_score_everything():
     report = ev.evaluate_predictions(ROWS, SUMMARIES)
     assert [report[m] for m in ev.METRICS] == [100] * 4 and report["intervals"]["rouge1"] == [100, 100]

@@ -172,8 +172,9 @@ def build_model(
     adopt_decoder(model, decoder, cfg.decoder_lora_rank)
     try: model.load_state_dict(tensors["model"])
     except RuntimeError as e:
-        parts = sorted({name.split(".")[0] for name in re.findall(r"(?:for |\")([a-z_]+\.[\w.]+)", str(e))})
-        raise ModelError(f"The saved weights do not fit this model: {', '.join(parts) or 'its parts'} differ in names or shapes. "
+        names = re.findall(r"(?:for |\")([a-z_]+\.[\w.]+)", str(e))
+        parts = ", ".join(sorted({name.split(".")[0] for name in names}))
+        raise ModelError(f"The saved weights do not fit this model; what differs, in names or shapes: {parts}. "
                          "Give from_pretrained a middle of the same class and sizes as in the training, "
                          "and leave the settings of the architecture as they were.") from e
     return model

@@ -925,7 +925,8 @@ COMMANDS = dict(demo=(Demo, demo), doctor=(Doctor, doctor), cache=(Cache, cache)
                 summarize=(Summarize, summarize), reconstruct=(Reconstruct, reconstruct), interpolate=(Interpolate, interpolate), chat=(Talk, chat),
                 encode=(Encode, encode), search=(Search, search), diff=(Diff, diff),
                 calibrate=(Calibrate, calibrate), bits=(Bits, bits), audit=(AuditForm, audit), privacy=(Privacy, privacy), sweep=(Sweep, sweep),
-                runs=(Runs, runs), report=(Report, report), export=(Export, export), plan=(Plan, plan), bench=(Bench, bench), config=(Settings, settings), completion=(Completion, completion))
+                runs=(Runs, runs), report=(Report, report), export=(Export, export), plan=(Plan, plan), bench=(Bench, bench),
+                config=(Settings, settings), completion=(Completion, completion))
 
 def about(name:str) -> str:
     "One line about a command."
