@@ -3,6 +3,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
@@ -14,7 +15,17 @@ statuses = ["1 - Planning", "2 - Pre-Alpha", "3 - Alpha", "4 - Beta", "5 - Produ
 extras = {key.removesuffix("_requirements"): cfg[key].split() for key in cfg if key.endswith("_requirements")}
 readme = here / "README.md"
 
+
+
+class Build(build_py):
+    "Without the record of how the shipped models were made: it runs from a clone, nobody needs it installed."
+    def find_package_modules(self, package, package_dir):
+        modules = super().find_package_modules(package, package_dir)
+        return [m for m in modules if m[1] != "make_mini"]
+
+
 setup(
+    cmdclass={"build_py": Build},
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],

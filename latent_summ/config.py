@@ -11,7 +11,7 @@ __all__ = ['SECTIONS', 'REFERENCE_SECTIONS', 'PRESETS', 'STAGES', 'LatentSummErr
            'Optimization', 'Sources', 'Config', 'read_json', 'from_reference', 'unused_text', 'fields_of']
 
 # %% ../nbs/00_config.ipynb #9e6c049f
-import dataclasses, difflib, hashlib, json, math, os, re, typing, warnings
+import dataclasses, difflib, hashlib, html, json, math, os, re, typing, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -21,9 +21,40 @@ from fastcore.basics import patch
 # %% ../nbs/00_config.ipynb #9e6258d9
 class LatentSummError(Exception):
     "Base of every error raised on purpose. The message names the value, what is allowed, and the next step."
+    in_shell = False # True while the command line runs: there, flags are what can be typed
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if LatentSummError.in_shell else text + _in_python(text)
 
 class ConfigError(LatentSummError, ValueError):
     "A configuration value, key or file that cannot be used."
+
+# %% ../nbs/00_config.ipynb #26a00001
+_WORDS_FOR_FLAGS = ("mini", "cpu", "cuda", "mean", "messenger",
+                    "messenger-texts") # values that follow a flag in messages
+
+def _python_for(
+    name:str, # of a flag, without its dashes: max-seq-len, no-use-fp16
+    value:str, # the word behind it, or nothing
+) -> str: # max_seq_len=128, use_fp16=False, or nothing where there is no such setting
+    "What a flag is in Python."
+    field_name = name.replace("-", "_")
+    if field_name in ("resume", "overwrite"): return f"run_pipeline(..., {field_name}=True)"
+    is_no = field_name.startswith("no_")
+    field = Config.__dataclass_fields__.get(field_name.removeprefix("no_"))
+    if field is None: return ""
+    if field.type is bool: return f"{field.name}={not is_no}"
+    if re.fullmatch(r"-?[0-9.e-]*[0-9]", value): return f"{field.name}={value}"
+    return f"{field.name}={value!r}" if value in _WORDS_FOR_FLAGS else field.name
+
+def _in_python(
+    text:str, # of an error
+) -> str: # empty where the text names no setting's flag
+    "For callers in Python: the settings whose flags a message names."
+    found = re.findall(r"(?<![\w`-])--([a-z][a-z0-9-]*[a-z0-9])(?:[ =]([\w.-]*\w))?", text)
+    named = dict.fromkeys(word for name, value in found if (word := _python_for(name, value)))
+    return f" (In Python: {', '.join(named)}.)" if named else ""
 
 # %% ../nbs/00_config.ipynb #8f7c0dae
 def par(
@@ -149,7 +180,8 @@ class ModelDimensions(Section):
 @dataclass
 class TrainingHyperparameters(Section):
     "Training Hyperparameters"
-    learning_rate: float = par(2e-5, "Peak learning rate of AdamW", gt=0, affects="training")
+    learning_rate: float = par(2e-5, "Peak learning rate of AdamW; with optimizer=muon only of what Muon leaves "
+                                     "(muon_learning_rate has the matrices, most of the weights)", gt=0, affects="training")
     batch_size: int = par(30, "Rows in a batch, where a stage names no batch size of its own", ge=1, affects="training")
     gradient_accumulation_steps: int = par(3, "Batches per optimizer step, weighted by their tokens", ge=1,
                                            affects="training")
@@ -440,7 +472,8 @@ class Optimization(Section):
     "Optimization (beyond the reference)"
     optimizer: str = par("adamw", "adamw; or muon for the inner matrices and AdamW for the rest",
                          choices=("adamw", "muon"), affects="training")
-    muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains", gt=0,
+    muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains; change it together with "
+                                          "learning_rate", gt=0,
                                     affects="training")
     max_grad_norm: float = par(1.0, "Gradients are clipped to this norm", gt=0, affects="training")
     contrastive_temperature: float = par(0.1, "Temperature of the contrastive loss", gt=0, affects="training")
@@ -466,16 +499,22 @@ class Sources(Section):
     text_column: Optional[str] = par(None, "Column with the text of pretraining sources (None: probe the usual names)",
                                      affects="cache")
     dialogue_column: Optional[str] = par(None, "Column with the dialogue (None: dialogue)", affects="cache")
-    summary_column: Optional[str] = par(None, "Column with the summary, or several with commas: summary1,summary2 (None: summary, references and the like)", affects="cache")
+    summary_column: Optional[str] = par(None, "Column with the summary, or several with commas: "
+                                              "summary1,summary2 (None: summary, references and the like)",
+                                        affects="cache")
     id_column: Optional[str] = par(None, "Column with the ids (None: id, fname and the like)", affects="cache")
-    speakers: str = par("named", "Names in the texts: named (as they are) or anonymise (#Person1# and so on, as in DialogSum)", choices=("named", "anonymise"), affects="cache")
+    chat_gap_hours: float = par(6.0, "Hours of silence in an exported chat after which another conversation begins",
+                                gt=0, affects="cache")
+    speakers: str = par("named", "Names in the texts: named (as they are) or anonymise (#Person1# and so on, "
+                                 "as in DialogSum)", choices=("named", "anonymise"), affects="cache")
     max_eval_samples: Optional[int] = par(None, "Cap on validation and test rows (None: all)", ge=1)
     messenger_rows: int = par(16000, "Training rows of the built-in messenger corpus", ge=1, affects="cache")
-    messenger_fullest: bool = par(False, "messenger's training and validation summaries in the wording that says most "
+    messenger_fullest: bool = par(False, "messenger's training and validation summaries in the most complete wording "
                                          "(False: in any, as test ones always are)", affects="cache")
-    trackers: str = par("", "Also send the events to: tensorboard, trackio, or both with a comma; empty for none",
-                        means="tensorboard, trackio, both with a comma, or empty",
-                        form=r"((tensorboard|trackio)(,(tensorboard|trackio))?)?")
+    trackers: str = par("", "Also send the events to: tensorboard, trackio, wandb, or several of them with commas; "
+                            "empty for none",
+                        means="tensorboard, trackio, wandb, several of them with commas, or empty",
+                        form=r"((tensorboard|trackio|wandb)(,(tensorboard|trackio|wandb)){0,2})?")
     run_dir: str = par("runs/latest", "Folder of this run: config, events, checkpoints, report", form=r".*\S.*",
                        means="a folder's name")
 
@@ -571,6 +610,15 @@ def diff(self:Config,
     "What differs from `other` (default: the reference), as `{name: (theirs, ours)}`."
     other = other or Config()
     return {k: (other.__dict__[k], v) for k, v in self.__dict__.items() if v != other.__dict__[k]}
+
+# %% ../nbs/00_config.ipynb #26a00002
+@patch
+def _repr_html_(self:Config) -> str:
+    "For notebooks: what differs from the reference."
+    rows = "".join(f"<tr><td>{name}</td><td>{html.escape(repr(ours))}</td><td>{html.escape(repr(theirs))}</td></tr>"
+                   for name, (theirs, ours) in self.diff().items())
+    if not rows: return "<code>Config()</code>: every setting is the reference's."
+    return f"<table><tr><th>setting</th><th>this config</th><th>reference</th></tr>{rows}</table>"
 
 # %% ../nbs/00_config.ipynb #21c97f89
 _MINI = dict(
@@ -769,10 +817,16 @@ def _parameter_row(section:str, field:dataclasses.Field) -> dict:
 
 @patch(cls_method=True)
 def describe(cls:Config,
-    section:Optional[str]=None, # part of a section's title: keep that section (None: all)
+    about:Optional[str]=None, # part of a section's title or of a parameter's name: keep only these (None: all)
 ): # a pandas table
-    "A table of all parameters: section, name, type, default, allowed values, help."
+    "A table of all parameters: section, name, type, default, allowed values, help. Raises `ConfigError` if none fits."
     import pandas as pd
     table = pd.DataFrame([_parameter_row(s.__doc__, f) for s in SECTIONS for f in dataclasses.fields(s)])
-    if section: table = table[table.section.str.contains(section, case=False, regex=False)]
-    return table.reset_index(drop=True)
+    if not about: return table
+    found = table[["section", "name"]].apply(lambda column: column.str.contains(about, case=False, regex=False))
+    if not found.any(axis=None):
+        titles = ", ".join(s.__doc__ for s in SECTIONS)
+        raise ConfigError("No parameter and no section is called "
+                          f"{about!r}.{_nearest(about, Config.__dataclass_fields__)} "
+                          f"The sections are: {titles}.")
+    return table[found.any(axis=1)].reset_index(drop=True)

@@ -8,16 +8,18 @@ __all__ = ['N_LATENTS', 'ENCODER_SPECIALS', 'DECODER_SPECIALS', 'SUMMARY_CUE', '
            'smooth', 'fit', 'lm_loss', 'copy_inputs', 'decoder_exercises', 'decoder_step', 'reading_exercises',
            'reading_step', 'fan', 'fan_nats', 'fan_loss', 'version_batches', 'wording_exercises', 'wording_step',
            'MaskedWords', 'Readout', 'latent_input', 'holding_exercises', 'save_backbone', 'tokenizer_corpus',
-           'make_decoder', 'make_encoder', 'holding_step', 'ThroughDecoder', 'summary_exercises', 'make_reading',
-           'make_wordings', 'add_lesson', 'make_summaries', 'make_summarizer', 'main']
+           'make_decoder', 'holding_step', 'make_encoder', 'ThroughDecoder', 'summary_exercises', 'add_lesson',
+           'make_reading', 'make_wordings', 'make_summaries', 'make_summarizer', 'main']
 
 # %% ../nbs/mini/make_mini.ipynb #199f2327
 import argparse, json, math, random, time
+from itertools import islice
 from pathlib import Path
 from typing import Optional
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
@@ -44,41 +46,69 @@ def _train_bpe(corpus, vocab_size:int, specials:list) -> Tokenizer:
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tok.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tok.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=specials, initial_alphabet=alphabet, show_progress=False))
+    tok.train_from_iterator(corpus,
+                            trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=specials,
+                                                initial_alphabet=alphabet, show_progress=False))
     return tok
 
-def encoder_tokenizer(corpus, vocab_size:int=3072) -> PreTrainedTokenizerFast:
+# %% ../nbs/mini/make_mini.ipynb #937a97f5
+def encoder_tokenizer(
+    corpus, # texts
+    vocab_size:int=3072, # words, special ones included
+) -> PreTrainedTokenizerFast:
     "BERT-style: `[CLS] text [SEP]`, with `[MASK]` and the latent tokens."
     tok = _train_bpe(corpus, vocab_size, ENCODER_SPECIALS)
-    tok.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
-    return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
+    tok.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]",
+                                                       special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+                                   mask_token="[MASK]",
                                    extra_special_tokens=ENCODER_SPECIALS[4:], model_max_length=1024)
 
-def decoder_tokenizer(corpus, vocab_size:int=3072) -> PreTrainedTokenizerFast:
+def decoder_tokenizer(
+    corpus, # texts
+    vocab_size:int=3072, # words, special ones included
+) -> PreTrainedTokenizerFast:
     "Gemma-style: `<bos> text`; the end token is the caller's business."
     tok = _train_bpe(corpus, vocab_size, DECODER_SPECIALS)
     tok.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
-    return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", model_max_length=1024)
+    return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>",
+                                   model_max_length=1024)
 
 # %% ../nbs/mini/make_mini.ipynb #94d0f88a
-def mini_encoder(vocab_size:int, width:int=160, layers:int=4) -> ModernBertModel:
+def mini_encoder(
+    vocab_size:int, # words
+    width:int=160, # hidden size, a multiple of 32
+    layers:int=4, # number of layers
+) -> ModernBertModel:
     "A small ModernBERT; every layer sees the whole text (the local windows of the original pay from 1,000 tokens on)."
     return ModernBertModel(ModernBertConfig(
-        vocab_size=vocab_size, hidden_size=width, intermediate_size=2*width, num_hidden_layers=layers, num_attention_heads=width//32,
-        layer_types=["full_attention"]*layers, max_position_embeddings=1024, pad_token_id=0, bos_token_id=1, cls_token_id=1, eos_token_id=2, sep_token_id=2))
+        vocab_size=vocab_size, hidden_size=width, intermediate_size=2*width, num_hidden_layers=layers,
+        num_attention_heads=width//32,
+        layer_types=["full_attention"]*layers, max_position_embeddings=1024, pad_token_id=0, bos_token_id=1,
+        cls_token_id=1, eos_token_id=2, sep_token_id=2))
 
-def mini_decoder(vocab_size:int, width:int=160, layers:int=4) -> Gemma3ForCausalLM:
+def mini_decoder(
+    vocab_size:int, # words
+    width:int=160, # hidden size, a multiple of 8
+    layers:int=4, # number of layers
+) -> Gemma3ForCausalLM:
     "A small Gemma-3 (text only). `query_pre_attn_scalar` must be the head size; its default is for large models."
     head = width // 4
     return Gemma3ForCausalLM(Gemma3TextConfig(
-        vocab_size=vocab_size, hidden_size=width, intermediate_size=3*width, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=head, query_pre_attn_scalar=head, layer_types=["full_attention"]*layers, max_position_embeddings=1024, pad_token_id=0, eos_token_id=1, bos_token_id=2))
+        vocab_size=vocab_size, hidden_size=width, intermediate_size=3*width, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2,
+        head_dim=head, query_pre_attn_scalar=head, layer_types=["full_attention"]*layers, max_position_embeddings=1024,
+        pad_token_id=0, eos_token_id=1, bos_token_id=2))
 
 # %% ../nbs/mini/make_mini.ipynb #b587a54e
-def grown_encoder(encoder:ModernBertModel, layers:int) -> ModernBertModel:
+def grown_encoder(
+    encoder:ModernBertModel, # a trained one
+    layers:int, # to add on top
+) -> ModernBertModel:
     "The same function with `layers` more layers on top, silent at first."
     old = encoder.config.num_hidden_layers
-    config = encoder.config.to_dict() | dict(num_hidden_layers=old + layers, layer_types=["full_attention"] * (old + layers))
+    config = encoder.config.to_dict() | dict(num_hidden_layers=old + layers,
+                                             layer_types=["full_attention"] * (old + layers))
     new = ModernBertModel(ModernBertConfig(**config))
     new.load_state_dict(encoder.state_dict(), strict=False)
     for layer in new.layers[old:]:
@@ -86,7 +116,12 @@ def grown_encoder(encoder:ModernBertModel, layers:int) -> ModernBertModel:
     return new
 
 # %% ../nbs/mini/make_mini.ipynb #05dee747
-def batches(make_pool, length, batch_size:int, rng:random.Random):
+def batches(
+    make_pool, # function of a pool's number that returns a list of rows
+    length, # function of a row
+    batch_size:int, # rows
+    rng:random.Random, # shuffles the batches of a pool
+):
     "Endless batches from `make_pool(k)` (pool number k as a list), each of rows of like `length`."
     k = 0
     while True:
@@ -96,7 +131,10 @@ def batches(make_pool, length, batch_size:int, rng:random.Random):
         yield from cuts
         k += 1
 
-def pad(rows:list, value:int) -> torch.Tensor:
+def pad(
+    rows:list, # lists of token ids
+    value:int, # what fills them up
+) -> torch.Tensor: # (batch, longest)
     "Lists of token ids to one (batch, longest) tensor, padded on the right."
     return nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True, padding_value=value)
 
@@ -106,10 +144,14 @@ class Optimizers:
     def __init__(self, model:nn.Module, steps:int, lr:float, muon_lr:float, warmup:int=100):
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         inner = [p for n, p in named if p.ndim == 2 and "embed" not in n and "table" not in n and p.numel() < 700_000]
-        rest = [p for n, p in named if not any(p is q for q in inner)]
+        inner_ids = set(map(id, inner))
+        rest = [p for n, p in named if id(p) not in inner_ids]
         self.params = inner + rest
-        self.opts = [torch.optim.Muon(inner, lr=muon_lr, weight_decay=0.01), torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)]
-        def shape(s): return min((s + 1) / warmup, 1.0) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(s / steps, 1.0))))
+        adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
+        self.opts = [torch.optim.Muon(inner, lr=muon_lr, weight_decay=0.01), adamw]
+        def shape(s):
+            cosine = 0.5 * (1 + math.cos(math.pi * min(s / steps, 1.0)))
+            return min((s + 1) / warmup, 1.0) * (0.02 + 0.98 * cosine)
         self.schedules = [torch.optim.lr_scheduler.LambdaLR(o, shape) for o in self.opts]
 
     def step(self) -> float:
@@ -121,13 +163,32 @@ class Optimizers:
         return float(norm)
 
 # %% ../nbs/mini/make_mini.ipynb #768d1d63
-def smooth(mean:dict, numbers:dict, rate:float=0.02) -> dict:
+def smooth(
+    mean:dict, # name -> running mean
+    numbers:dict, # name -> new value
+    rate:float=0.02, # share of the new value
+) -> dict:
     "Running means: `numbers` mixed into `mean`; a name seen for the first time starts at its value."
     return mean | {k: mean.get(k, v) + rate * (v - mean.get(k, v)) for k, v in numbers.items()}
 
-def fit(model, step, source, steps:int, lr:float, muon_lr:float, log:list, label:str, save=lambda: None, stop:Optional[int]=None):
-    "Train `model` for `steps` steps of `step(batch) -> (loss, numbers)`, or for the first `stop` of them; appends a record to `log` every 1 %."
-    opts, cfg, start, mean = Optimizers(model, steps, lr, muon_lr), Config(device="cpu"), time.time(), {}
+# %% ../nbs/mini/make_mini.ipynb #0e894de8
+def fit(
+    model, # what learns
+    step, # function of a batch that returns (loss, numbers)
+    source, # endless batches
+    steps:int, # of the schedule
+    lr:float, # peak learning rate of AdamW
+    muon_lr:float, # peak learning rate of Muon
+    log:list, # gets the records
+    label:str, # name of this training in the log
+    save=lambda: None, # called every 10 %
+    stop:Optional[int]=None, # last step (None: all of them)
+):
+    "Train `model`, and append a record to `log` every 1 %."
+    opts = Optimizers(model, steps, lr, muon_lr)
+    cfg = Config(device="cpu")
+    start = time.time()
+    mean = {}
     model.train()
     for i in range(1, (stop or steps) + 1):
         with autocast(cfg, torch.device("cpu")): loss, numbers = step(next(source))
@@ -135,30 +196,48 @@ def fit(model, step, source, steps:int, lr:float, muon_lr:float, log:list, label
         opts.step()
         mean = smooth(mean, numbers)
         if i % max(steps // 100, 1) == 0:
-            log.append(dict(stage=label, step=i, seconds=round(time.time() - start), **{k: round(v, 4) for k, v in mean.items()}))
+            numbers = {k: round(v, 4) for k, v in mean.items()}
+            log.append(dict(stage=label, step=i, seconds=round(time.time() - start), **numbers))
             print(json.dumps(log[-1]), flush=True)
         if i % max(steps // 10, 1) == 0: save()
     model.eval()
 
 # %% ../nbs/mini/make_mini.ipynb #19f22b60
-def _labels(ids:torch.Tensor, keep:torch.Tensor) -> torch.Tensor: return ids.masked_fill(~keep, -100)
+def _labels(ids:torch.Tensor, keep:torch.Tensor) -> torch.Tensor:
+    "Token ids with -100 where they are not to be learned."
+    return ids.masked_fill(~keep, -100)
 
-def lm_loss(decoder, inputs_embeds, labels, attention_mask=None):
-    "Mean next-token cross-entropy over the positions whose label is not -100; logits are made for those positions only."
+def lm_loss(
+    decoder, # a causal language model
+    inputs_embeds, # (batch, positions, width)
+    labels, # (batch, positions), -100 where nothing is learned
+    attention_mask=None, # as the decoder takes it
+):
+    "Mean next-token cross-entropy over the positions whose label is not -100; only they get logits."
     hidden = decoder.model(inputs_embeds=inputs_embeds, attention_mask=attention_mask).last_hidden_state[:, :-1]
     keep = labels[:, 1:] != -100
     return F.cross_entropy(decoder.lm_head(hidden[keep]).float(), labels[:, 1:][keep])
 
-def copy_inputs(decoder, rows:list, slots:int, separator:list, rng:torch.Generator):
+# %% ../nbs/mini/make_mini.ipynb #671bf17f
+def copy_inputs(
+    decoder, # a causal language model
+    rows:list, # lists of token ids, each with <eos>, that fit into slots
+    slots:int, # prefix positions
+    separator:list, # token ids between prefix and text
+    rng:torch.Generator, # draws the noise
+): # (embeddings, labels)
     "Embeddings and labels of the copying exercise for token rows (each ends with <eos> and fits into `slots`)."
-    pads, tokens = pad(rows + [[0]*slots], 0)[:-1, :slots], pad(rows, 0)
+    pads = pad(rows + [[0]*slots], 0)[:-1, :slots]
+    tokens = pad(rows, 0)
     swap = torch.rand(pads.shape, generator=rng) < 0.08 * torch.rand(len(rows), 1, generator=rng)
-    noisy = torch.where(swap & (pads != 0), torch.randint(3, decoder.config.vocab_size, pads.shape, generator=rng), pads)
+    others = torch.randint(3, decoder.config.vocab_size, pads.shape, generator=rng)
+    noisy = torch.where(swap & (pads != 0), others, pads)
     table = decoder.get_input_embeddings()
     slot_embeds = table(noisy)
     sigma = torch.rand(len(rows), 1, 1, generator=rng) * 0.8 * slot_embeds.detach().pow(2).mean().sqrt()
     slot_embeds = slot_embeds + sigma * torch.randn(slot_embeds.shape, generator=rng)
-    bos, sep = torch.full((len(rows), 1), 2), torch.tensor(separator).expand(len(rows), -1)
+    bos = torch.full((len(rows), 1), 2)
+    sep = torch.tensor(separator).expand(len(rows), -1)
     embeds = torch.cat([table(bos), slot_embeds, table(sep), table(tokens)], 1)
     labels = torch.cat([torch.full((len(rows), 1 + slots + sep.shape[1]), -100), _labels(tokens, tokens != 0)], 1)
     return embeds, labels
@@ -166,117 +245,201 @@ def copy_inputs(decoder, rows:list, slots:int, separator:list, rng:torch.Generat
 # %% ../nbs/mini/make_mini.ipynb #b3111f9a
 SUMMARY_CUE = "\n\nSummary: "
 
-def decoder_exercises(tok, seed:int, batch_size:int=48, shares:tuple=(.2, .45, .35)):
+def decoder_exercises(
+    tok, # the decoder's tokenizer
+    seed:int, # of the texts and the order
+    batch_size:int=48, # rows
+    shares:tuple=(.2, .45, .35), # of the three kinds
+):
     "Endless batches `(kind, rows of token ids)`: continue, copy, summarise; rows end with `<eos>`."
-    eos, n = [tok.eos_token_id], 4096
-    def ids(items): return [r + eos for r in tok(items, add_special_tokens=False)["input_ids"]]
-    plain = lambda k: ids([r["text"] for r in texts(n, seed=seed, start=k*n, mix=dict(summary=.2, window=.2, chat=.2, general=.4))])
-    short = lambda k: [r for r in ids([r["text"] for r in texts(n, seed=seed + 1, start=k*n, mix=dict(summary=.55, window=.2, chat=0, general=.25))]) if len(r) <= 64]
-    pairs = lambda k: ids([r["dialogue"] + SUMMARY_CUE + r["summary"] for r in chats(n, seed=seed + 2, start=k*n)])
+    n = 4096
+    def ids(items): return [r + [tok.eos_token_id] for r in tok(items, add_special_tokens=False)["input_ids"]]
+    def of_texts(k, seed, **mix): return ids([r["text"] for r in texts(n, seed=seed, start=k*n, mix=mix)])
+    def plain(k): return of_texts(k, seed, summary=.2, window=.2, chat=.2, general=.4)
+    def short(k): return [r for r in of_texts(k, seed + 1, summary=.55, window=.2, chat=0, general=.25) if len(r) <= 64]
+    def pairs(k):
+        rows = chats(n, seed=seed + 2, start=k*n)
+        return ids([r["dialogue"] + SUMMARY_CUE + r["summary"] for r in rows])
     rng = random.Random(seed)
-    sources = [(kind, batches(p, len, b, rng)) for kind, p, b in (("continue", plain, batch_size), ("copy", short, batch_size), ("summarise", pairs, batch_size // 2))]
+    sources = [("continue", batches(plain, len, batch_size, rng)), ("copy", batches(short, len, batch_size, rng)),
+               ("summarise", batches(pairs, len, batch_size // 2, rng))]
     while True:
         kind, source = rng.choices(sources, shares)[0]
         yield kind, next(source)
 
-def decoder_step(decoder, tok, seed:int):
+# %% ../nbs/mini/make_mini.ipynb #3c0c10b3
+def decoder_step(
+    decoder, # what learns
+    tok, # its tokenizer
+    seed:int, # of the noise
+):
     "The step function of the decoder's training."
-    rng, sep = torch.Generator().manual_seed(seed), tok("\n", add_special_tokens=False)["input_ids"]
+    rng = torch.Generator().manual_seed(seed)
+    sep = tok("\n", add_special_tokens=False)["input_ids"]
     sizes = torch.tensor([32, 40, 50, 64])
     def step(batch):
         kind, rows = batch
         if kind == "copy":
             fits = sizes[sizes >= max(map(len, rows))]
-            embeds, labels = copy_inputs(decoder, rows, int(fits[torch.randint(len(fits), (), generator=rng)]), sep, rng)
+            slots = int(fits[torch.randint(len(fits), (), generator=rng)])
+            embeds, labels = copy_inputs(decoder, rows, slots, sep, rng)
         else:
             ids = pad([[2] + r for r in rows], 0)
-            embeds, labels = decoder.get_input_embeddings()(ids), _labels(ids, ids != 0)
+            embeds = decoder.get_input_embeddings()(ids)
+            labels = _labels(ids, ids != 0)
         loss = lm_loss(decoder, embeds, labels)
         return loss, {kind: loss.item()}
     return step
 
 # %% ../nbs/mini/make_mini.ipynb #4a03eb99
-def reading_exercises(tok, seed:int, batch_size:int=48):
-    "Endless batches `(kind, rows)`: as `decoder_exercises`, but chats come as pairs of token ids `(chat and cue, summary)`."
-    n, eos, cue = 4096, [tok.eos_token_id], SUMMARY_CUE.rstrip()
+def reading_exercises(
+    tok, # the decoder's tokenizer
+    seed:int, # of the texts and the order
+    batch_size:int=48, # rows
+):
+    "Endless batches `(kind, rows)`: as `decoder_exercises`, but chats come as pairs of ids `(chat and cue, summary)`."
+    n = 4096
     def ids(items): return tok(items, add_special_tokens=False)["input_ids"]
     def pairs(k):
         rows = chats(n, seed=seed + 2, start=k*n)
-        return list(zip(ids([r["dialogue"] + cue for r in rows]), [r + eos for r in ids([" " + r["summary"] for r in rows])]))
-    chat_pairs, rng = batches(pairs, lambda r: len(r[0]) + len(r[1]), batch_size // 2, random.Random(seed)), random.Random(seed)
-    others = (b for b in decoder_exercises(tok, seed + 10, batch_size, shares=(.25, .75, 0)))
+        summaries = ids([" " + r["summary"] for r in rows])
+        return list(zip(ids([r["dialogue"] + SUMMARY_CUE.rstrip() for r in rows]),
+                        [r + [tok.eos_token_id] for r in summaries]))
+    chat_pairs = batches(pairs, lambda r: len(r[0]) + len(r[1]), batch_size // 2, random.Random(seed))
+    rng = random.Random(seed)
+    others = decoder_exercises(tok, seed + 10, batch_size, shares=(.25, .75, 0))
     while True: yield ("read", next(chat_pairs)) if rng.random() < 0.6 else next(others)
 
-def reading_step(decoder, tok, seed:int, chat_weight:float=0.1, chat_share:float=0.25):
-    "The step function of the second lesson: the summary's words count in full; of the chat's, a share drawn at random counts a tenth."
+# %% ../nbs/mini/make_mini.ipynb #58cec974
+def reading_step(
+    decoder, # what learns
+    tok, # its tokenizer
+    seed:int, # of the noise
+    chat_weight:float=0.1, # weight of the chat's words
+    chat_share:float=0.25, # share of the chat's words that count
+):
+    "The step function of the second lesson: the summary's words count in full, some of the chat's words a tenth."
     other = decoder_step(decoder, tok, seed)
     def step(batch):
         kind, rows = batch
         if kind != "read": return other(batch)
         ids = pad([[2] + chat + summary for chat, summary in rows], 0)
-        labels, at = ids[:, 1:], torch.arange(1, ids.shape[1])
-        summary = (labels != 0) & (at >= torch.tensor([1 + len(chat) for chat, _ in rows])[:, None])
+        labels = ids[:, 1:]
+        positions = torch.arange(1, ids.shape[1])
+        summary = (labels != 0) & (positions >= torch.tensor([1 + len(chat) for chat, _ in rows])[:, None])
         kept = summary | (labels != 0) & (torch.rand(labels.shape) < chat_share)
         hidden = decoder.model(inputs_embeds=decoder.get_input_embeddings()(ids)).last_hidden_state[:, :-1]
-        losses, of_summary = F.cross_entropy(decoder.lm_head(hidden[kept]).float(), labels[kept], reduction="none"), summary[kept]
-        read, chat = losses[of_summary].mean(), losses[~of_summary].mean()
+        losses = F.cross_entropy(decoder.lm_head(hidden[kept]).float(), labels[kept], reduction="none")
+        of_summary = summary[kept]
+        read = losses[of_summary].mean()
+        chat = losses[~of_summary].mean()
         return read + chat_weight * chat, dict(read=read.item(), chat=chat.item())
     return step
 
 # %% ../nbs/mini/make_mini.ipynb #426348ff
 FULLEST = 0.5  # weight of a chat's fullest wording; what is left is shared by all
 
-def fan(contexts:list, wordings:list, fullest:float=FULLEST) -> dict:
+def _fan_row(context:list, wordings:list, fullest:float) -> dict:
+    "One context with its continuations, as lists."
+    n = len(context)
+    ids = list(context)
+    positions = list(range(n))
+    part = [0] * n # which continuation a token belongs to; 0: the context
+    source = []
+    labels = []
+    weight = []
+    for j, w in enumerate(wordings, 1):
+        source += [n - 1, *range(len(ids), len(ids) + len(w) - 1)]
+        labels += w
+        weight += [fullest * (j == 1) + (1 - fullest) / len(wordings)] * len(w)
+        ids += w[:-1]
+        positions += range(n, n + len(w) - 1)
+        part += [j] * (len(w) - 1)
+    return dict(ids=ids, positions=positions, part=part, source=source, labels=labels, weight=weight)
+
+# %% ../nbs/mini/make_mini.ipynb #c78876ea
+def fan(
+    contexts:list, # lists of token ids
+    wordings:list, # for each context a list of lists of token ids
+    fullest:float=FULLEST, # weight of the first one
+) -> dict:
     """One forward for several continuations of each context (all of them lists of ids).
 
-    Tensors: `ids`, `positions`, `allowed` (who sees whom); and for each token to come `source` (the flat place that predicts it), `labels`, `weight`."""
-    longest = max(len(c) + sum(len(w) - 1 for w in ws) for c, ws in zip(contexts, wordings))
-    ids, positions, part, source, labels, weight = [], [], [], [], [], []
-    for row, (context, ws) in enumerate(zip(contexts, wordings)):
-        n, first = len(context), row * longest
-        x, at, of = list(context), list(range(n)), [0] * n
-        for j, w in enumerate(ws, 1):
-            source += [first + n - 1, *range(first + len(x), first + len(x) + len(w) - 1)]
-            labels += w
-            weight += [fullest * (j == 1) + (1 - fullest) / len(ws)] * len(w)
-            x, at, of = x + w[:-1], at + list(range(n, n + len(w) - 1)), of + [j] * (len(w) - 1)
-        for kept, made, fill in ((ids, x, 0), (positions, at, 0), (part, of, -1)): kept.append(made + [fill] * (longest - len(x)))
-    part = torch.tensor(part)
-    allowed = torch.ones(longest, longest, dtype=torch.bool).tril() & ((part[:, None] == 0) | (part[:, None] == part[:, :, None]))
-    return dict(ids=torch.tensor(ids), positions=torch.tensor(positions), allowed=allowed[:, None],
-                source=torch.tensor(source), labels=torch.tensor(labels), weight=torch.tensor(weight))
+    Tensors: `ids`, `positions`, `allowed` (who sees whom); and for each token to come `source` (the flat place that
+    predicts it), `labels`, `weight`.
+    """
+    rows = [_fan_row(c, ws, fullest) for c, ws in zip(contexts, wordings)]
+    longest = max(len(row["ids"]) for row in rows)
+    padded = lambda name, fill: torch.tensor([row[name] + [fill] * (longest - len(row[name])) for row in rows])
+    joined = lambda name: torch.tensor([x for row in rows for x in row[name]])
+    part = padded("part", -1)
+    is_own = (part[:, None] == 0) | (part[:, None] == part[:, :, None])
+    allowed = torch.ones(longest, longest, dtype=torch.bool).tril() & is_own
+    source = torch.tensor([i * longest + x for i, row in enumerate(rows) for x in row["source"]])
+    return dict(ids=padded("ids", 0), positions=padded("positions", 0), allowed=allowed[:, None], source=source,
+                labels=joined("labels"), weight=joined("weight"))
 
-def fan_nats(decoder, embeds:torch.Tensor, fan:dict) -> torch.Tensor:
-    "Cross-entropy of each token of all continuations; `embeds` (rows, longest, width) are those of `fan['ids']`, or a prefix in the place of the context's."
-    mask = torch.zeros(fan["allowed"].shape).masked_fill(~fan["allowed"], torch.finfo(torch.float32).min) # added to the scores: any attention implementation takes that
-    hidden = decoder.model(inputs_embeds=embeds, attention_mask={"full_attention": mask}, position_ids=fan["positions"], use_cache=False).last_hidden_state
-    return F.cross_entropy(decoder.lm_head(hidden.flatten(0, 1)[fan["source"]]).float(), fan["labels"], reduction="none")
+# %% ../nbs/mini/make_mini.ipynb #f72154af
+def fan_nats(
+    decoder, # a causal language model
+    embeds:torch.Tensor, # (rows, longest, width) of fan['ids'], or a prefix in place of the context's
+    fan:dict, # as fan makes it
+) -> torch.Tensor: # (tokens of all continuations,)
+    "Cross-entropy of each token of all continuations."
+    lowest = torch.finfo(torch.float32).min
+    mask = torch.zeros(fan["allowed"].shape).masked_fill(~fan["allowed"], lowest) # added to the scores of any attention
+    outputs = decoder.model(inputs_embeds=embeds, attention_mask={"full_attention": mask},
+                            position_ids=fan["positions"], use_cache=False)
+    hidden = outputs.last_hidden_state.flatten(0, 1)[fan["source"]]
+    return F.cross_entropy(decoder.lm_head(hidden).float(), fan["labels"], reduction="none")
 
 def fan_loss(decoder, embeds:torch.Tensor, fan:dict): # scalar
     "Their weighted mean."
     return (fan_nats(decoder, embeds, fan) * fan["weight"]).sum() / fan["weight"].sum()
 
 # %% ../nbs/mini/make_mini.ipynb #659795c2
-def version_batches(make_ids, seed:int, batch_size:int):
-    "Endless batches of `(ids of a chat, [ids of its wordings])`, twins side by side; `make_ids(versions) -> (chats' ids, wordings' ids)`."
+def version_batches(
+    make_ids, # function of versions that returns (ids of their chats, ids of their wordings)
+    seed:int, # of the chats and the order
+    batch_size:int, # chats
+):
+    "Endless batches of `(ids of a chat, [ids of its wordings])`, twins side by side."
     def pool(k):
         pairs = [v for i in range(k*2048, (k + 1)*2048) if (v := versions(i, seed=seed))]
         flat = [v for pair in pairs for v in pair]
-        chats, told = make_ids(flat)
-        told = iter(told)
-        rows = iter([(c, [next(told) for _ in v["summaries"]]) for c, v in zip(chats, flat)])
-        return [[next(rows) for _ in pair] for pair in pairs]
-    for pairs in batches(pool, lambda pair: len(pair[0][0]), batch_size // 2, random.Random(seed)): yield [row for pair in pairs for row in pair]
+        chats, wordings = make_ids(flat)
+        wordings = iter(wordings)
+        rows = []
+        for chat, version in zip(chats, flat): rows.append((chat, list(islice(wordings, len(version["summaries"])))))
+        rows = iter(rows)
+        return [list(islice(rows, len(pair))) for pair in pairs]
+    for pairs in batches(pool, lambda pair: len(pair[0][0]), batch_size // 2, random.Random(seed)):
+        yield [row for pair in pairs for row in pair]
 
-def wording_exercises(tok, seed:int, batch_size:int=24):
-    "Endless batches `(kind, rows)`: four of five are chats with all their wordings, the others are texts to copy and to continue."
+# %% ../nbs/mini/make_mini.ipynb #a490b0ec
+def wording_exercises(
+    tok, # the decoder's tokenizer
+    seed:int, # of the texts and the order
+    batch_size:int=24, # chats
+):
+    "Endless batches `(kind, rows)`: four of five are chats with all their wordings, the others copy or continue texts."
     def ids(items): return tok(items, add_special_tokens=False)["input_ids"]
-    def make_ids(versions): return (ids([v["dialogue"] + SUMMARY_CUE.rstrip() for v in versions]),
-                                    [w + [tok.eos_token_id] for w in ids([" " + s for v in versions for s in v["summaries"]])])
-    chats, others, rng = version_batches(make_ids, seed + 2, batch_size), decoder_exercises(tok, seed + 10, 2*batch_size, shares=(.25, .75, 0)), random.Random(seed)
+    def make_ids(versions):
+        chats = ids([v["dialogue"] + SUMMARY_CUE.rstrip() for v in versions])
+        wordings = ids([" " + s for v in versions for s in v["summaries"]])
+        return chats, [w + [tok.eos_token_id] for w in wordings]
+    chats = version_batches(make_ids, seed + 2, batch_size)
+    others = decoder_exercises(tok, seed + 10, 2*batch_size, shares=(.25, .75, 0))
+    rng = random.Random(seed)
     while True: yield ("wordings", next(chats)) if rng.random() < 0.8 else next(others)
 
-def wording_step(decoder, tok, seed:int, fullest:float=FULLEST):
+# %% ../nbs/mini/make_mini.ipynb #30bf4f7a
+def wording_step(
+    decoder, # what learns
+    tok, # its tokenizer
+    seed:int, # of the noise
+    fullest:float=FULLEST, # weight of the fullest wording
+):
     "The step function of the third lesson."
     other = decoder_step(decoder, tok, seed)
     def step(batch):
@@ -292,27 +455,36 @@ class MaskedWords(nn.Module):
     "Masked-word prediction: the output table is the input table."
     def __init__(self, encoder, tok):
         super().__init__()
-        self.encoder, self.dense, self.norm = encoder, nn.Linear(encoder.config.hidden_size, encoder.config.hidden_size), nn.LayerNorm(encoder.config.hidden_size)
-        self.mask_id, self.first_word = tok.mask_token_id, len(ENCODER_SPECIALS)
+        width = encoder.config.hidden_size
+        self.encoder = encoder
+        self.dense = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.mask_id = tok.mask_token_id
+        self.first_word = len(ENCODER_SPECIALS)
 
     def forward(self, rows, rng):
         ids = pad(rows, 0)
         hide = (torch.rand(ids.shape, generator=rng) < 0.3) & (ids >= self.first_word)
-        hidden = self.encoder(ids.masked_fill(hide, self.mask_id), attention_mask=(ids != 0).long()).last_hidden_state[hide]
+        outputs = self.encoder(ids.masked_fill(hide, self.mask_id), attention_mask=(ids != 0).long())
+        hidden = outputs.last_hidden_state[hide]
         logits = self.norm(F.gelu(self.dense(hidden))) @ self.encoder.embeddings.tok_embeddings.weight.T
         loss = F.cross_entropy(logits.float(), ids[hide])
         return loss, {"masked": loss.item()}
 
+# %% ../nbs/mini/make_mini.ipynb #4ca6f1d0
 class Readout(nn.Module):
-    "Names token k of the text from the latent tokens' final states: (batch, 8, width) -> logits (kept slots, vocabulary)."
+    "Names token k of a text from the latent tokens' final states: (batch, 8, width) -> logits (kept slots, words)."
     def __init__(self, encoder, vocab_size:int, slots:int=160, size:int=64, rank:int=64):
         super().__init__()
         d = encoder.config.hidden_size
-        self.encoder, self.slots, self.rank = encoder, slots, rank
+        self.encoder = encoder
+        self.slots = slots
+        self.rank = rank
         self.narrow = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, size))
         self.extra = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, 2*d), nn.GELU(), nn.Linear(2*d, size))
         self.slot_table = nn.Parameter(torch.randn(slots, N_LATENTS*size, rank) / math.sqrt(N_LATENTS*size))
-        self.widen, self.word_table = nn.Linear(rank, d), nn.Parameter(torch.randn(vocab_size, d) * 0.05)
+        self.widen = nn.Linear(rank, d)
+        self.word_table = nn.Parameter(torch.randn(vocab_size, d) * 0.05)
 
     def forward(self, ids, targets):
         hidden = self.encoder(ids, attention_mask=(ids != 0).long()).last_hidden_state[:, 1:1 + N_LATENTS]
@@ -324,31 +496,56 @@ class Readout(nn.Module):
         return loss, (logits.argmax(-1) == targets[keep]).float().mean().item()
 
 # %% ../nbs/mini/make_mini.ipynb #7cb7284a
-def latent_input(rows:list) -> torch.Tensor:
+def latent_input(
+    rows:list, # lists of ids that begin with [CLS] and end with [SEP]
+) -> torch.Tensor: # (batch, longest)
     "`[CLS]` + latent tokens + text + `[SEP]` for rows of ids that start with `[CLS]` and end with `[SEP]`."
     latents = list(range(4, 4 + N_LATENTS))
     return pad([[r[0]] + latents + r[1:] for r in rows], 0)
 
-def holding_exercises(enc_tok, dec_tok, seed:int, slots:int, batch_size:int=32, shares:tuple=(.4, .3, .3, 0)):
-    "Endless batches of `(kind, [(encoder ids, decoder ids)])`: summaries, windows of a chat (and plain English), whole chats, chats with their summary."
-    n, rng = 4096, random.Random(seed)
+# %% ../nbs/mini/make_mini.ipynb #2f63f819
+def holding_exercises(
+    enc_tok, # the encoder's tokenizer
+    dec_tok, # the decoder's tokenizer
+    seed:int, # of the texts and the order
+    slots:int, # most target tokens
+    batch_size:int=32, # rows
+    shares:tuple=(.4, .3, .3, 0), # of the four kinds
+):
+    """Endless batches of `(kind, [(encoder ids, decoder ids)])`.
+
+    The kinds: summaries, windows of a chat (and plain English), whole chats, chats with their summary.
+    """
+    n = 4096
+    rng = random.Random(seed)
+    length = lambda row: len(row[0])
+    def encoded(inputs, targets, most):
+        ids = dec_tok(targets, add_special_tokens=False)["input_ids"]
+        return list(zip(enc_tok(inputs)["input_ids"], [r[:most - 1] + [1] for r in ids]))
     def pairs(k):
         rows = chats(n, seed=seed + 9, start=k*n)
-        return list(zip(enc_tok([r["dialogue"] for r in rows])["input_ids"], [r[:39] + [1] for r in dec_tok([r["summary"] for r in rows], add_special_tokens=False)["input_ids"]]))
-    def pool(mix, s):
+        return encoded([r["dialogue"] for r in rows], [r["summary"] for r in rows], 40)
+    def pool(seed, **mix):
+        mix = dict(summary=0, window=0, chat=0, general=0) | mix
         def make(k):
-            items = [r["text"] for r in texts(n, seed=s, start=k*n, mix=dict(dict(summary=0, window=0, chat=0, general=0), **mix))]
-            return list(zip(enc_tok(items)["input_ids"], [r[:slots - 1] + [1] for r in dec_tok(items, add_special_tokens=False)["input_ids"]]))
+            items = [r["text"] for r in texts(n, seed=seed, start=k*n, mix=mix)]
+            return encoded(items, items, slots)
         return make
-    sources = [(kind, batches(pool(mix, seed + i), lambda r: len(r[0]), batch_size, rng)) for i, (kind, mix) in enumerate(
-        [("summary", dict(summary=1)), ("window", dict(window=.75, general=.25)), ("chat", dict(chat=1))])]
-    sources.append(("chat to summary", batches(pairs, lambda r: len(r[0]), batch_size, rng)))
+    pools = {"summary": pool(seed, summary=1), "window": pool(seed + 1, window=.75, general=.25),
+             "chat": pool(seed + 2, chat=1), "chat to summary": pairs}
+    sources = [(kind, batches(make, length, batch_size, rng)) for kind, make in pools.items()]
     while True:
         kind, source = rng.choices(sources, shares)[0]
         yield kind, next(source)
 
 # %% ../nbs/mini/make_mini.ipynb #83c0bd0f
-def save_backbone(model, tok, out:Path, log:list, **facts):
+def save_backbone(
+    model, # what was trained
+    tok, # its tokenizer
+    out:Path, # folder
+    log:list, # records of fit
+    **facts, # what else training.json says
+):
     "Write model (half precision), tokenizer and `training.json` to `out`."
     import copy
     out.mkdir(parents=True, exist_ok=True)
@@ -356,35 +553,40 @@ def save_backbone(model, tok, out:Path, log:list, **facts):
     tok.save_pretrained(out)
     write_json(out/"training.json", dict(facts, parameters=sum(p.numel() for p in model.parameters()), log=log))
 
-def tokenizer_corpus(seed:int, n:int=40000) -> list:
+# %% ../nbs/mini/make_mini.ipynb #58dca917
+def tokenizer_corpus(
+    seed:int, # of the texts
+    n:int=40000, # how many
+) -> list:
     "Texts the tokenizers are trained on."
     return [r["text"] for r in texts(n, seed=seed + 77, mix=dict(summary=.3, window=.1, chat=.3, general=.3))]
 
-def make_decoder(out, steps:int=6500, seed:int=0, width:int=160, layers:int=4, vocab_size:int=3072):
+def make_decoder(
+    out, # folder of the pair
+    steps:int=6500, # of training
+    seed:int=0, # of weights and texts
+    width:int=160, # hidden size
+    layers:int=4, # number of layers
+    vocab_size:int=3072, # words
+):
     "Train and write the mini decoder."
-    seed_everything(seed); start = time.time()
+    seed_everything(seed)
+    start = time.time()
     tok = decoder_tokenizer(tokenizer_corpus(seed), vocab_size)
-    model, log = mini_decoder(len(tok), width, layers), []
+    model = mini_decoder(len(tok), width, layers)
+    log = []
     model.config._attn_implementation = "eager"
-    def save(): save_backbone(model, tok, Path(out)/"decoder", log, seed=seed, steps=steps, seconds=round(time.time() - start))
-    fit(model, decoder_step(model, tok, seed), decoder_exercises(tok, seed + 1000), steps, 3e-3, 6e-3, log, "decoder", save)
+    def save():
+        seconds = round(time.time() - start)
+        save_backbone(model, tok, Path(out)/"decoder", log, seed=seed, steps=steps, seconds=seconds)
+    exercises = decoder_exercises(tok, seed + 1000)
+    fit(model, decoder_step(model, tok, seed), exercises, steps, 3e-3, 6e-3, log, "decoder", save)
     save()
 
-def make_encoder(out, steps:int=8000, masked_steps:int=1500, seed:int=0, width:int=160, layers:int=4, vocab_size:int=3072):
-    "Train and write the mini encoder: masked words first, then holding a text in eight latent tokens."
-    seed_everything(seed); start = time.time()
-    corpus = tokenizer_corpus(seed)
-    tok, dec_tok = encoder_tokenizer(corpus, vocab_size), decoder_tokenizer(corpus, vocab_size)
-    model, log, rng = mini_encoder(len(tok), width, layers), [], torch.Generator().manual_seed(seed)
-    def save(): save_backbone(model, tok, Path(out)/"encoder", log, seed=seed, steps=dict(masked=masked_steps, holding=steps), seconds=round(time.time() - start))
-    words = MaskedWords(model, tok)
-    pool = lambda k: tok([r["text"] for r in texts(4096, seed=seed + 2000, start=k*4096)])["input_ids"]
-    fit(words, lambda rows: words(rows, rng), batches(pool, len, 48, random.Random(seed)), masked_steps, 3e-3, 4e-3, log, "masked words", save)
-    readout = Readout(model, len(dec_tok))
-    fit(readout, holding_step(readout), holding_exercises(tok, dec_tok, seed + 3000, readout.slots), steps, 3e-3, 3e-3, log, "holding a text", save)
-    save()
-
-def holding_step(readout:Readout):
+# %% ../nbs/mini/make_mini.ipynb #bf638af9
+def holding_step(
+    readout:Readout, # what learns, with its encoder
+):
     "The step function of holding a text."
     def step(batch):
         kind, rows = batch
@@ -392,118 +594,240 @@ def holding_step(readout:Readout):
         return loss, {kind: loss.item(), f"{kind}_accuracy": accuracy}
     return step
 
+# %% ../nbs/mini/make_mini.ipynb #bed39200
+def make_encoder(
+    out, # folder of the pair
+    steps:int=8000, # of holding a text
+    masked_steps:int=1500, # of masked words
+    seed:int=0, # of weights and texts
+    width:int=160, # hidden size
+    layers:int=4, # number of layers
+    vocab_size:int=3072, # words
+):
+    "Train and write the mini encoder: masked words first, then holding a text in eight latent tokens."
+    seed_everything(seed)
+    start = time.time()
+    corpus = tokenizer_corpus(seed)
+    tok = encoder_tokenizer(corpus, vocab_size)
+    dec_tok = decoder_tokenizer(corpus, vocab_size)
+    model = mini_encoder(len(tok), width, layers)
+    log = []
+    rng = torch.Generator().manual_seed(seed)
+    def save():
+        facts = dict(seed=seed, steps=dict(masked=masked_steps, holding=steps), seconds=round(time.time() - start))
+        save_backbone(model, tok, Path(out)/"encoder", log, **facts)
+    words = MaskedWords(model, tok)
+    def pool(k): return tok([r["text"] for r in texts(4096, seed=seed + 2000, start=k*4096)])["input_ids"]
+    source = batches(pool, len, 48, random.Random(seed))
+    fit(words, lambda rows: words(rows, rng), source, masked_steps, 3e-3, 4e-3, log, "masked words", save)
+    readout = Readout(model, len(dec_tok))
+    exercises = holding_exercises(tok, dec_tok, seed + 3000, readout.slots)
+    fit(readout, holding_step(readout), exercises, steps, 3e-3, 3e-3, log, "holding a text", save)
+    save()
+
 # %% ../nbs/mini/make_mini.ipynb #88c08463
 class ThroughDecoder(nn.Module):
-    "Latent tokens' states -> 512 numbers -> (chats: a linear map) -> prefix of `slots` embeddings -> the frozen decoder."
+    "Latent tokens' states -> 512 numbers -> (chats: a linear map) -> prefix of `slots` embeddings -> frozen decoder."
     def __init__(self, encoder, decoder:Decoder, slots:int=32, size:int=64, rank:int=64):
         super().__init__()
-        d, flat = encoder.config.hidden_size, N_LATENTS * size
-        self.encoder, self.decoder = encoder, [decoder]  # a list: the frozen decoder is not a part of this module
+        d = encoder.config.hidden_size
+        flat = N_LATENTS * size
+        self.encoder = encoder
+        self.decoder = [decoder] # a list: the frozen decoder is not a part of this module
         self.narrow = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, size))
         self.extra = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, 2*d), nn.GELU(), nn.Linear(2*d, size))
         self.to_summary = nn.Linear(flat, flat)
         nn.init.zeros_(self.to_summary.weight)
-        self.slot_table, self.widen = nn.Parameter(torch.randn(slots, flat, rank) / math.sqrt(flat)), nn.Linear(rank, decoder.hidden_size)
+        self.slot_table = nn.Parameter(torch.randn(slots, flat, rank) / math.sqrt(flat))
+        self.widen = nn.Linear(rank, decoder.hidden_size)
 
     def prefix(self, ids, chat:bool):
+        "The prefix of texts to hold, or of chats' summaries: (batch, slots, width)."
         hidden = self.encoder(ids, attention_mask=(ids != 0).long()).last_hidden_state[:, 1:1 + N_LATENTS]
         flat = (self.narrow(hidden) + self.extra(hidden)).flatten(1)
         if chat: flat = flat + self.to_summary(flat)
         x = self.widen(torch.einsum("bf,sfr->bsr", flat, self.slot_table))
         return F.normalize(x, dim=-1) * math.sqrt(x.shape[-1]) * self.decoder[0].embedding_rms
 
-    def step(self, batch):
-        kind, rows = batch
-        if kind == "wordings": return self.wordings(rows)
-        labels = pad_labels([d for _, d in rows])
-        prefix = self.prefix(latent_input([e for e, _ in rows]), kind == "chat to summary")
-        total, tokens = prefix_loss(self.decoder[0], prefix, labels)
-        read, slots = readout_loss(self.decoder[0], prefix, labels)
-        return total / tokens + (0.0 if kind == "chat to summary" else 0.3) * read / slots, {kind: (total / tokens).item()}
+# %% ../nbs/mini/make_mini.ipynb #4c0ae5f3
+@patch
+def step(self:ThroughDecoder,
+    batch:tuple, # (kind, rows)
+):
+    "Loss and numbers of a batch of any kind."
+    kind, rows = batch
+    if kind == "wordings": return self.wordings(rows)
+    labels = pad_labels([d for _, d in rows])
+    prefix = self.prefix(latent_input([e for e, _ in rows]), kind == "chat to summary")
+    total, tokens = prefix_loss(self.decoder[0], prefix, labels)
+    read, slots = readout_loss(self.decoder[0], prefix, labels)
+    weight = 0.0 if kind == "chat to summary" else 0.3
+    return total / tokens + weight * read / slots, {kind: (total / tokens).item()}
 
-    def wordings(self, rows):
-        "Loss of chats with all their wordings, as of the decoder's third lesson: the prefix stands where the chat's words stood."
-        prompt = prompt_embeds(self.decoder[0], self.prefix(latent_input([e for e, _ in rows]), True))
-        f = fan([[0] * prompt.shape[1]] * len(rows), [ws for _, ws in rows])
-        embeds = self.decoder[0].embed(f["ids"])
-        loss = fan_loss(self.decoder[0].model, torch.cat([prompt, embeds[:, prompt.shape[1]:]], 1), f)
-        return loss, dict(wordings=loss.item())
+@patch
+def wordings(self:ThroughDecoder,
+    rows:list, # of (ids of a chat, [ids of its wordings])
+):
+    "Loss of chats with all their wordings, as in the decoder's third lesson: the prefix stands in place of the chat."
+    prompt = prompt_embeds(self.decoder[0], self.prefix(latent_input([e for e, _ in rows]), True))
+    f = fan([[0] * prompt.shape[1]] * len(rows), [ws for _, ws in rows])
+    embeds = self.decoder[0].embed(f["ids"])
+    loss = fan_loss(self.decoder[0].model, torch.cat([prompt, embeds[:, prompt.shape[1]:]], 1), f)
+    return loss, dict(wordings=loss.item())
 
-def summary_exercises(enc_tok, dec_tok, seed:int, batch_size:int=24):
+# %% ../nbs/mini/make_mini.ipynb #51671309
+def summary_exercises(
+    enc_tok, # the encoder's tokenizer
+    dec_tok, # the decoder's tokenizer
+    seed:int, # of the chats and the order
+    batch_size:int=24, # chats
+):
     "Endless batches: seven of ten are chats with all their wordings, the others summaries and windows to hold."
-    def make_ids(versions): return (enc_tok([v["dialogue"] for v in versions])["input_ids"],
-                                    [w[:39] + [1] for w in dec_tok([s for v in versions for s in v["summaries"]], add_special_tokens=False)["input_ids"]])
-    chats, others, rng = version_batches(make_ids, seed + 9, batch_size), holding_exercises(enc_tok, dec_tok, seed, 32, shares=(.5, .5, 0, 0)), random.Random(seed)
+    def make_ids(versions):
+        chats = enc_tok([v["dialogue"] for v in versions])["input_ids"]
+        wordings = dec_tok([s for v in versions for s in v["summaries"]], add_special_tokens=False)["input_ids"]
+        return chats, [w[:39] + [1] for w in wordings]
+    chats = version_batches(make_ids, seed + 9, batch_size)
+    others = holding_exercises(enc_tok, dec_tok, seed, 32, shares=(.5, .5, 0, 0))
+    rng = random.Random(seed)
     while True: yield ("wordings", next(chats)) if rng.random() < 0.7 else next(others)
+
+# %% ../nbs/mini/make_mini.ipynb #c021e5e1
+def _width(folder:Path) -> int:
+    "The width of the model in a folder; 160, the shipped pair's, where there is none yet."
+    return json.loads((folder/"config.json").read_text())["hidden_size"] if folder.exists() else 160
 
 def _pair(out) -> Config:
     "The settings that load the pair in `out`."
-    wide = lambda which: json.loads((Path(out)/which/"config.json").read_text())["hidden_size"] if (Path(out)/which).exists() else 160
-    return Config.preset("mini").override(modernbert_model=str(Path(out)/"encoder"), modernbert_hidden_dim=wide("encoder"),
-                                          gpt2_model=str(Path(out)/"decoder"), gpt2_hidden_dim=wide("decoder"))
+    encoder = Path(out)/"encoder"
+    decoder = Path(out)/"decoder"
+    return Config.preset("mini").override(modernbert_model=str(encoder), modernbert_hidden_dim=_width(encoder),
+                                          gpt2_model=str(decoder), gpt2_hidden_dim=_width(decoder))
 
-def _lesson(out, name:str, attention:str, make_step, exercises, steps:int, stop:Optional[int], lr:float, muon_lr:float, seed:int):
-    "One more lesson of the decoder in `out`."
-    seed_everything(seed); start, folder = time.time(), Path(out)/"decoder"
-    tok, model = PreTrainedTokenizerFast.from_pretrained(folder), load_decoder(_pair(out)).model.float().requires_grad_(True)
-    model.config._attn_implementation = attention
-    before = json.loads((folder/"training.json").read_text())
-    log = before.pop("log")
-    def save(): save_backbone(model, tok, folder, log, **add_lesson(before, name, steps=steps, stop=stop, lr=lr, muon_lr=muon_lr, seed=seed, seconds=round(time.time() - start)))
-    fit(model, make_step(model, tok, seed), exercises(tok, seed + 1000), steps, lr, muon_lr, log, name, save, stop)
-    save()
-
-def make_reading(out, steps:int=5000, stop:Optional[int]=None, lr:float=1e-3, muon_lr:float=3e-3, seed:int=1):
-    "Second lesson of the decoder in `out`."
-    _lesson(out, "reading", "eager", reading_step, reading_exercises, steps, stop, lr, muon_lr, seed)
-
-def make_wordings(out, steps:int=2000, stop:Optional[int]=None, lr:float=6e-4, muon_lr:float=1.5e-3, seed:int=11):
-    "Third lesson of the decoder in `out`."
-    _lesson(out, "wordings", "sdpa", wording_step, wording_exercises, steps, stop, lr, muon_lr, seed)
-
-def add_lesson(before:dict, name:str, **facts) -> dict:
+def add_lesson(
+    before:dict, # training.json
+    name:str, # of the lesson
+    **facts, # its settings
+) -> dict:
     "What `training.json` says, with one lesson more."
     return before | dict(lessons=[*before.get("lessons", []), dict(name=name, **facts)])
 
-def make_summaries(out, steps:int=5000, stop:Optional[int]=None, grow:int=0, lr:float=3e-3, muon_lr:float=3e-3, seed:int=1):
-    "Third lesson of the encoder in `out`, through the decoder in `out`, on `grow` layers more. A fresh prefix learns first, alone, unless a lesson before left its own in `out`."
-    seed_everything(seed); start, folder, kept = time.time(), Path(out)/"encoder", Path(out)/"prefix.safetensors"
+# %% ../nbs/mini/make_mini.ipynb #d7566ef1
+def _lesson(out, name:str, attention:str, make_step, exercises, **options):
+    "One more lesson of the decoder in `out`; `options` are steps, stop, lr, muon_lr and seed."
+    seed = options["seed"]
+    seed_everything(seed)
+    start = time.time()
+    folder = Path(out)/"decoder"
+    tok = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = load_decoder(_pair(out)).model.float().requires_grad_(True)
+    model.config._attn_implementation = attention
+    before = json.loads((folder/"training.json").read_text())
+    log = before.pop("log")
+    def save():
+        seconds = round(time.time() - start)
+        save_backbone(model, tok, folder, log, **add_lesson(before, name, **options, seconds=seconds))
+    fit(model, make_step(model, tok, seed), exercises(tok, seed + 1000), options["steps"], options["lr"],
+        options["muon_lr"], log, name, save, options["stop"])
+    save()
+
+# %% ../nbs/mini/make_mini.ipynb #6b9c620c
+def make_reading(
+    out, # folder of the pair
+    steps:int=5000, # of the schedule
+    stop:Optional[int]=None, # last step (None: all of them)
+    lr:float=1e-3, # peak learning rate of AdamW
+    muon_lr:float=3e-3, # peak learning rate of Muon
+    seed:int=1, # of the texts and the order
+):
+    "Second lesson of the decoder in `out`."
+    _lesson(out, "reading", "eager", reading_step, reading_exercises,
+            steps=steps, stop=stop, lr=lr, muon_lr=muon_lr, seed=seed)
+
+def make_wordings(
+    out, # folder of the pair
+    steps:int=2000, # of the schedule
+    stop:Optional[int]=None, # last step (None: all of them)
+    lr:float=6e-4, # peak learning rate of AdamW
+    muon_lr:float=1.5e-3, # peak learning rate of Muon
+    seed:int=11, # of the texts and the order
+):
+    "Third lesson of the decoder in `out`."
+    _lesson(out, "wordings", "sdpa", wording_step, wording_exercises,
+            steps=steps, stop=stop, lr=lr, muon_lr=muon_lr, seed=seed)
+
+# %% ../nbs/mini/make_mini.ipynb #2b20d0e1
+def make_summaries(
+    out, # folder of the pair
+    steps:int=5000, # of the schedule
+    stop:Optional[int]=None, # last step (None: all of them)
+    grow:int=0, # layers to add
+    lr:float=3e-3, # peak learning rate of AdamW
+    muon_lr:float=3e-3, # peak learning rate of Muon
+    seed:int=1, # of the texts and the order
+):
+    """Third lesson of the encoder in `out`, through the decoder in `out`, on `grow` layers more.
+
+    A fresh prefix learns first, alone, unless a lesson before left its own in `out`.
+    """
+    seed_everything(seed)
+    start = time.time()
+    folder = Path(out)/"encoder"
+    kept = Path(out)/"prefix.safetensors"
     cfg = _pair(out)
-    tok, model, decoder = PreTrainedTokenizerFast.from_pretrained(folder), load_encoder(cfg).model.float(), load_decoder(cfg)
+    tok = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = load_encoder(cfg).model.float()
+    decoder = load_decoder(cfg)
     if grow: model = grown_encoder(model, grow)
     before = json.loads((folder/"training.json").read_text())
-    log, lesson = before.pop("log"), ThroughDecoder(model, decoder)
+    log = before.pop("log")
+    lesson = ThroughDecoder(model, decoder)
     def save():
-        save_backbone(model, tok, folder, log, **add_lesson(before, "summaries", steps=steps, stop=stop, grow=grow, seed=seed, seconds=round(time.time() - start)))
+        facts = dict(steps=steps, stop=stop, grow=grow, seed=seed, seconds=round(time.time() - start))
+        save_backbone(model, tok, folder, log, **add_lesson(before, "summaries", **facts))
         save_file({k: v.contiguous() for k, v in lesson.state_dict().items() if not k.startswith("encoder.")}, kept)
+    exercises = lambda number: summary_exercises(tok, decoder.tokenizer, seed + number)
     model.requires_grad_(False)
     if kept.exists(): lesson.load_state_dict(load_file(kept), strict=False)
-    else: fit(lesson, lesson.step, summary_exercises(tok, decoder.tokenizer, seed + 4000), 300, 1e-2, 1e-2, log, "a fresh prefix")
+    else: fit(lesson, lesson.step, exercises(4000), 300, 1e-2, 1e-2, log, "a fresh prefix")
     model.requires_grad_(True)
-    fit(lesson, lesson.step, summary_exercises(tok, decoder.tokenizer, seed + 5000), steps, lr, muon_lr, log, "what matters", save, stop)
+    fit(lesson, lesson.step, exercises(5000), steps, lr, muon_lr, log, "what matters", save, stop)
     save()
 
 # %% ../nbs/mini/make_mini.ipynb #7f1e3abb
-def make_summarizer(out, rows:int=40000, seed:int=0):
-    "Train the shipped pair's summariser and write it to `out`/summarizer, in the form that `save_pretrained` gives."
-    cfg = Config.preset("mini").override(run_dir=str(Path(out)/"run"), preprocess_cache_dir=str(Path(out)/"cache"), messenger_rows=rows, seed=seed,
-                                         pretrain_adapter_max_samples=rows, pretrain_adapter_epochs=3, finetune_adapter_max_samples=rows, finetune_adapter_epochs=2)
+def make_summarizer(
+    out, # folder to write to
+    rows:int=40000, # chats to train on
+    seed:int=0, # of the run
+):
+    "Train the shipped pair's summariser and write it to `out`/summarizer, as `save_pretrained` writes models."
+    places = dict(run_dir=str(Path(out)/"run"), preprocess_cache_dir=str(Path(out)/"cache"))
+    caps = dict(messenger_rows=rows, pretrain_adapter_max_samples=rows, finetune_adapter_max_samples=rows)
+    cfg = Config.preset("mini").override(**places, **caps, seed=seed, pretrain_adapter_epochs=3,
+                                         finetune_adapter_epochs=2)
     s = Summarizer.from_pretrained(run_pipeline(cfg, overwrite=True))
     report = evaluate(s, "test")[0]
     export_model(Path(out)/"summarizer", s.model.half(), s.meta, rounded(report))
 
 # %% ../nbs/mini/make_mini.ipynb #f74aeb19
-def main(args=None):
-    "Command line: `python -m latent_summ.make_mini {decoder,reading,wordings,encoder,summaries,summarizer} --out FOLDER`."
-    parser = argparse.ArgumentParser(prog="python -m latent_summ.make_mini", description="Train a mini backbone from nothing and write it to a folder.")
-    parser.add_argument("which", choices=["decoder", "reading", "wordings", "encoder", "summaries", "summarizer"])
+_COMMANDS = dict(decoder=make_decoder, reading=make_reading, wordings=make_wordings, encoder=make_encoder,
+                 summaries=make_summaries, summarizer=make_summarizer)
+
+def main(
+    args=None, # words of the command line (None: those of this process)
+):
+    "Command line: `python -m latent_summ.make_mini COMMAND --out FOLDER`."
+    about = "Train a mini backbone from nothing and write it to a folder."
+    parser = argparse.ArgumentParser(prog="python -m latent_summ.make_mini", description=about)
+    parser.add_argument("which", choices=list(_COMMANDS))
     parser.add_argument("--out", default="build/mini", help="folder to write to (default: %(default)s)")
-    for name in ("lr", "muon_lr"): parser.add_argument(f"--{name.replace('_', '-')}", type=float, help="as in the function")
-    for name in ("steps", "stop", "masked_steps", "grow", "seed", "width", "layers", "rows"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="as in the function")
+    kinds = dict.fromkeys(("lr", "muon_lr"), float)
+    kinds |= dict.fromkeys(("steps", "stop", "masked_steps", "grow", "seed", "width", "layers", "rows"), int)
+    for name, kind in kinds.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="as in the function")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     a = {k: v for k, v in vars(parser.parse_args(args)).items() if v is not None}
     torch.set_num_threads(a.pop("threads"))
-    dict(decoder=make_decoder, reading=make_reading, wordings=make_wordings, encoder=make_encoder, summaries=make_summaries, summarizer=make_summarizer)[a.pop("which")](**a)
+    _COMMANDS[a.pop("which")](**a)
 
 if __name__ == "__main__" and "__file__" in globals(): main()

@@ -178,7 +178,8 @@ def main() -> int:
             return r
 
         with ThreadPoolExecutor(args.jobs) as pool:
-            futures = [pool.submit(job, p) for p in notebooks + tests]
+            largest_first = sorted(tests, key=lambda p: -sum(f.stat().st_size for f in ([p] if p.is_file() else p.rglob("*.py"))))
+            futures = [pool.submit(job, p) for p in largest_first + notebooks]  # the long ones are not left for the end
             try: results = [f.result() for f in futures]
             except KeyboardInterrupt:
                 stopping.set()

@@ -145,7 +145,7 @@ def test_whatsapp_names(name, shown, tmp_path):
 
 
 @pytest.mark.parametrize("line", ['Maya created group "Zoo: birds"', "Maya changed the subject from “A: b” to “C”", "Tom left",
-    "Maya hat Tom hinzugefügt", "You're now an admin",
+    "Maya hat Tom hinzugefügt", "You're now an admin", "Maya changed their phone number: tap to message",
                                   "Maya changed the subject to “Zoo: birds”", "\u202a+49 170 1234567\u202c joined using this group's invite link"])
 def test_whatsapp_system_lines_without_a_name(line, tmp_path):
     path = write(tmp_path, f"31.12.23, 21:04 - {line}\n31.12.23, 21:05 - Maya: hi\n31.12.23, 21:05 - {line}\n31.12.23, 21:06 - Tom: yes")
@@ -307,6 +307,12 @@ FORMS = {
                      "18:03:00\t From Tom Ilk : not yet, I am still at the garage\n18:04:00\t From Maya Ode : ok\n",
     "Zoom transcript": "[Maya Ode] 18:02:11\ndid you feed the parrot?\n\n[Tom Ilk] 18:03:00\nnot yet, I am still at the garage\n\n"
                        "[Maya Ode] 18:04:00\nok\n",
+    "Zoom identifiers": "WEBVTT\n\n1 \"Maya Ode\" (331)\n00:00:01.000 --> 00:00:03.200\ndid you feed the parrot?\n\n2 \"Tom Ilk\" (332)\n00:00:03.900 --> 00:00:06.000\n"
+                        "not yet, I am still at the garage\n\n3 \"Maya Ode\" (331)\n00:00:08.000 --> 00:00:09.000\nok\n",
+    "copied from Telegram": "Maya Ode, [12.03.2026 18:02]\ndid you feed the parrot?\n\nTom Ilk, [12.03.2026 18:03]:\n[In reply to Maya Ode]\nnot yet, I am still at the garage\n\n"
+                            "Maya Ode, [12.03.2026 18:04]\nok\n",
+    "copied from Slack": "Maya Ode  9:05 PM\ndid you feed the parrot?\nTom Ilk  9:06 PM\nnot yet,\n9:07\nI am still at the garage\nMaya Ode  9:08 PM\nok\n",
+    "Signal": "[Mar 12, 2026, 9:05 PM] Maya Ode: did you feed the parrot?\n[Mar 12, 2026, 9:06 PM] Tom Ilk: not yet, I am still at the garage\n[Mar 12, 2026, 9:07 PM] Maya Ode: ok\n",
     "times in front": "[00:00:01] Maya Ode: did you feed the parrot?\n[00:00:03] Tom Ilk: not yet, I am still at the garage\n"
                       "[00:00:08] Maya Ode: ok\n",
     "times behind": "Maya Ode (00:01): did you feed the parrot?\nTom Ilk (00:03): not yet, I am still at the garage\nMaya Ode (00:08): ok\n",

@@ -100,6 +100,9 @@ MISTAKES = {
     "nothing to merge": (["cache", "merge", "missing"], 1, "There are no parts in missing"),
     "no runs yet": (["runs"], 1, "There is no folder runs here"),
     "no such runs": (["runs", "list", "missing"], 1, "There is no folder missing"),
+    "a folder that is none, without list": (["runs", "missing"], 1, "There is no folder missing"),
+    "a model to export to nowhere": (["export", "mini"], 1, "latent_summ export runs/mine exported/mine"),
+    "a model that is none to export": (["export", "nowhere", "there"], 1, "There is no trained model in nowhere"),
     "one run to compare": (["runs", "compare", "a"], 1, "Say which runs to compare"),
     "no run to compare": (["runs", "compare", "a", "b"], 1, "error:"),
     "nothing to resume": (["train", *SMALL, "--resume"], 1, "no run in runs/mini to resume"),
@@ -369,13 +372,15 @@ TABS = {"tr": ["train"], "": list(COMMANDS), "train --learn": ["--learning-rate"
         "train --optimizer = m": ["muon"], "train --batch-size 3 --no-use-t": ["--no-use-tui", "--no-use-torch-compile"], "train --batch-size ": [],
         "train --max-train-samples ": ["none"], "doctor --preset mini-": ["mini-reference"], "config d": ["diff"], "config save x.": ["x.json"],
         "train --config x": ["x.json"], "evaluate --split v": ["validation"], "--mode tr": ["train"], "--mode train --learn": ["--learning-rate"],
-        "completion ": ["bash", "zsh"], "completion --learn": [], "cache ": ["build", "merge"], "runs c": ["compare"], "--v": ["--version"]}
+        "completion ": ["bash", "zsh"], "completion --learn": [], "cache ": ["build", "merge"], "runs c": ["compare"], "--v": ["--version"],
+        "summarize --model ": ["mini", "runs/a", "runs/b"], "summarize --model runs/b": ["runs/b"], "chat --model m": ["mini"], "chat --model x": ["x.json"]}
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash here")
 @pytest.mark.parametrize("line", TABS)
 def test_bash_completes(line, scripts, tmp_path):
     (tmp_path / "x.json").write_text("{}")
+    for run in "ab": (tmp_path / "runs" / run).mkdir(parents=True)
     call = 'COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _latent_summ; printf "%s\\n" "${COMPREPLY[@]}"'
     p = subprocess.run(["bash", "-c", scripts["bash"] + call, "bash", "latent_summ", *line.split(" ")], cwd=tmp_path, capture_output=True, text=True)
     assert p.stderr == "" and sorted(p.stdout.split()) == sorted(TABS[line])

@@ -227,13 +227,17 @@ def test_readme_sells_and_teaches_in_a_minute():
     assert len(re.findall(r"^- ", text.split("## What it can't do")[1], re.M)) == 4
 
 
-def test_the_example_of_the_first_tutorial_is_right():
-    "The chat on its command line, given to the model in the package, comes out as its reference summary."
+def test_the_first_example_is_right_everywhere():
+    "The chat of the first tutorial, the help and the model card: the model in the package writes its reference summary."
+    from latent_summ.data.example import example_chat, shell_text
+    from latent_summ.ui.cli import overview
     from latent_summ.use.inference import Summarizer
-    from latent_summ.data.messenger import chat
-    line = re.search(r"latent_summ summarize --model mini \$'(.+)'", markdown(NBS / "tutorials/01_first_run.ipynb"))[1]
-    row = chat(5, split="test")
-    assert line.replace("\\n", "\n") == row["dialogue"]
+    from latent_summ.use.share import model_card
+    row = example_chat()
+    assert f"latent_summ summarize --model mini {shell_text(row['dialogue'])}" in markdown(NBS / "tutorials/01_first_run.ipynb")
+    assert f"latent_summ summarize {shell_text(row['dialogue'])}" in overview()
+    card = model_card(dict(config=Config.preset("mini").__dict__, backbones={}))
+    assert json.dumps(row["dialogue"], ensure_ascii=False) in card
     assert Summarizer.from_pretrained("mini").summarize(row["dialogue"]) == row["summary"]
 
 
@@ -293,7 +297,7 @@ def undescribed(cells: list[dict]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", reader_pages(), ids=name)
+@pytest.mark.parametrize("path", notebooks(), ids=name)
 def test_pictures_are_described(path):
     assert not undescribed(json.loads(path.read_text(encoding="utf-8"))["cells"])
 
@@ -307,7 +311,7 @@ def test_a_picture_without_description_is_found():
 PRIVATE = re.compile(r"(?:/work|/root|/home|/tmp)/[\w./-]+|\w*Warning:")
 
 
-@pytest.mark.parametrize("path", reader_pages(), ids=name)
+@pytest.mark.parametrize("path", notebooks(), ids=name)
 def test_no_machine_shows_in_outputs(path):
     "No folder of a machine and no warning is printed."
     outputs = [o for c in json.loads(path.read_text(encoding="utf-8"))["cells"] for o in c.get("outputs", [])]
@@ -320,10 +324,20 @@ def test_no_machine_shows_in_outputs(path):
 AMBIGUOUS = ("summary", "Trainer", "generate", "evaluate", "summarize", "reconstruct", "interpolate", "ok", "plan", "cache", "layers", "fit", "texts", "doctor", "chat")
 
 
-@pytest.mark.parametrize("path", reader_pages(), ids=name)
+def wrongly_linked(text: str) -> list[str]:
+    "Words in backticks that nbdev would link to a function that is not meant."
+    return [w for w in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose(text)) if w.removesuffix("()") in AMBIGUOUS]
+
+
+@pytest.mark.parametrize("path", [*notebooks(), ROOT / "CHANGELOG.md"], ids=name)
 def test_no_word_is_linked_by_mistake(path):
-    found = [w for w in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose(markdown(path))) if w.removesuffix("()") in AMBIGUOUS]
+    found = wrongly_linked(markdown(path))
     assert not found, f"{found} in backticks: nbdev links these to functions"
+
+
+def test_a_wrong_link_is_found():
+    assert wrongly_linked("Call `evaluate()` or `plan`.") == ["evaluate()", "plan"]
+    assert not wrongly_linked("Call `latent_summ.use.evaluate.evaluate`, or type `latent_summ plan`.\n```\n`plan`\n```")
 
 
 def luminance(colour: str) -> float:

@@ -821,12 +821,28 @@ def _(name):
     with pytest.raises(runtime.DataError, match=name.replace("_", "-")): read(with_files(**{name: "nowhere"}))
 
 
+@effect("id_column")
+def _(name):
+    def ids(cfg): return [r["id"] for r in sources.load_pairs(cfg, "train")]
+    named = ids(with_files(id_column="gist"))
+    assert named[:2] == ["It is 0.", "It is 1."] and ids(with_files())[0] == "fit0"
+    with pytest.raises(runtime.DataError, match="--id-column"): ids(with_files(id_column="nowhere"))
+
+
 @effect("max_eval_samples")
 def _(name): assert [len(sources.load_pairs(with_files(max_eval_samples=n), "validation")) for n in (3, None)] == [3, 8]
 
 
 @effect("messenger_rows")
 def _(name): assert [len(sources.load_pairs(MINI.override(messenger_rows=n), "train")) for n in (10, 25)] == [10, 25]
+
+
+@effect("chat_gap_hours")
+def _(name):
+    chat = SCRATCH / "chat.txt"
+    chat.write_text("".join(f"12.03.26, {hour}:00 - Maya: it is {hour}\n" for hour in ("08", "10", "15")))
+    def rows(hours): return len(sources.load_texts(MINI.override(chat_gap_hours=hours, preprocess_validation_fraction=1e-6), str(chat)))
+    assert [rows(hours) for hours in (1.0, 3.0, 6.0)] == [3, 2, 1]
 
 
 @effect("speakers")

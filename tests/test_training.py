@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from forks import Command
 from latent_summ import runtime
 from latent_summ.train import objectives, rows as training_rows, trainer
 from latent_summ.train.checkpoint import load_checkpoint, save_checkpoint
@@ -34,6 +35,12 @@ STREAMED = dict(rows_in_memory_gb=0.0, num_workers=2, prefetch_factor=2)
 def shared(tmp_path_factory): return tmp_path_factory.mktemp("training")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def world_of_commands():
+    "What the process finds in its environment from which the others are forked."
+    with mock.patch.dict(os.environ, environment()): yield
+
+
 def config(folder:Path, shared:Path, **changes) -> Config:
     "A small run: 4 to 9 optimizer steps a stage, a checkpoint after every second."
     few = dict(messenger_rows=48, max_eval_samples=6, batch_size=8, finetune_middle_batch_size=8, gradient_accumulation_steps=2, save_every=2, warmup_steps=1, num_epochs=2,
@@ -48,19 +55,37 @@ def weights(folder:Path) -> dict: return load_checkpoint(folder / "checkpoints" 
 def same(a:dict, b:dict) -> bool: return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def command(cfg:Config, *more, processes:int=1) -> list:
+def finish(cfg:Config, *more) -> Path:
+    "Train, in a process of its own, to the end."
+    p = start(cfg, *more).wait()
+    assert p.returncode == 0, p.stdout[-4000:]
+    return Path(cfg.run_dir)
+
+
+def start(cfg:Config, *more, **variables) -> Command:
+    "Begin to train in a process of its own."
     cfg.save(Path(cfg.run_dir + ".json"))
-    start = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port", str(random.SystemRandom().randrange(20000, 40000))] if processes > 1 else []
-    return [sys.executable, *start, "-m", "latent_summ", "train", "--config", cfg.run_dir + ".json", *more]
+    return Command(["train", "--config", cfg.run_dir + ".json", *more], **variables)
+
+
+def start_two(cfg:Config, *more) -> list:
+    "Begin to train in two processes that work together, as torchrun starts them."
+    port = str(random.SystemRandom().randrange(20000, 40000))
+    world = dict(WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    return [start(cfg, *more, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
+
+
+def finish_with_torchrun(cfg:Config) -> Path:
+    cfg.save(Path(cfg.run_dir + ".json"))
+    port = str(random.SystemRandom().randrange(20000, 40000))
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port", port, "-m", "latent_summ"]
+    p = subprocess.run([sys.executable, *launch, "train", "--config", cfg.run_dir + ".json"], env=environment(),
+                       capture_output=True, text=True, timeout=300)
+    assert p.returncode == 0, p.stdout[-2000:] + p.stderr[-4000:]
+    return Path(cfg.run_dir)
 
 
 def environment() -> dict: return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def finish(cfg:Config, *more, processes:int=1) -> Path:
-    p = subprocess.run(command(cfg, *more, processes=processes), env=environment(), capture_output=True, text=True, timeout=300)
-    assert p.returncode == 0, p.stdout[-2000:] + p.stderr[-4000:]
-    return Path(cfg.run_dir)
 
 
 def events(folder:Path) -> list:
@@ -70,15 +95,19 @@ def events(folder:Path) -> list:
     return [json.loads(line) for line in lines[:-1] if line]
 
 
-def killed(cfg:Config, steps:int, *more, sign=signal.SIGKILL, processes:int=1) -> int:
-    "Start training and send a signal when the log has `steps` more step events than before; returns the status."
-    folder = Path(cfg.run_dir)
+def wait_for_steps(folder:Path, steps:int, processes:list):
+    "Return when the log has `steps` more step events than now, or the first process has ended."
     goal = steps + sum(e["event"] == "step" for e in events(folder))
-    p = subprocess.Popen(command(cfg, *more, processes=processes), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    while p.poll() is None and sum(e["event"] == "step" for e in events(folder)) < goal: time.sleep(0.005)
-    if p.poll() is None: os.killpg(p.pid, sign)
-    said = p.communicate(timeout=120)[0]
-    return p.returncode, said
+    while processes[0].poll() is None and sum(e["event"] == "step" for e in events(folder)) < goal: time.sleep(0.005)
+
+
+def killed(cfg:Config, steps:int, *more, sign=signal.SIGKILL) -> tuple:
+    "Start training and send a signal when the log has `steps` more step events than before; returns status and output."
+    p = start(cfg, *more)
+    wait_for_steps(Path(cfg.run_dir), steps, [p])
+    p.kill(sign)
+    done = p.wait(120)
+    return done.returncode, done.stdout
 
 
 def straight(shared:Path, mode:str="stages") -> Path:
@@ -152,8 +181,8 @@ def test_another_head_is_another_cache_and_a_run_takes_up_its_own(tmp_path):
     finetuning = cfg.override(run_finetuning=True, run_pretraining=False, finetune_adapter_epochs=0)
     cfg_file = Path(tmp_path / "cfg.json")
     finetuning.save(cfg_file)
-    made = subprocess.run([sys.executable, "-m", "latent_summ", "cache", "--config", str(cfg_file)], env=environment(), capture_output=True, text=True, timeout=300)
-    assert made.returncode == 0 and "2 caches" in made.stdout, made.stderr
+    made = Command(["cache", "--config", cfg_file]).wait()
+    assert made.returncode == 0 and "2 caches" in made.stdout, made.stdout
     with mock.patch.object(embed.Embedder, "batch", side_effect=AssertionError): # nothing is embedded any more
         run_pipeline(finetuning.override(run_preprocessing=False), overwrite=True)
     other = config(tmp_path / "other", tmp_path, cache_store_latents=True, run_finetuning=False, seed=1)
@@ -203,14 +232,18 @@ def close(a:dict, b:dict) -> bool: return a.keys() == b.keys() and all(torch.all
 def test_two_processes_train_as_one_with_twice_the_accumulation(shared):
     plain = dict(use_stop_latent=False, latent_mixing=0.0, middle_dropout=0.0, use_bf16=False, optimizer="adamw", learning_rate=1e-3)
     one = finish(config(shared / "one", shared, gradient_accumulation_steps=2, **plain))
-    two = finish(config(shared / "two", shared, gradient_accumulation_steps=1, **plain), processes=2)
+    two = finish_with_torchrun(config(shared / "two", shared, gradient_accumulation_steps=1, **plain))
     assert close(weights(one), weights(two))
-    there = config(shared / "two-to-one", shared, gradient_accumulation_steps=1, **plain)
-    killed(there, 7, processes=2)
-    back = there.override(gradient_accumulation_steps=2)
-    killed(back, 3, "--resume")
-    finish(there, "--resume", processes=2)
-    assert close(weights(one), weights(Path(there.run_dir)))
+    torn = config(shared / "two-to-one", shared, gradient_accumulation_steps=1, **plain)
+    ranks = start_two(torn)
+    wait_for_steps(Path(torn.run_dir), 7, ranks)
+    for p in ranks: p.kill()
+    assert {p.wait(120).returncode for p in ranks} == {-signal.SIGKILL}
+    killed(torn.override(gradient_accumulation_steps=2), 3, "--resume")
+    for p in start_two(torn, "--resume"):
+        done = p.wait()
+        assert done.returncode == 0, done.stdout[-4000:]
+    assert close(weights(one), weights(Path(torn.run_dir)))
     assert all(not k.startswith("module.") for k in weights(two))
 
 

@@ -67,6 +67,9 @@ def _stamp(first:str, second:str) -> list: # of patterns: in brackets; before a 
 
 _STAMPS = _stamp(_DAY, _CLOCK) + _stamp(_CLOCK, _DAY)
 
+def _first_match(tries) -> Optional[re.Match]: # an iterable of matches and None
+    return next((match for match in tries if match), None)
+
 # %% ../../nbs/data/02_chats.ipynb #c0000112
 def stamp_of(
     line:str, # of an export
@@ -74,8 +77,8 @@ def stamp_of(
     "The day and time that a line begins with; None for a line that continues a message."
     line = _INVISIBLE.sub("", line).lstrip(_APP)
     if not line or not (line[0] == "[" or line[0].isdigit() or line[0] in _HALF): return None
-    found = next((m for m in (pattern.match(line) for pattern in _STAMPS) if m), None)
-    if found: return found.groupdict()
+    match = _first_match(pattern.match(line) for pattern in _STAMPS)
+    if match: return match.groupdict()
     return stamp_of(line.replace(_APP, "")) if _APP in line else None
 
 # %% ../../nbs/data/02_chats.ipynb #c0000015
@@ -105,11 +108,11 @@ def day_order(
     for order in _ORDERS:
         short = order == "year-month-day" != habit and days[0][0] < 100  # a year first has four digits
         dates = [None if short else _date(day, order) for day in days]
-        known = [d for d in dates if d]
-        backwards = sum(b < a for a, b in zip(known, known[1:]))
-        span = (max(known) - min(known)).days if known else 0
+        real = [d for d in dates if d]
+        backwards = sum(b < a for a, b in zip(real, real[1:]))
+        span = (max(real) - min(real)).days if real else 0
         closeness = (order != habit, span) if strong else (span, order != habit)
-        costs[order] = (len(dates) - len(known), backwards, *closeness)
+        costs[order] = (len(dates) - len(real), backwards, *closeness)
     best, second = sorted(costs, key=costs.get)[:2]
     return best, costs[best][:2] < costs[second][:2]
 
@@ -169,8 +172,8 @@ def said(
     "A message without the marks of the app."
     text = _EDITED.sub("", text).strip()
     bare = _ATTACHED.sub("", _FILE.sub("", _PAGES.sub("", text), count=1)).strip()
-    first, _, more = bare.partition("\n")
-    if _BRACKETED.fullmatch(visible(first)): bare = more  # what stands below a mark is its caption
+    first, _, below = bare.partition("\n")
+    if _BRACKETED.fullmatch(visible(first)): bare = below  # what stands below a mark is its caption
     words = visible(_OMITTED.sub("", bare))
     plain = visible(text)
     if not words: return "", "media marks" if plain else "empty messages"
@@ -184,11 +187,11 @@ def said(
 _NAMED = re.compile(r"(?P<name>[^\n]{1,80}?)\s?:(?:[ \t\xa0\u202f]+|(?=\n|$))(?P<text>.*)", re.S)
 
 def _split_name(rest:str) -> tuple: # (name, text), or ("", rest) for a line that nobody said
-    found = _NAMED.match(rest)
-    if not found: return "", rest
-    name = found["name"].strip()
+    match = _NAMED.match(rest)
+    if not match: return "", rest
+    name = match["name"].strip()
     opened = name.count('"') % 2 or any(name.count(a) > name.count(b) for a, b in ("“”", "«»", "„“"))
-    return ("", rest) if opened or len(name.split()) > 8 else (name, found["text"])
+    return ("", rest) if opened or len(name.split()) > 8 else (name, match["text"])
 
 def split_names(
     rests:list, # what follows the stamps of an export's lines
@@ -197,13 +200,13 @@ def split_names(
     pairs = [_split_name(rest) for rest in rests]
     seconds = defaultdict(list)
     for name, text in pairs: seconds[name].append(_split_name(text)[0])
-    whole = {name: found[0] for name, found in seconds.items() if name and len(found) > 1 and len(set(found)) == 1}
+    whole = {name: parts[0] for name, parts in seconds.items() if name and len(parts) > 1 and len(set(parts)) == 1}
     whole = {name: second for name, second in whole.items() if 0 < len(second) < 30}
-    found = []
+    lines = []
     for name, text in pairs:
         if name in whole: name, text = f"{name}: {whole[name]}", _split_name(text)[1]
-        found.append((visible(name).removeprefix("~").strip(), text))
-    return found
+        lines.append((visible(name).removeprefix("~").strip(), text))
+    return lines
 
 # %% ../../nbs/data/02_chats.ipynb #c0000026
 def _whatsapp_lines(text:str) -> tuple: # (list of [stamp, what was written], number of lines before the first)
@@ -228,24 +231,27 @@ def _time(stamp:dict, order:str) -> Optional[datetime]:
 
 # %% ../../nbs/data/02_chats.ipynb #c0000126
 def _group_names(pairs:list) -> set: # of (name, text)
-    "Names that only report: on an iPhone a group tells that it is encrypted, then who comes and goes."
+    "What is no person: a group that reports who comes and goes (on an iPhone), and `Ben changed their number`."
     groups = {name for name, text in pairs if name and _SYSTEM.match(visible(text))}
     people = {name for name, _ in pairs if name} | {"You"}
-    for name, text in pairs:
+    for name, text in ((name, text) for name, text in pairs if name in groups):
         words = visible(text)
         actor = next((p for p in people - {name} if words.startswith(p + " ")), None)
         report = _SYSTEM.match(words) or actor and _ACTS.match(words[len(actor) + 1:])
-        if name in groups and not report: groups.discard(name)
-    return groups
+        if not report: groups.discard(name)
+    tails = [(name, name[len(who) + 1:]) for name in people for who in people if name.startswith(who + " ")]
+    return groups | {name for name, tail in tails if _ACTS.match(tail)}
 
+# %% ../../nbs/data/02_chats.ipynb #c0001126
 def parse_whatsapp(
     text:str, # an exported chat
 ) -> list: # of one Chat
     "Read a WhatsApp export of Android, iOS or the browser, in any of its languages."
     lines, before = _whatsapp_lines(text)
     first = lines[0][0]
-    order, certain = day_order([_numbers(s) for s, _ in lines], _habit(first), strong="/" not in first["sep"])
-    doubt = "" if certain else ", which the file itself does not settle"
+    dotted = "/" not in first["sep"]
+    order, certain = day_order([_numbers(s) for s, _ in lines], _habit(first), strong=dotted)
+    doubt = "" if certain or dotted else ", which the file itself does not settle"
     chat = Chat([], notes=[f"dates are read as {order}{doubt}"])
     chat.people = [visible(name) for name in re.findall("@\u2068([^\u2069\n]+)\u2069", text)]
     if before: chat.dropped["lines before the first message"] = before
@@ -331,16 +337,16 @@ def slack_people(
 
 # %% ../../nbs/data/02_chats.ipynb #c0000135
 def _slack_seconds(m:dict) -> float: # since 1970
-    found = re.match(r"\d{1,10}(?:\.\d+)?", str(m.get("ts")))
-    return float(found[0]) if found else 0.0
+    match = re.match(r"\d{1,10}(?:\.\d+)?", str(m.get("ts")))
+    return float(match[0]) if match else 0.0
 
 def slack_text(
     text:str, # as Slack stores it
     people:dict, # user id -> name
 ) -> str: # as Slack shows it
     "Mentions by name, links by their words."
-    def shown(found):
-        mark, body, label = found.groups()
+    def shown(match):
+        mark, body, label = match.groups()
         if mark == "@": return "@" + (people.get(body) or label or body)
         if mark == "!": return label or "@" + body.partition("^")[0]
         return mark + (label or body)
@@ -386,7 +392,7 @@ def is_discord(
 def _discord_name(user:dict) -> str: return visible(str(user.get("nickname") or user.get("name") or "somebody"))
 
 def _discord_message(m:dict, people:dict) -> tuple: # (Message, None) or (None, why not)
-    text = re.sub(r"<@[!&]?(\d+)>", lambda found: "@" + people.get(found[1], found[1]), str(m.get("content") or ""))
+    text = re.sub(r"<@[!&]?(\d+)>", lambda match: "@" + people.get(match[1], match[1]), str(m.get("content") or ""))
     text = visible(re.sub(r"<a?(:\w+:)\d+>", r"\1", text))
     if str(m.get("type", "Default")) not in ("Default", "Reply", "0", "19"): return None, "system lines"
     attached = m.get("attachments") or m.get("stickers") or m.get("embeds")
@@ -432,9 +438,11 @@ def _cues(text:str) -> list: # of raw texts, one a caption
     text = text.lstrip("\ufeff\n\r ")
     kind = "srt" if text[:1].isdigit() and not _ARROW.match(text) else "vtt"
     if kind == "vtt" and not text.startswith("WEBVTT"): text = "WEBVTT\n\n" + text  # captions without numbers
-    try: return [cue.raw_text for cue in webvtt.from_buffer(io.StringIO(text), format=kind)]
+    try: cues = list(webvtt.from_buffer(io.StringIO(text), format=kind))
     except MalformedFileError as e:
         raise DataError(f"These captions are no {kind.upper()} file after all: {e}. Export them again.") from e
+    names = [re.fullmatch(r'\d+\s+"(.+)"\s+\(\d+\)', cue.identifier or "") for cue in cues]  # Zoom: 1 "Maya Ode" (331)
+    return [f"<v {name[1]}>{cue.raw_text}" if name else cue.raw_text for cue, name in zip(cues, names)]
 
 # %% ../../nbs/data/02_chats.ipynb #c0000044
 @dataclass
@@ -465,8 +473,8 @@ def _dashes(lines:list) -> list: # of Part
 
 # %% ../../nbs/data/02_chats.ipynb #c0000047
 def _named(line:str) -> tuple: # (name, text), or ("", line)
-    found = _SPEAKS.fullmatch(line)
-    return (found["who"] or found["in_brackets"], found["text"]) if found else ("", line)
+    match = _SPEAKS.fullmatch(line)
+    return (match["who"] or match["in_brackets"], match["text"]) if match else ("", line)
 
 def _is_like_a_name(name:str) -> bool:
     return len(name.split()) <= 3 and all(word[:1].isupper() or not word[:1].isalpha() for word in name.split())
@@ -474,7 +482,8 @@ def _is_like_a_name(name:str) -> bool:
 def _speakers(parts:list) -> set: # of names
     "Which of the words before a colon are speakers."
     if any(part.voice not in ("", "-") for part in parts): return set()
-    counts = Counter(name for name, _ in (_named(part.lines[0]) for part in parts) if name)
+    names = [_named(part.lines[0])[0] for part in parts]
+    counts = Counter(filter(None, names))
     many = 3 * sum(counts.values()) >= len(parts)
     return {name for name, n in counts.items() if n > 1 or many and _is_like_a_name(name)}
 
@@ -521,12 +530,14 @@ _TURNS = [re.compile(pattern, re.I) for pattern in (
     rf"(?P<who>{_WHO})\s*{_AT}\s?:(?:\s+(?P<text>.*))?",
     rf"(?P<who>{_WHO})\s+{_AT}(?P<text>)",
     rf"\[(?P<who>{_WHO})\]\s+{_AT}(?P<text>)",
-    rf"[\[(][^\[\]()]{{0,16}}\d:\d\d[^\[\]()]{{0,8}}[\])]\s+(?P<who>{_WHO})(?P<text>)")]
+    rf"[\[(][^\[\]()]{{0,24}}\d:\d\d[^\[\]()]{{0,8}}[\])]\s+(?P<who>{_WHO})(?:\s?:\s+(?P<text>\S.*))?",
+    rf"(?P<who>{_WHO}),\s\[[^\[\]]{{0,16}}\d:\d\d[^\[\]]{{0,8}}\]:?(?P<text>)")]  # copied from Telegram
 _NOTICE = re.compile(rf"""(?:{_ON}{_AT}\s+)?(?:\*\*\*|-!-|-->|<--)\s.*
     |.{{0,60}}(?:started|stopped)\s(?:transcription|recording)
     |(?:reacted\sto|removed\sa\s.{{1,30}}reaction\sfrom)\s["“].*""", re.I | re.X)
 _LEVEL = re.compile(r"\b(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\b") # a program's log is no chat
-_REPLY = re.compile(r"replying to [\"“].*[\"”]\s*", re.I)
+_REPLY = re.compile(r"replying to [\"“].*[\"”]\s*|\[in reply to [^\[\]]*\]"
+                    r"|[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?$", re.I) # or a clock alone
 
 # %% ../../nbs/data/02_chats.ipynb #c0000150
 def turn_of(
@@ -534,9 +545,9 @@ def turn_of(
 ) -> Optional[tuple]: # (speaker, what follows on the same line, maybe nothing)
     "Who begins to speak in a line that has a name and a clock; None for a line that has not."
     line = line.replace("**", "")  # bold in Markdown
-    found = next((m for m in (pattern.fullmatch(line) for pattern in _TURNS) if m), None)
-    if not found or len(found["who"].split()) > 6 or _LEVEL.search(found["who"]): return None
-    return visible(found["who"]), visible(found["text"] or "")
+    match = _first_match(pattern.fullmatch(line) for pattern in _TURNS)
+    if not match or len(match["who"].split()) > 6 or _LEVEL.search(match["who"]): return None
+    return visible(match["who"]), visible(match["text"] or "")
 
 def is_transcript(
     text:str, # beginning of a file
@@ -556,12 +567,13 @@ def parse_transcript(
     for line in visible_lines(text):
         turn = turn_of(line)
         if turn: speaker = turn[0]
-        body = _REPLY.sub("", turn[1] if turn else line)
-        goes_on = not turn and chat.messages and chat.messages[-1].speaker == speaker
+        body = turn[1] if turn else line
+        body = body[_REPLY.match(body).end():] if _REPLY.match(body) else body
+        continues = not turn and chat.messages and chat.messages[-1].speaker == speaker
         if not body: continue
         if _NOTICE.fullmatch(body): chat.dropped["system lines"] += 1
         elif speaker is None: chat.dropped["lines before the first message"] += 1
-        elif goes_on: chat.messages[-1].text += " " + body
+        elif continues: chat.messages[-1].text += " " + body
         else: chat.messages.append(Message(speaker, body))
     return [chat]
 
@@ -572,9 +584,9 @@ _CLOCK_LINE = re.compile(r"[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?") # Google Meet 
 def _plain_turns(text:str) -> list: # of (name or "", text), one for each line that is not empty
     turns = []
     for line in visible_lines(text):
-        found = _PLAIN.fullmatch(line.replace("**", ""))
-        named = found and len(found["who"].split()) <= 5 and not _LEVEL.search(found["who"])
-        if named: turns.append((visible(found["who"]), found["text"] or ""))
+        match = _PLAIN.fullmatch(line.replace("**", ""))
+        named = match and len(match["who"].split()) <= 5 and not _LEVEL.search(match["who"])
+        if named: turns.append((visible(match["who"]), match["text"] or ""))
         elif line and not _CLOCK_LINE.fullmatch(line): turns.append(("", line))
     return turns
 
@@ -586,7 +598,8 @@ def is_plain(
     names = Counter(name for name, _ in turns if name)
     named = sum(names.values())
     if not names or max(names.values()) < 2 or 2 * named < len(turns): return False
-    inside = sum(any(f" {name}: " in line for name in names) for _, line in turns)
+    speaks = re.compile(" (?:" + "|".join(map(re.escape, names)) + "): ")
+    inside = sum(bool(speaks.search(line)) for _, line in turns)  # lines that hold more than one turn
     return 5 * inside < len(turns) and len(names) <= max(2, named / 2)
 
 # %% ../../nbs/data/02_chats.ipynb #c0000155
@@ -686,18 +699,18 @@ def _is_hidden(name:str) -> bool:
 def _zipped(path:Path) -> dict: # name -> function that reads the file
     try: archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as e:
-        raise DataError(f"Cannot read {path} as a zip file: {e}. Export the chat again.") from e
+        raise DataError(f"This cannot be read as a zip file: {e}. Export the chat again.") from e
     infos = sorted((i for i in archive.infolist() if not i.is_dir()), key=lambda i: i.filename)
     size = sum(i.file_size for i in infos if i.filename.lower().endswith(_TEXTS))
     if size > _MOST_BYTES:
-        raise DataError(f"The texts in {path} unpack to {size:,} bytes. Unpack it, and name the unpacked folder.")
+        raise DataError(f"Its texts unpack to {size:,} bytes. Unpack it, and name the unpacked folder.")
     return {i.filename: lambda i=i: archive.read(i) for i in infos}
 
 def _files(path:Path) -> dict: # relative name -> function that reads the file; {} for a data set
     "The texts in a folder or a zip."
     inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
-    found = {p.relative_to(path).as_posix(): p.read_bytes for p in inside} if path.is_dir() else _zipped(path)
-    shown = {name: read for name, read in found.items() if not _is_hidden(name)}
+    files = {p.relative_to(path).as_posix(): p.read_bytes for p in inside} if path.is_dir() else _zipped(path)
+    shown = {name: read for name, read in files.items() if not _is_hidden(name)}
     if _TABLES & {PurePosixPath(name).suffix.lower() for name in shown}: return {}
     return {name: read for name, read in shown.items() if name.lower().endswith(_TEXTS)}
 
@@ -733,13 +746,13 @@ def _parse_many(path:Path, plain:bool) -> Optional[tuple]: # (name of the format
     channels = _slack_channels(path, files)
     if channels is not None: return "Slack export", channels
     parsed = {name: parse_file(read(), plain) for name, read in files.items()}
-    known = {name: found for name, found in parsed.items() if found}
-    unknown = [name for name in files if name not in known]
-    if not known or len(unknown) > len(known): return None
-    for name, (_, chats) in known.items(): _name_rooms(chats, name)
-    chats = [chat for _, found in known.values() for chat in found]
+    exports = {name: export for name, export in parsed.items() if export}
+    unknown = [name for name in files if name not in exports]
+    if not exports or len(unknown) > len(exports): return None
+    for name, (_, chats) in exports.items(): _name_rooms(chats, name)
+    chats = [chat for _, rooms in exports.values() for chat in rooms]
     if unknown: chats[0].notes.append(f"not read, as they are no export: {', '.join(unknown[:5])}")
-    return ", ".join(sorted({kind for kind, _ in known.values()})), chats
+    return ", ".join(sorted({kind for kind, _ in exports.values()})), chats
 
 # %% ../../nbs/data/02_chats.ipynb #c0000068
 def _count(n:int, what:str) -> str: return f"{n:,} {what}{'' if n == 1 else 's'}"
@@ -754,8 +767,8 @@ def conversations(
     "Divide a chat where nothing was said for a long time."
     parts, last = [], None
     for m in messages:
-        far = m.time and last and abs(m.time - last) > timedelta(hours=gap_hours)
-        if far or not parts: parts.append([])
+        silence = m.time and last and abs(m.time - last) > timedelta(hours=gap_hours)
+        if silence or not parts: parts.append([])
         parts[-1].append(m)
         last = m.time or last
     return parts
@@ -764,23 +777,25 @@ def conversations(
 def read_export(
     path, # of a file, a folder or a zip
     plain:bool=True, # whether plain lines of Name: text are a chat
+    name=None, # what the file is called (None: its path)
 ) -> Optional[tuple]: # (name of the format, list of Chat); None: no export
     "What is in an export, before it is cut into conversations. Raises `DataError` for a file that cannot be read."
     path = Path(path)
-    try: found = _read_path(path, plain)
-    except OSError as e: raise DataError(f"Cannot read {path}: {e.strerror or e}.") from e
-    except DataError as e: raise e if str(path) in str(e) else DataError(f"{path}: {e}") from e
-    if found: _name_rooms(found[1], path.absolute().as_posix())
-    return found
+    name = str(name or path)
+    try: export = _read_path(path, plain)
+    except OSError as e: raise DataError(f"Cannot read {name}: {e.strerror or e}.") from e
+    except DataError as e: raise DataError(f"{name}: {e}") from e
+    if export: _name_rooms(export[1], Path(name).absolute().as_posix())
+    return export
 
 def _read_path(path:Path, plain:bool) -> Optional[tuple]:
     if path.is_dir(): return _parse_many(path, plain)
     with open(path, "rb") as f: head = f.read(_HEAD)
     if head.startswith(b"PK\x03\x04"): return _parse_many(path, plain)
-    found = parse_file(path.read_bytes(), plain) if may_be_export(head, plain) else None
-    if not found or found[0] != "Slack export": return found
+    export = parse_file(path.read_bytes(), plain) if may_be_export(head, plain) else None
+    if not export or export[0] != "Slack export": return export
     value = _json_value(path.read_bytes())  # one day of a channel; who is who stands elsewhere
-    return found[0], parse_slack(value, slack_people(value, _users(path, {})))
+    return export[0], parse_slack(value, slack_people(value, _users(path, {})))
 
 # %% ../../nbs/data/02_chats.ipynb #c0000176
 def _row(messages:list, key:str, hidden:Optional[tuple]) -> dict:
@@ -817,21 +832,23 @@ def describe(
 ) -> str:
     "What was read, how it was cut and what was left out, in one line."
     dropped = sum((chat.dropped for chat in chats), Counter())
-    cut = f" (cut where nothing was said for {gap_hours:g} hours)" if len(rows) > len(chats) else ""
-    left = "; left out: " + ", ".join(_left(n, why) for why, n in dropped.most_common()) if dropped else ""
-    notes = "".join(f"; {note}" for note in dict.fromkeys(note for chat in chats for note in chat.notes))
+    silence = f"{gap_hours:g} hour{'' if gap_hours == 1 else 's'}"
+    cut = f" (cut where nothing was said for {silence})" if len(rows) > len(chats) else ""
+    losses = "; left out: " + ", ".join(_left(n, why) for why, n in dropped.most_common()) if dropped else ""
+    notes = list(dict.fromkeys(note for chat in chats for note in chat.notes))
     messages = _count(sum(row["messages"] for row in rows), "message")
-    return f"{name}, {messages} in {_count(len(rows), 'conversation')}{cut}{left}{notes}"
+    return f"{name}, {messages} in {_count(len(rows), 'conversation')}{cut}{'; '.join([losses, *notes])}"
 
 def read_chats(
     path, # of a file, a folder or a zip
     gap_hours:float=6.0, # silence after which another conversation begins
     hide_names:bool=False, # write #Person1# and so on for names
     plain:bool=True, # whether plain lines of Name: text are a chat
+    name=None, # what the file is called (None: its path)
 ) -> Optional[list]: # of dicts: id, text, start (or None), messages; None: no export
     "The conversations of a chat export or transcript, in order. Raises `DataError` for a file that cannot be read."
-    found = read_export(path, plain)
-    if found is None: return None
-    rows = chat_rows(found[1], gap_hours, hide_names)
-    say_once(f"{path}: {describe(*found, rows, gap_hours)}.")
+    export = read_export(path, plain, name)
+    if export is None: return None
+    rows = chat_rows(export[1], gap_hours, hide_names)
+    say_once(f"{name or path}: {describe(*export, rows, gap_hours)}.")
     return rows

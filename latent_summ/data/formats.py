@@ -311,27 +311,32 @@ def open_text(
 
 # %% ../../nbs/data/03_formats.ipynb #30c470f4
 @functools.lru_cache(4)
-def _read_chats(path, stamp) -> Optional[list]: return read_chats(path)
+def _read_chats(path, name, stamp, gap_hours, hide_names) -> Optional[list]:
+    return read_chats(path, gap_hours, hide_names, name=name)
 
 def _stamp(path:Path) -> tuple:
     "What changes when a file, or a folder of files, does."
     states = [p.stat() for p in [path, *(sorted(path.rglob("*")) if path.is_dir() else [])]]
     return tuple((s.st_mtime_ns, s.st_size) for s in states)
 
-def _unpacked_chats(path:Path) -> Optional[list]:
+def _unpacked_chats(path:Path, name:str, gap_hours:float, hide_names:bool) -> Optional[list]:
     "The conversations of a packed export."
     stem, ending, _ = endings(path)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder)/f"{stem}{ending}"
         file.write_bytes(b"".join(pieces(path)))
-        return read_chats(file)
+        return read_chats(file, gap_hours, hide_names, name=name.removesuffix(path.suffix))
 
 def chats_in(
     path:Path, # of a file, a zip or a folder
+    name=None, # for messages (None: the path)
+    gap_hours:float=6.0, # silence after which another conversation begins
+    hide_names:bool=False, # write #Person1# and so on for names
 ) -> Optional[list]: # of {id, text}; None: it is something else
     "The conversations of an export of a messenger or of a transcript, remembered while it is not changed."
     packed = path.is_file() and packing(_head(path))
-    found = _unpacked_chats(path) if packed else _read_chats(str(path), _stamp(path))
+    options = str(name or path), gap_hours, hide_names
+    found = _unpacked_chats(path, *options) if packed else _read_chats(str(path), options[0], _stamp(path), *options[1:])
     return None if found is None else [dict(id=row["id"], text=row["text"]) for row in found]
 
 def _head(path:Path) -> bytes:
@@ -342,6 +347,8 @@ def look_at(
     path, # of a file, or of a folder or zip that a messenger exported
     name=None, # for messages (None: the path)
     chats:bool=True, # look whether it is an export of a messenger or a transcript
+    gap_hours:float=6.0, # as for chats_in
+    hide_names:bool=False, # as for chats_in
 ) -> Form:
     "Find out how a file is to be read. Raises `DataError` for one that cannot be."
     path = Path(path).expanduser()
@@ -350,7 +357,7 @@ def look_at(
     if head.startswith(b"PAR1"):
         form.kind = "parquet"
         return form
-    if head.startswith(b"PK\x03\x04") and chats and _set_chats(form): return form
+    if head.startswith(b"PK\x03\x04") and chats and _set_chats(form, gap_hours, hide_names): return form
     if path.is_dir(): raise DataError(f"{form.name} is a folder, and no export of a messenger. Name one of its files.")
     _check_ours(head, form.name)
     form.encoding = encoding_of(path, form.name)
@@ -359,12 +366,12 @@ def look_at(
         whole = not f.read(1)
     form.kind = _kind(sample, endings(form.name)[1])
     if form.kind == "csv": _set_dialect(form, sample, whole)
-    if form.kind in ("txt", "json") and chats: _set_chats(form)
+    if form.kind in ("txt", "json") and chats: _set_chats(form, gap_hours, hide_names)
     return form
 
-def _set_chats(form:Form) -> bool:
+def _set_chats(form:Form, gap_hours:float, hide_names:bool) -> bool:
     "Whether a file is an export of a messenger; then its conversations are its rows."
-    found = chats_in(form.path)
+    found = chats_in(form.path, form.name, gap_hours, hide_names)
     if found is None: return False
     form.kind = "chats"
     form.chats = found

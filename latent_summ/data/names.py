@@ -43,8 +43,8 @@ def person_marks(
     count = Counter(word for name in names for word in set(name.split()))
     marks = []
     for i, name in enumerate(names):
-        own = tuple(word for word in name.split() if word != name and count[word] == 1)  # a shared part is nobody's
-        marks.append((len(name), name_pattern(name, own), f"#Person{i + 1}#"))
+        parts = tuple(word for word in name.split() if word != name and count[word] == 1)  # a shared part is nobody's
+        marks.append((len(name), name_pattern(name, parts), f"#Person{i + 1}#"))
     return [(pattern, mark) for _, pattern, mark in sorted(marks, key=lambda m: -m[0])]
 
 def without_names(
@@ -70,9 +70,9 @@ def anonymise(
     mark_of = {name: f"#Person{i + 1}#" for i, name in enumerate(speakers)}
     lines = []
     for line in dialogue.split("\n"):
-        found = _LINE_NAME.match(line)
-        start = mark_of[found[1].strip()] + ": " if found else ""
-        lines.append(start + without_names(line[found.end():] if found else line, marks))
+        match = _LINE_NAME.match(line)
+        start = mark_of[match[1].strip()] + ": " if match else ""
+        lines.append(start + without_names(line[match.end():] if match else line, marks))
     return ["\n".join(lines), *(without_names(text, marks) for text in others)]
 
 # %% ../../nbs/data/02_names.ipynb #c0001009

@@ -178,7 +178,8 @@ def clean_rows(
         if reason: dropped[reason] += 1; continue
         if keep and not keep(row["id"]): counts["other_split"] += 1; continue
         row |= _extra(given)
-        row_id = _add(rows, change(row) if change else row, again, counts["read"])
+        if change: row = change(row)
+        row_id = _add(rows, dict(row), again, counts["read"])
         counts["renamed"] += row_id != row["id"]
         counts["several"] += "summaries" in row
         identity.update(f"{row_id}\0".encode() + digest)
@@ -371,6 +372,13 @@ def _say_splits(name:str, files:dict) -> dict:
     return files
 
 # %% ../../nbs/data/04_sources.ipynb #9a54f997
+def _chat_options(cfg:Optional[Config]) -> dict:
+    "How exported chats are read."
+    return dict(gap_hours=cfg.chat_gap_hours, hide_names=cfg.speakers == "anonymise") if cfg else {}
+
+def _look_at(path, cfg:Optional[Config], name:Optional[str]=None): # a Form
+    return look_at(path, name, **_chat_options(cfg))
+
 def _beside(path:Path, cfg:Config) -> list:
     "The files that a file's split folder belongs to: `test/chats.csv` is test data where a folder `train` stands beside `test`."
     folder = path.absolute().parent
@@ -382,15 +390,15 @@ def _beside(path:Path, cfg:Config) -> list:
 def _named_file(path:Path, near:list, cfg:Config) -> list:
     "A file that was named, with the other splits of the same source."
     own = _read_name(path, cfg, any_ending=True)
-    if endings(path)[1] not in FORMATS and look_at(path).kind == "txt":
+    if endings(path)[1] not in FORMATS and _look_at(path, cfg).kind == "txt":
         raise DataError(f"{path} is not a format this package reads: {READABLE}.")
     if own.split is None and (found := _beside(path, cfg)): return found
     return [f for f in near if f.base == own.base and f.split != own.split and f.split and own.split] + [own]
 
-def _is_export(folder:Path, found:list) -> bool:
+def _is_export(folder:Path, found:list, cfg:Config) -> bool:
     "Whether a folder is what a messenger exported; one whose files are named by split is not, unless it lists people or channels."
     lists = any((folder/name).is_file() for name in ("users.json", "channels.json", "result.json"))
-    return (lists or not any(f.split for f in found)) and bool(chats_in(folder))
+    return (lists or not any(f.split for f in found)) and bool(chats_in(folder, None, **_chat_options(cfg)))
 
 def local_files(
     name:str, # file, folder or stem
@@ -399,7 +407,7 @@ def local_files(
     "The files a local source consists of; raises `DataError` when there are none."
     path = Path(name).expanduser()
     found = _in_folder(path, cfg) if path.is_dir() else []
-    if path.is_dir() and _is_export(path, found): return {"all": [_File(path, None, "")]}
+    if path.is_dir() and _is_export(path, found, cfg): return {"all": [_File(path, None, "")]}
     if found: return _say_splits(name, _by_split(found))
     if path.is_file():
         own = _read_name(path, cfg, any_ending=True)
@@ -431,17 +439,19 @@ def _no_doubles(files:dict) -> dict:
 def read_files(
     files:list, # of one source and split, as local_files gives them
     columns:Optional[list]=None, # read only these where the format allows it (None: all)
+    cfg:Optional[Config]=None, # how exported chats are read (None: as by default)
 ):
     "Yield the files' rows as dicts (None for a line that is no JSON object); raises `DataError` for a file that cannot be read."
     for file in files:
-        for _, row in numbered_rows(look_at(file.path), columns): yield row
+        for _, row in numbered_rows(_look_at(file.path, cfg), columns): yield row
 
 def columns_of(
     files:list, # as for read_files
+    cfg:Optional[Config]=None, # as for read_files
 ) -> list: # [] for files that are empty
     "The columns of a source: those of all its files."
     names = {}
-    for file in files: names |= dict.fromkeys(columns_in(look_at(file.path)))
+    for file in files: names |= dict.fromkeys(columns_in(_look_at(file.path, cfg)))
     return list(names)
 
 # %% ../../nbs/data/04_sources.ipynb #ab42589c
@@ -492,7 +502,7 @@ def open_source(cfg:Config, name:str) -> Source:
     if name == OWN_TEXTS: return Source(name, list(ALIASES), partial(_open_own_texts, cfg))
     if looks_local(name):
         files = local_files(name, cfg)
-        return Source(name, list(files), lambda split, choose, max_rows: _open_files(files[split], choose))
+        return Source(name, list(files), lambda split, choose, max_rows: _open_files(files[split], choose, cfg))
     flag = _flag(cfg, name)
     return Source(name, hub_splits(name, flag), lambda split, choose, max_rows: read_hub(name, flag, split, choose))
 
@@ -515,11 +525,11 @@ def _open_built_in(cfg, name, split, choose, max_rows) -> tuple:
     rows = built_in_rows(cfg, name, split, max_rows)
     return choose(list(rows[0])), iter(rows)
 
-def _open_files(files:list, choose:Callable) -> tuple:
+def _open_files(files:list, choose:Callable, cfg:Config) -> tuple:
     "Look at the columns of the files, then read what is used of them."
-    there = columns_of(files)
+    there = columns_of(files, cfg)
     columns = choose(there) if there else {}
-    return columns, read_files(files, column_names(columns))
+    return columns, read_files(files, column_names(columns), cfg)
 
 # %% ../../nbs/data/04_sources.ipynb #f8507cfe
 def pick_split(
@@ -630,7 +640,7 @@ def input_rows(
     name:Optional[str]=None, # for messages (None: the path)
 ) -> tuple: # (list of (id, text, None or why there is none), whether rows came in)
     "The texts of a file that are to be summarised. Raises `DataError` for one that cannot be read, or in which no row has a text."
-    form = look_at(path, name)
+    form = _look_at(path, cfg, name)
     if form.kind == "txt":
         with open_text(form) as f: return [(None, *_input_text(dict(text=f.read()), ("text",)))], False
     rows = list(numbered_rows(form))

@@ -99,8 +99,9 @@ def _check_taught(cfg:Config, kind:str, taught:int, instead:str):
                          f"Use --encoder-pooling mean (or segments), or {instead}.")
     # queries attend to one another, so fewer of them would give other vectors
     if taught < cfg.latent_seq_len or (kind == "queries" and taught != cfg.latent_seq_len):
+        step = f"Use --latent-seq-len {taught}" + (f", or fewer: 1 to {taught} work." if kind != "queries" else ".")
         raise ModelError(f"latent_seq_len={cfg.latent_seq_len}, but {cfg.modernbert_model!r} "
-                         f"was taught {taught} {kind}. Use --latent-seq-len {taught}.")
+                         f"was taught {taught} {kind}. {step}")
 
 # %% ../../nbs/encode/06_embed.ipynb #2929b24b
 def token_batches(
@@ -137,7 +138,8 @@ def token_states(
     out = encoder.model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=early > 0)
     if not early: return out.last_hidden_state
     if early < len(out.hidden_states): return (out.hidden_states[early] + out.last_hidden_state) / 2
-    raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: choose a smaller one.")
+    raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: "
+                     "choose a smaller one.")
 
 def encode_batch(
     cfg:Config, # for the precision and the pooling

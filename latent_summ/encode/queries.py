@@ -39,7 +39,8 @@ class Queries(nn.Module):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(n, width))
         options = dict(dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
-        self.layers = nn.ModuleList(nn.TransformerDecoderLayer(width, heads, 2 * width, **options) for _ in range(layers))
+        self.layers = nn.ModuleList(nn.TransformerDecoderLayer(width, heads, 2 * width, **options)
+                                    for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def __len__(self): return len(self.queries)

@@ -334,12 +334,17 @@ class Plan:
 
 def _size(n:float) -> str: return f"{n / 1e12:,.2f} TB" if n >= 1e12 else f"{n / 1e9:,.2f} GB"
 
+def _hours(n:float) -> str: return f"{n:,.0f} hours" if n >= 2 else f"{60 * n:,.0f} minutes"
+
+def _rate(mb_per_s:float) -> str: return f"{mb_per_s:,.1f} MB/s" if mb_per_s >= 1 else f"{mb_per_s * 1000:,.1f} kB/s"
+
 # %% ../../nbs/encode/07_scale.ipynb #756042da
 @patch
 def lines(self:Plan) -> list: # of (label, text)
     "The plan as a table of two columns."
     def with_each(n): return f"{_size(n)} ({n / self.documents:,.0f} bytes a text)"
-    computing = f"{self.device_hours:,.0f} hours of one {self.rates.device}; {self.days:,.1f} days on {self.devices:,}"
+    in_all = f"{self.days:,.1f} days" if self.days >= 0.1 else _hours(24 * self.days)
+    computing = f"{_hours(self.device_hours)} of one {self.rates.device}; {in_all} on {self.devices:,}"
     lines = [
         ("documents", f"{self.documents:,} of {self.rates.tokens_per_text:g} tokens"),
         ("computing", computing),
@@ -348,10 +353,10 @@ def lines(self:Plan) -> list: # of (label, text)
         ("latents instead", with_each(self.latent_bytes)),
     ]
     for k, n in self.cache_bytes.items():
-        lines.append((f"cache on disk, {k}", f"{with_each(n)}, written at {self.written_mb_per_s[k]:,.1f} MB/s"))
+        lines.append((f"cache on disk, {k}", f"{with_each(n)}, written at {_rate(self.written_mb_per_s[k])}"))
     lines.append(("index, jsonl", _size(self.index_bytes)))
     lines.append(("files", f"{self.shards:,} shards, made in {self.parts:,} parts"))
-    if self.read_mb_per_s: lines.append(("network, texts in", f"{self.read_mb_per_s:,.1f} MB/s"))
+    if self.read_mb_per_s: lines.append(("network, texts in", _rate(self.read_mb_per_s)))
     return lines + [("rates from", self.rates.source)]
 
 # %% ../../nbs/encode/07_scale.ipynb #e533e6cc

@@ -87,7 +87,8 @@ def _write_states(cfg:Config, encoder:Encoder, texts:list, folder:Path, device):
         for first in range(0, len(texts), _WINDOW):
             for rows in token_batches(lengths[first:first + _WINDOW], 256, _BATCH_TOKENS):
                 chosen = [first + int(i) for i in rows]
-                with autocast(cfg, device): states = token_states(cfg, encoder, **_padded([texts[i] for i in chosen], device))
+                with autocast(cfg, device):
+                    states = token_states(cfg, encoder, **_padded([texts[i] for i in chosen], device))
                 for i, state in zip(chosen, states.float().cpu().numpy()):
                     tokens = slice(starts[i], starts[i + 1])
                     values[tokens], scale[tokens] = quantize_int8(state[:lengths[i]])

@@ -7,6 +7,7 @@ __all__ = ['draw_stop_latent', 'LatentSummarizer', 'top_layers', 'adopt_encoder'
            'build_model']
 
 # %% ../../nbs/model/06_model.ipynb #269897a1
+import re
 from typing import Optional
 
 import torch
@@ -169,5 +170,10 @@ def build_model(
     if cfg.decoder_lora_rank and decoder is None:
         raise ModelError(f"A model with decoder_lora_rank={cfg.decoder_lora_rank} needs its decoder to be loaded.")
     adopt_decoder(model, decoder, cfg.decoder_lora_rank)
-    model.load_state_dict(tensors["model"])
+    try: model.load_state_dict(tensors["model"])
+    except RuntimeError as e:
+        parts = sorted({name.split(".")[0] for name in re.findall(r"(?:for |\")([a-z_]+\.[\w.]+)", str(e))})
+        raise ModelError(f"The saved weights do not fit this model: {', '.join(parts) or 'its parts'} differ in names or shapes. "
+                         "Give from_pretrained a middle of the same class and sizes as in the training, "
+                         "and leave the settings of the architecture as they were.") from e
     return model

@@ -103,6 +103,12 @@ class RunState:
         "The state of stage `name`, new if nothing was known of it."
         return self.stages.setdefault(name, StageState(name))
 
+    def left(self,
+        now:float, # on the run's clock, in seconds
+    ) -> Optional[float]:
+        "Seconds the whole run still needs, about; None while that cannot be said."
+        return _seconds_left(self, now)
+
 # %% ../../nbs/train/11_run_state.ipynb #ff0689ad
 @patch
 def on_run_start(self:RunState,
@@ -221,19 +227,16 @@ def progress(self:RunState) -> tuple: # (share, steps done, steps in all or None
     return sum(shares) / max(len(shares), 1), sum(done), None
 
 # %% ../../nbs/train/11_run_state.ipynb #e20094c3
-@patch
-def left(self:RunState,
-    now:float, # on the run's clock, in seconds
-) -> Optional[float]:
-    "Seconds the whole run still needs, about; None while that cannot be said."
-    if self.current is None: return None
-    paces = {s.part: s.pace for s in self.stages.values() if s.pace}
+def _seconds_left(run:RunState, now:float) -> Optional[float]:
+    "The time left of all stages together, each at its own pace or that of a stage of its kind."
+    if run.current is None: return None
+    paces = {s.part: s.pace for s in run.stages.values() if s.pace}
     def needs(s):
         seconds = s.left(now)
         if seconds is not None: return seconds
-        pace = paces.get(s.part) or self.current.pace or 0
+        pace = paces.get(s.part) or run.current.pace or 0
         return (s.steps - s.step) * pace or None
-    times = [needs(s) for s in self.stages.values() if not self.done_before(s)]
+    times = [needs(s) for s in run.stages.values() if not run.done_before(s)]
     return None if None in times else sum(times)
 
 # %% ../../nbs/train/11_run_state.ipynb #0502d975

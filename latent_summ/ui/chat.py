@@ -6,6 +6,8 @@
 __all__ = ['Chat']
 
 # %% ../../nbs/ui/03_chat.ipynb #4943b22c
+from typing import Optional
+
 from fastcore.basics import patch
 
 from ..config import LatentSummError
@@ -24,8 +26,11 @@ class Chat:
     def __init__(self,
         summarizer, # a Summarizer
         seed:int=0, # of the first :again
+        min_support:Optional[float]=None, # 0..1: a summary with less is not shown, but why
     ):
         self.summarizer = summarizer
+        self.min_support = min_support
+        self.judges = min_support is not None or getattr(summarizer, "judge", None) is not None
         self.seed = seed
         self.done = False
         self.lines = [] # typed since the last blank line
@@ -65,9 +70,17 @@ def _summary(self:Chat):
     "The summary of the lines that were typed."
     text = "\n".join(self.lines)
     self.forget()
-    summary = self.summarizer.summarize(text)
-    self.history.append((text, summary))
-    yield summary or "(nothing to say)"
+    yield from self._told(text)
+
+@patch
+def _told(self:Chat, text:str, keep:bool=True, **options): # yields lines
+    "A summary of the text and, where the model is calibrated, how far to trust it."
+    if not self.judges: found = lines = self.summarizer.summarize(text, **options)
+    else:
+        found = self.summarizer.summarize(text, support=True, min_support=self.min_support, **options)
+        lines = found.told
+    if keep: self.history.append((text, str(found)))
+    yield from [lines or "(nothing to say)"] if isinstance(lines, str) else lines
 
 @patch
 def end(self:Chat): # yields lines to show
@@ -97,7 +110,7 @@ def _quit(self:Chat, rest:str):
 @patch
 def _again(self:Chat, rest:str):
     if not self.history: yield "Nothing was given yet."; return
-    yield self.summarizer.summarize(self.history[-1][0], do_sample=True, seed=self.seed) or "(nothing to say)"
+    yield from self._told(self.history[-1][0], keep=False, do_sample=True, seed=self.seed)
     self.seed += 1
 
 @patch

@@ -42,7 +42,7 @@ def intervals_text(
         scale = 100 if key.endswith("recall") else 1
         low, high = report["intervals"][key]
         parts.append(f"{name} {scale * low:.1f}-{scale * high:.1f}")
-    text = "95 % intervals: " + ", ".join(parts) + "."
+    text = "95 % intervals: " + ", ".join(parts) + "." if parts else "One row: no interval can be computed."
     if report.get("role_recall") is not None:
         text += (f" {100 * report['role_recall']:.1f} % of facts are in their role; "
                  f"{100 * report['readable']:.1f} % of summaries can be read for it.")
@@ -57,7 +57,8 @@ def show_table(
     from rich.console import Console
     table = scores_table(report, name)
     if "random3" in report["baselines"]:
-        table = pd.concat([table, scores_table(report["baselines"]["random3"] | dict(baselines={}), "random-3", known={})])
+        table = pd.concat([table, scores_table(report["baselines"]["random3"] | dict(baselines={}), "random-3",
+                                               known={})])
     Console(highlight=False).print(rich_table(table.rename_axis("system"), rows_of(report)))
     print(intervals_text(report))
 

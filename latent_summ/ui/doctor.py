@@ -6,8 +6,8 @@
 __all__ = ['Check', 'ok', 'tokens', 'redacted', 'check_packages', 'check_device', 'check_attention', 'start_asking', 'ask_model',
            'ask_dataset', 'is_cached', 'check_remote', 'check_hub', 'check_folder', 'backbones', 'Need', 'needs',
            'open_need', 'read_first_rows', 'check_sources', 'check_local_source', 'bytes_per_row', 'rows_of',
-           'row_counts', 'check_disk', 'memory', 'check_memory', 'tiny_run', 'run_hours', 'check_first_batches',
-           'checks', 'lines', 'verdict', 'show']
+           'row_counts', 'check_disk', 'memory', 'check_memory', 'StageSize', 'stage_sizes', 'check_stages',
+           'check_enough', 'tiny_run', 'run_hours', 'check_first_batches', 'checks', 'lines', 'verdict', 'show']
 
 # %% ../../nbs/ui/05_doctor.ipynb #e4e4870a
 import contextlib, importlib.metadata, importlib.util, io, itertools, os, platform, re, shutil, sys, threading, time
@@ -317,12 +317,14 @@ def open_need(
     cfg:Config, # with the names of the columns
     need:Need, # the source
 ):
-    "Open a source, look at its columns and, where it is on this disk, read its first rows. Raises `DataError` if it cannot be used."
+    "Open a source, look at its columns, and read its first rows if it is local. Raises `DataError` if it is unusable."
     from latent_summ.data.sources import OWN_TEXTS, open_source, pair_columns, pick_split, text_columns
     choose = pair_columns if need.kind == "pairs" else text_columns
     source = open_source(cfg, need.source)
-    columns, raw = source.open(pick_split(source, cfg, "train")[0], lambda columns: choose(cfg, columns, need.source), 1)
-    if need.local and need.source != OWN_TEXTS: read_first_rows(need.source, columns, raw) # own texts are those of the pairs
+    split, _ = pick_split(source, cfg, "train")
+    columns, raw = source.open(split, lambda columns: choose(cfg, columns, need.source), 1)
+    is_own = need.source == OWN_TEXTS # the texts of the pairs, which are read as pairs
+    if need.local and not is_own: read_first_rows(need.source, columns, raw)
 
 _FIRST_ROWS = 1000 # of a source on this disk
 
@@ -337,7 +339,8 @@ def read_first_rows(
     getattr(raw, "close", lambda: None)() # of a file that is not read to its end
     reasons = ", ".join(f"{n:,} {why}" for why, n in rows.report["dropped"].items())
     if not rows.report["read"]: raise DataError(f"{source} holds no rows.")
-    if not len(rows): raise DataError(f"{source}: none of its first {rows.report['read']:,} rows can be used: {reasons}.")
+    if not len(rows):
+        raise DataError(f"{source}: none of its first {rows.report['read']:,} rows can be used: {reasons}.")
 
 # %% ../../nbs/ui/05_doctor.ipynb #ee33664b
 def check_sources(
@@ -398,15 +401,30 @@ def _rows_in_file(path:Path) -> Optional[int]:
     if path.suffix.lower() not in (".jsonl", ".ndjson", ".txt") or path.stat().st_size > 2e9: return None
     with path.open("rb") as f: return sum(piece.count(b"\n") for piece in iter(lambda: f.read(2**20), b""))
 
+_COUNTED = 20e6 # bytes of files that are read to count their rows
+
+def _raw_rows(cfg:Config, need:Need) -> Optional[int]:
+    "Rows of a local source as they stand there, counted by reading it; None where it cannot be read."
+    from latent_summ.data.sources import open_source, pair_columns, pick_split, text_columns
+    choose = pair_columns if need.kind == "pairs" else text_columns
+    try:
+        source = open_source(cfg, need.source)
+        split = pick_split(source, cfg, "train")[0]
+        return sum(1 for _ in source.open(split, lambda there: choose(cfg, there, need.source), None)[1])
+    except LatentSummError: return None  # its own check says what is wrong with it
+
 def _rows_on_disk(cfg:Config, need:Need) -> Optional[int]:
     "Training rows of a local source, or None."
     from latent_summ.data.sources import BUILT_IN, local_files
     if need.source in BUILT_IN: return cfg.messenger_rows
     try: files = local_files(need.source, cfg)
     except LatentSummError: return None  # its own check says what is wrong with it
-    counts = [_rows_in_file(f.path) for f in files.get("train") or files.get("all") or []]
+    paths = [f.path for f in files.get("train") or files.get("all") or []]
+    if sum(Path(p).stat().st_size for p in paths) <= _COUNTED: return _raw_rows(cfg, need)
+    counts = [_rows_in_file(p) for p in paths]
     return None if None in counts or not counts else sum(counts)
 
+# %% ../../nbs/ui/05_doctor.ipynb #5e0d6e34
 def rows_of(
     cfg:Config, # with the number of built-in rows
     need:Need, # the source
@@ -419,7 +437,7 @@ def rows_of(
     return min((n for n in (need.cap, total) if n is not None), default=None)
 
 def row_counts(
-    cfg:Config,
+    cfg:Config, # with the number of built-in rows
     sources:list, # of Need
     answers:dict, # of the hub, by field of the config
 ) -> dict: # field of the config -> rows, or None where nobody knows
@@ -427,8 +445,8 @@ def row_counts(
     from latent_summ.data.sources import OWN_TEXTS
     rows = {n.field: rows_of(cfg, n, answers.get(n.field)) for n in sources if n.source != OWN_TEXTS}
     pairs = rows.get("dataset_name")
-    cut = {n.field: None if pairs is None else min(2 * pairs, n.cap or 2 * pairs) for n in sources if n.source == OWN_TEXTS}
-    return rows | cut
+    derived = [n for n in sources if n.source == OWN_TEXTS]
+    return rows | {n.field: None if pairs is None else min(2 * pairs, n.cap or 2 * pairs) for n in derived}
 
 # %% ../../nbs/ui/05_doctor.ipynb #1f9206ce
 def _existing(path) -> Path:
@@ -443,6 +461,7 @@ def _no_access(cfg:Config) -> list: # of folders
     folders = {_existing(cfg.preprocess_cache_dir), _existing(cfg.run_dir)}
     return [str(p) for p in folders if not os.access(p, os.W_OK)]
 
+# %% ../../nbs/ui/05_doctor.ipynb #39bc77de
 @dataclass
 class _CacheSize:
     "How large the caches of some sources will be."
@@ -501,8 +520,8 @@ def check_disk(
     size = _cache_size(cfg, sources, answers)
     states = _states_size(cfg, size.rows)
     free -= states
-    told = [f"stage 0 keeps encoder states of {_size(states)} at most"] if states else []
-    text = "; ".join([f"{_size(free + states)} free in {folder.name or folder}", *told, *_room_text(size, free)])
+    stage_0 = [f"stage 0 keeps encoder states of {_size(states)} at most"] if states else []
+    text = "; ".join([f"{_size(free + states)} free in {folder.name or folder}", *stage_0, *_room_text(size, free)])
     step = ("Choose another disk with --preprocess-cache-dir, fewer rows with the max_samples settings, "
             "or --cache-store-embeddings-int8.")
     if free < size.total(size.low): return [Check("disk", "fail", text, step)]
@@ -534,12 +553,90 @@ def check_memory(
     text += "; torch and the small pair alone take 1 to 2 GB"
     return [Check("memory", "warn", text, "Close other programs, or use a larger machine.")]
 
+# %% ../../nbs/ui/05_doctor.ipynb #26d00002
+_FEW_STEPS = 20 # of the last stage: with fewer, nothing is learned
+
+@dataclass
+class StageSize:
+    "How much a stage will train."
+    title: str # 4 finetune adapter
+    rows: Optional[int] # about; None where nobody knows
+    steps: Optional[int]
+    is_own: bool # whether its rows are all those of a local file
+
+def _rows_for(cfg:Config, stage, rows:dict) -> Optional[int]:
+    "Training rows of a stage, of those that its sources hold."
+    from latent_summ.plan import SOURCE_FIELDS
+    if stage.reads == "texts":
+        counts = {key: rows[SOURCE_FIELDS[key]] for key in stage.sources if SOURCE_FIELDS[key] in rows}
+        capped = [_smallest(count, stage.max_source_rows.get(key)) for key, count in counts.items()]
+        total = None if None in capped else sum(capped)
+    else: total = rows.get("dataset_name")
+    return _smallest(total, stage.max_rows)
+
+def _smallest(*counts) -> Optional[int]: return min((n for n in counts if n is not None), default=None)
+
+def stage_sizes(
+    cfg:Config, # says which stages run
+    rows:dict, # field of the config -> rows of that source, or None
+) -> list: # of StageSize
+    "Rows and steps of each stage."
+    from latent_summ.data.sources import BUILT_IN, looks_local
+    from latent_summ.plan import stage_table
+    from latent_summ.train.trainer import planned_steps
+    is_file = cfg.dataset_name not in BUILT_IN and looks_local(cfg.dataset_name)
+    sizes = []
+    for stage in stage_table(cfg):
+        n = _rows_for(cfg, stage, rows)
+        steps = None if n is None else planned_steps(n, stage.batch_size, stage.epochs, cfg.gradient_accumulation_steps)
+        is_capped = n is not None and n in (cfg.max_train_samples, stage.max_rows)
+        is_own = is_file and stage.kind == "pairs" and not is_capped
+        sizes.append(StageSize(stage.title.split(":")[0], n, steps, is_own))
+    return sizes
+
+# %% ../../nbs/ui/05_doctor.ipynb #26d00004
+def check_stages(
+    cfg:Config, # says which stages run
+    rows:dict, # field of the config -> rows of that source, or None
+) -> list: # of one Check
+    "Rows and steps of each stage; fails where the last stage would learn nothing from a file of the user's own."
+    sizes = stage_sizes(cfg, rows)
+    if not sizes: return []
+    known = [f"{s.title} {s.rows:,} rows, {s.steps:,} step{'s' * (s.steps != 1)}" for s in sizes if s.steps is not None]
+    unknown = [s.title for s in sizes if s.steps is None]
+    text = "; ".join(known + ([f"rows of {', '.join(unknown)}: not known"] if unknown else []))
+    last = sizes[-1]
+    if not last.is_own or last.steps is None or last.steps >= _FEW_STEPS: return [ok("stages", text)]
+    step = (f"A stage needs {_FEW_STEPS} steps at least to learn anything: bring more rows, lower {_flag_of(cfg, 'batch_size')}, "
+            f"raise {_flag_of(cfg, 'epochs')}, or train nevertheless with --few-rows.")
+    return [Check("stages", "fail", f"{text}: too few", step)]
+
+def _flag_of(
+    cfg:Config, # says which stages run
+    what:str, # epochs or batch_size
+) -> str:
+    "The flag for a size of the last stage."
+    from latent_summ.plan import stage_table
+    name = f"{stage_table(cfg)[-1].name}_{what}"
+    shared = dict(epochs="num_epochs", batch_size="batch_size")
+    return "--" + (name if hasattr(cfg, name) else shared[what]).replace("_", "-")
+
+def check_enough(
+    cfg:Config, # says which stages run, and names the sources
+):
+    "Raise `DataError` where a file of the user's own holds too few rows to learn from."
+    from latent_summ.runtime import DataError
+    pairs = [n for n in needs(cfg) if n.field == "dataset_name" and n.local]
+    if not pairs: return
+    for check in check_stages(cfg, {"dataset_name": rows_of(cfg, pairs[0], None)}):
+        if check.status == "fail": raise DataError(f"{cfg.dataset_name} holds too few rows. {check.text}. {check.next_step}")
+
 # %% ../../nbs/ui/05_doctor.ipynb #f1257a71
 def tiny_run(
     cfg:Config, # of the real run
     folder, # everything is written in here
 ) -> Config:
-    "The same run for two batches of built-in chats: same backbones, stages, widths, lengths, batch sizes and number formats."
+    "The same run for two batches of built-in chats: same backbones, stages, widths, lengths, batch sizes, precision."
     stages = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetune_adapter")
     epochs = {f"{s}_epochs": min(getattr(cfg, f"{s}_epochs"), 1) for s in stages}
     rows = {f"{s}_max_samples": 2 * cfg.stage_batch_size(s) if epochs[f"{s}_epochs"] else None for s in stages}
@@ -602,7 +699,7 @@ def check_first_batches(
     cfg:Config, # of the real run
     rows:Optional[dict]=None, # field of the config -> its training rows, or None (None: say nothing about the time)
 ) -> list:
-    "Load the real backbones, embed a few chats and train two steps of every stage; from their rates, the time of the run."
+    "Load the real backbones, embed some chats, train two steps of every stage, and estimate the time of the run."
     import tempfile
     from latent_summ.data.hub import first_line
     from latent_summ.train.stages import run_pipeline, stage_table
@@ -622,13 +719,15 @@ def check_first_batches(
     text = f"two batches of {len(stage_table(tiny))} stages ran in {seconds:.0f} s, with these backbones"
     return [ok("first batches", text), *([] if rows is None else [_check_time(cfg, rates, rows)])]
 
+# %% ../../nbs/ui/05_doctor.ipynb #0cfea9fe
 def _check_time(cfg:Config, rates:dict, rows:dict) -> Check:
     "How long the run will take."
     unknown = [field for field, n in rows.items() if n is None]
     if unknown: return ok("time", f"not known: how many rows {', '.join(unknown)} has is not known")
     hours = run_hours(cfg, rates, rows)
     parts = ", ".join(f"{name} {h:.1f}" for name, h in hours.items())
-    return ok("time", f"about {sum(hours.values()):.1f} hours ({parts}), at the rate of built-in chats, which are short; validation not counted")
+    return ok("time", f"about {sum(hours.values()):.1f} hours ({parts}), "
+                      "at the rate of built-in chats, which are short; validation not counted")
 
 # %% ../../nbs/ui/05_doctor.ipynb #d7aeb0e9
 def _questions(models:dict, sources:list) -> dict: # name -> function without arguments
@@ -667,6 +766,7 @@ def checks(
     out += check_hub(answers)
     out += [_check_model(cfg, name, model, answers) for name, model in models.items()]
     out += [_check_source(cfg, need, answers) for need in sources]
+    out += check_stages(cfg, {n.field: rows_of(cfg, n, answers.get(n.field)) for n in sources})
     out += check_disk(cfg, sources, answers) + check_memory(cfg)
     has_models = all(folder or is_cached(model, "model") for model, _, folder, _ in models.values())
     is_broken = any(c.status == "fail" for c in out if c.name in models)
@@ -693,7 +793,7 @@ def verdict(
     warns = statuses.count("warn")
     if fails: return f"{fails} thing{'s' * (fails > 1)} must be changed before a run with these settings can work."
     if not warns: return "Everything is ready."
-    return f"A run can work; {warns} thing{'s are' if warns > 1 else ' is'} not as asked for."
+    return f"A run can work; {warns} thing{'s' * (warns > 1)} could not be honoured or checked."
 
 # %% ../../nbs/ui/05_doctor.ipynb #a3be921c
 def show(

@@ -144,7 +144,7 @@ class Choice:
     "An option as the shell sees it."
     flags: tuple # `("--use-tui", "--no-use-tui")`; empty for a word in its place
     help: str
-    takes: str = "nothing" # nothing, words, files or text
+    takes: str = "nothing" # nothing, words, files, models (mini, runs and files) or text
     words: tuple = () # what may follow, where it is known
 
 # %% ../../nbs/ui/00_flags.ipynb #66ff5095
@@ -169,6 +169,7 @@ def _of_option(f:dataclasses.Field) -> Choice:
     meta = f.metadata
     flags = () if meta["positional"] else (_flag(f),)
     if f.type is bool: return Choice(flags, meta["help"])
+    if meta["metavar"] == "MODEL": return Choice(flags, meta["help"], "models")
     is_file = "Path" in str(f.type) or meta["metavar"] == "FILE"
     return Choice(flags, meta["help"], _kind_of_words(meta["values"], is_file), meta["values"])
 
@@ -185,6 +186,10 @@ def choices_of(
 
 # %% ../../nbs/ui/00_flags.ipynb #94d4cdde
 _BASH_SCRIPT = """# Completion of latent_summ for bash. In ~/.bashrc:  source <(latent_summ completion bash)
+_latent_summ_models() { # mini and the runs here; files where what was typed is none of them
+  words="mini $(compgen -d runs/)"
+  if [[ -z $(compgen -W "$words" -- "$cur") ]]; then words=; files=yes; fi
+}
 _latent_summ() {
   local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= words= files= flags= word
   local commands="@COMMANDS@"
@@ -226,7 +231,8 @@ def _bash_values(choices:list) -> list:
     kinds = {}
     for c in choices:
         for flag in c.flags: kinds.setdefault((c.takes, c.words), {})[flag] = None
-    does = dict(words=lambda words: f'words="{" ".join(words)}"', files=lambda _: "files=yes", text=lambda _: "return")
+    does = dict(words=lambda words: f'words="{" ".join(words)}"', files=lambda _: "files=yes",
+                models=lambda _: "_latent_summ_models", text=lambda _: "return")
     return [f"    {'|'.join(flags)}) {does[takes](words)};;" for (takes, words),
             flags in kinds.items() if takes != "nothing"]
 
@@ -253,6 +259,11 @@ def _bash(commands:dict) -> str:
 # %% ../../nbs/ui/00_flags.ipynb #b29ce368
 _ZSH = """#compdef latent_summ
 # Completion of latent_summ for zsh. In ~/.zshrc:  source <(latent_summ completion zsh)
+_latent_summ_models() {
+  local -a found=(mini runs/*(/N))
+  compadd -a found
+  _files
+}
 _latent_summ() {
   local -a commands settings
   commands=(
@@ -287,7 +298,7 @@ def _zsh_escaped(text:str) -> str: return re.sub(r"([\[\]:\\])", r"\\\1", text)
 def _zsh_specs(c:Choice) -> list:
     "The words of `_arguments` for one option."
     action = {"nothing": "", "words": f":value:({' '.join(c.words)})", "files": ":file:_files",
-              "text": ":value: "}[c.takes]
+              "models": ":model:_latent_summ_models", "text": ":value: "}[c.takes]
     flags = [f"{flag}{'=' if c.takes != 'nothing' else ''}[{_zsh_escaped(c.help)}]{action}" for flag in c.flags]
     place = ("*" if c.takes == "files" else "") + action
     return [_zsh_quoted(spec) for spec in flags or [place]]

@@ -33,19 +33,22 @@ def stands_in(
     "Whether a fact stands in a text: its words, or for numbers and times another way to write them; any negation counts as one."
     if kind != "negation" and has_fact(text, dict(text=words)): return True
     if kind not in ("negation", "number", "time"): return False
-    there = {value for other, value in text_facts(text, speakers) if other == kind}
-    wanted = {value for other, value in text_facts(words, speakers) if other == kind}
-    return bool(there & wanted)
+    present = {value for other, value in text_facts(text, speakers) if other == kind}
+    needed = {value for other, value in text_facts(words, speakers) if other == kind}
+    return bool(present & needed)
 
 # %% ../../nbs/use/12_audit.ipynb #545deba5
-def _first_choices(summarizer, rows:list, spans:list, latents) -> list: # for each row whether each span's tokens are all first choices
+def _first_choices(summarizer, rows:list, spans:list,
+                   latents) -> list: # for each row whether each span's tokens are all first choices
     "Which facts the decoder has on its tongue, given latents."
     texts = [references_of(r)[0] for r in rows]
     targets = target_ids(summarizer.cfg, summarizer.decoder, texts)
-    top = np.split(token_scores(summarizer, latents, targets).top.astype(bool), np.cumsum([len(t) for t in targets])[:-1])
+    top = np.split(token_scores(summarizer, latents, targets).top.astype(bool),
+                   np.cumsum([len(t) for t in targets])[:-1])
     options = dict(add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False)
     offsets = summarizer.decoder.tokenizer(texts, **options)["offset_mapping"]
-    return [[_all_first(o, t, *span[:2]) for span in of_row] for o, t, of_row in zip(offsets, top, spans)]
+    def of_row(offsets, top, spans): return [_all_first(offsets, top, *span[:2]) for span in spans]
+    return list(map(of_row, offsets, top, spans))
 
 def _all_first(offsets:list, top, start:int, end:int) -> bool:
     "Whether the tokens of a place in the text are all first choices; a place that the target leaves out is not."
@@ -58,9 +61,9 @@ def swapped(
 ): # the summary with two speakers in each other's place; None where there are no two
     "The rival of a reference summary."
     text = references_of(row)[0]
-    found = [s for s in sorted(speakers_of(row["dialogue"])) if has_fact(text, dict(text=s))]
-    if len(found) < 2: return None
-    one, other = sorted(found, key=text.lower().find)[:2] # the first two that are named
+    names = [s for s in sorted(speakers_of(row["dialogue"])) if has_fact(text, dict(text=s))]
+    if len(names) < 2: return None
+    one, other = sorted(names, key=text.lower().find)[:2] # the first two that are named
     pattern = re.compile(rf"(?i)(?<!\w)({re.escape(one)}|{re.escape(other)})(?!\w)")
     as_written = {m[0].lower(): m[0] for m in pattern.finditer(text)}
     rival = pattern.sub(lambda m: as_written.get(other if m[0].lower() == one else one, m[0]), text)
@@ -91,7 +94,8 @@ def _role_facts(summarizer, rows:list, latents:dict, written:list) -> list: # of
     out = []
     for n, i in enumerate(places):
         way = _right_way_round(written[i], rows[i], rivals[i])
-        out.append(dict(row=i, type="role", words=rivals[i], text=True, **{rung: bool(k[n]) for rung, k in kept.items()}, written=way))
+        out.append(dict(row=i, type="role", words=rivals[i], text=True,
+                        **{rung: bool(k[n]) for rung, k in kept.items()}, written=way))
     return out
 
 def _row_nats(summarizer, latents, texts:list) -> np.ndarray: # (texts,)
@@ -138,11 +142,12 @@ def typed_audit(
     latents = dict(oracle=oracle, predicted=predicted)
     rebuilt = summarizer.decode(oracle, do_sample=False)
     written = summarizer.decode(predicted, do_sample=False)
-    found = _word_facts(summarizer, rows, latents, written) + _role_facts(summarizer, rows, latents, written)
-    facts = pd.DataFrame(found, columns=["row", "type", "words", *RUNGS])
-    facts["lost_at"] = [_first_loss(f) for f in found]
+    lines = _word_facts(summarizer, rows, latents, written) + _role_facts(summarizer, rows, latents, written)
+    facts = pd.DataFrame(lines, columns=["row", "type", "words", *RUNGS])
+    facts["lost_at"] = [_first_loss(f) for f in lines]
     texts = zip(rows, rebuilt, written)
-    return Audit(facts, [dict(id=r.get("id", n), dialogue=r["dialogue"], reference=references_of(r)[0], rebuilt=a, written=b) for n, (r, a, b) in enumerate(texts)])
+    return Audit(facts, [dict(id=r.get("id", n), dialogue=r["dialogue"], reference=references_of(r)[0], rebuilt=a,
+                              written=b) for n, (r, a, b) in enumerate(texts)])
 
 # %% ../../nbs/use/12_audit.ipynb #1c82264c
 def audit_table(
@@ -152,11 +157,11 @@ def audit_table(
     kinds = [*AUDITED, *sorted(set(audit.facts.type) - set(AUDITED))]
     lines = {}
     for kind in kinds:
-        some = audit.facts[audit.facts.type == kind]
-        n = len(some)
-        there = {rung: float(some[rung].mean()) if n else math.nan for rung in RUNGS}
-        lost = {f"lost_{rung}": float((some.lost_at == rung).mean()) if n else math.nan for rung in RUNGS}
-        lines[kind] = dict(facts=n, **there, **lost)
+        chosen = audit.facts[audit.facts.type == kind]
+        n = len(chosen)
+        shares = {rung: float(chosen[rung].mean()) if n else math.nan for rung in RUNGS}
+        lost = {f"lost_{rung}": float((chosen.lost_at == rung).mean()) if n else math.nan for rung in RUNGS}
+        lines[kind] = dict(facts=n, **shares, **lost)
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("type")
 
 # %% ../../nbs/use/12_audit.ipynb #d7947b46
@@ -166,7 +171,8 @@ def audit_report(
 ) -> dict:
     "As plain JSON."
     lines = audit_table(audit).to_dict("index")
-    plain = {kind: {k: None if v != v else v for k, v in line.items()} for kind, line in lines.items()}
+    def without_nan(line): return {k: None if v != v else v for k, v in line.items()}
+    plain = {kind: without_nan(line) for kind, line in lines.items()}
     return dict(rows=len(audit.rows), types=plain, worst=worst_rows(audit, worst))
 
 def worst_rows(
@@ -244,6 +250,7 @@ def audit_page(
     "The worst rows side by side: source, reference, what its own latents give, what was written, what was lost where."
     def cells(r):
         lost = "\n".join(f"{f['type']} at {f['at']}: {f['words']}" for f in r["lost"])
-        return "".join(f"<td>{html.escape(str(v))}</td>" for v in (r["dialogue"], r["reference"], r["rebuilt"], r["written"], lost))
+        return "".join(f"<td>{html.escape(str(v))}</td>"
+                       for v in (r["dialogue"], r["reference"], r["rebuilt"], r["written"], lost))
     lines = "\n".join(f"<tr>{cells(r)}</tr>" for r in report["worst"])
     return _PAGE.format(title=f"The worst {len(report['worst'])} of {report['rows']:,} rows", lines=lines)

@@ -53,14 +53,15 @@ def token_scores(
     "Cross-entropy and first choice of every target token behind its row's latents."
     parts = []
     size = summarizer.cfg.batch_size
-    for at in range(0, len(targets), size):
-        labels = pad_labels(targets[at:at + size], summarizer.device)
+    for start in range(0, len(targets), size):
+        labels = pad_labels(targets[start:start + size], summarizer.device)
         with torch.inference_mode(), autocast(summarizer.cfg, summarizer.device, decoder=True):
-            parts.append(_batch_scores(summarizer, latents[at:at + size], labels))
+            parts.append(_batch_scores(summarizer, latents[start:start + size], labels))
     return TokenScores(*(torch.cat(column).float().numpy() for column in zip(*parts)))
 
 # %% ../../nbs/use/11_bits.ipynb #52380d6d
-OTHER, END = "other", "end" # types of tokens that belong to no fact, and of the end token
+OTHER = "other"
+END = "end" # types of tokens that belong to no fact, and of the end token
 
 def _types_of(offsets:list, text:str, spans:list) -> list:
     "The type of each token, by where it stands in the text; white space before a token belongs to no fact."
@@ -119,13 +120,15 @@ def _sums(latent:int, way:str, gained:np.ndarray, labels:dict) -> list:
     out = []
     for group, names in labels.items():
         for label in dict.fromkeys(names.tolist()):
-            some = names == label
-            out.append(dict(latent=latent, way=way, group=group, label=label, tokens=int(some.sum()), bits=float(gained[some].sum())))
+            chosen = names == label
+            out.append(dict(latent=latent, way=way, group=group, label=label, tokens=int(chosen.sum()),
+                            bits=float(gained[chosen].sum())))
     return out
 
 def _labels(types:list) -> dict: # group -> array, one label a token
     "The type of each token, and the quarter of its summary."
-    quarters = [[min(4 * i // max(len(t) - 1, 1), 3) + 1 for i in range(len(t))] for t in types]
+    def quarters_of(n): return [min(4 * i // max(n - 1, 1), 3) + 1 for i in range(n)]
+    quarters = [quarters_of(len(t)) for t in types]
     return dict(type=np.array([k for t in types for k in t]), quarter=np.array([q for t in quarters for q in t]))
 
 # %% ../../nbs/use/11_bits.ipynb #dfc40073
@@ -159,7 +162,8 @@ def latent_bits(
 ) -> LatentBits:
     "What each of a model's latents carries, in bits. Raises `DataError` for fewer than two rows."
     rows = list(rows)
-    if len(rows) < 2: raise DataError(f"Bits per latent need at least two rows (one is given another's latent), got {len(rows)}.")
+    if len(rows) < 2:
+        raise DataError(f"Bits per latent need at least two rows (one is given another's latent), got {len(rows)}.")
     latents = summarizer.compress_meaning(summarizer.encode([r["dialogue"] for r in rows]))
     targets = target_ids(summarizer.cfg, summarizer.decoder, [references_of(r)[0] for r in rows])
     on = summarizer.cfg.normalize_latent
@@ -200,24 +204,27 @@ def bits_table(
     way:str="knocked out", # one of WAYS
 ) -> pd.DataFrame: # latent x label, bits a token; the last column is all, bits a text
     "Bits for each token of a label, so that rare types can be seen beside frequent ones."
-    some = found.table[(found.table.group == group) & (found.table.way == way)]
-    per_token = some.assign(bits=some.bits / some.tokens).pivot(index="latent", columns="label", values="bits")
+    chosen = found.table[(found.table.group == group) & (found.table.way == way)]
+    per_token = chosen.assign(bits=chosen.bits / chosen.tokens).pivot(index="latent", columns="label", values="bits")
     first = [c for c in ("name", "number", "time", "negation") if c in per_token]
     last = [c for c in (OTHER, END) if c in per_token]
     order = first + [c for c in per_token if c not in first + last] + last
-    return per_token[order].assign(all=some.groupby("latent").bits.sum() / found.rows)
+    return per_token[order].assign(all=chosen.groupby("latent").bits.sum() / found.rows)
 
 def bits_report(
     found:LatentBits, # of latent_bits
 ) -> dict:
     "As plain JSON."
-    tables = {f"{group}/{way}": bits_table(found, group, way).to_dict("index") for group in ("type", "quarter") for way in WAYS}
-    plain = {name: [{str(k): v for k, v in line.items()} for line in table.values()] for name, table in tables.items()}
+    tables = {f"{group}/{way}": bits_table(found, group, way).to_dict("index") for group in ("type", "quarter")
+              for way in WAYS}
+    def with_text_keys(line): return {str(k): v for k, v in line.items()}
+    plain = {name: list(map(with_text_keys, table.values())) for name, table in tables.items()}
     source = [list(map(float, line)) for line in found.source.to_numpy()]
     intervals = [found.intervals[i] for i in sorted(found.intervals)]
     tokens = found.table[(found.table.latent == 0) & (found.table.way == WAYS[0])]
     counts = {str(label): n for label, n in zip(tokens.label, tokens.tokens)}
-    return dict(rows=found.rows, carried=found.carried, **shared_work(found), tokens=counts, bits=plain, source=source, intervals=intervals)
+    return dict(rows=found.rows, carried=found.carried, **shared_work(found), tokens=counts, bits=plain, source=source,
+                intervals=intervals)
 
 # %% ../../nbs/use/11_bits.ipynb #37495172
 def _heat(ax, values, columns:list, title:str, x:str):
@@ -234,6 +241,8 @@ def _heat(ax, values, columns:list, title:str, x:str):
         words = (f"{v:.1f}" if top >= 1 else f"{v:.2f}").replace("-0.0", "0.0")
         ax.text(j, i, words, ha="center", va="center", fontsize=7, color="white" if v > 0.6 * top else "black")
 
+def _values(line:dict, keys) -> list: return [line[k] for k in keys]
+
 def bits_figure(
     report:dict, # of bits_report
 ) -> Picture:
@@ -242,16 +251,18 @@ def bits_figure(
     (types, totals), (quarters, source) = figure.subplots(2, 2, width_ratios=(1.35, 1))
     lines = report["bits"]["type/knocked out"]
     names = [k for k in lines[0] if k != "all"]
-    _heat(types, [[line[k] for k in names] for line in lines], names, "bits a token lost when knocked out", "type of fact")
+    _heat(types, [_values(line, names) for line in lines], names, "bits a token lost when knocked out", "type of fact")
     for i, way in enumerate(WAYS):
         values = [line["all"] for line in report["bits"][f"type/{way}"]]
-        totals.bar(np.arange(len(values)) + 0.27 * (i - 1), values, 0.25, label=way, color=("#0072B2", "#E69F00", "#009E73")[i])
+        totals.bar(np.arange(len(values)) + 0.27 * (i - 1), values, 0.25, label=way,
+                   color=("#0072B2", "#E69F00", "#009E73")[i])
     totals.legend(fontsize=8, frameon=False)
     totals.set_xticks(range(len(lines)))
     name_axes(totals, f"bits a text ({report['carried']:.0f} for all latents together)", "latent", "bits")
     tidy(totals, "y")
     lines = report["bits"]["quarter/knocked out"]
-    _heat(quarters, [[line[str(q)] for q in range(1, 5)] for line in lines], range(1, 5), "bits a token lost, by place in the summary", "quarter of the summary")
+    _heat(quarters, [_values(line, "1234") for line in lines], range(1, 5),
+          "bits a token lost, by place in the summary", "quarter of the summary")
     _heat(source, report["source"], range(1, 5), "1 - cosine to the latent without that part", "quarter of the text")
     return figure
 

@@ -13,7 +13,6 @@ __all__ = ['METRICS', 'ROUGE_TOKENIZERS', 'BASELINES', 'BERT_METRICS', 'SEPARATO
 
 # %% ../../nbs/use/06_evaluate.ipynb #a418231a
 import functools, html, importlib.metadata, json, math, random, re, time, unicodedata
-from pathlib import Path
 from typing import Optional
 
 import numpy as np
@@ -255,7 +254,7 @@ def evaluate_predictions(
                 exact_match=exact_match(predictions, references), length_ratio=length_ratio(predictions, references), empty=sum(not p.strip() for p in predictions),
                 **dict(by_reference=rouge_by_reference(rows, predictions, tokenizer)) if several else {},
                 baselines={name: score([make(r["dialogue"]) for r in rows]) for name, make in _ALL_BASELINES.items()},
-                intervals={k: bootstrap_interval(v, w) for k, (v, w) in by_row.items()}, settings=settings(bertscore, entities, tokenizer))
+                intervals={k: bootstrap_interval(v, w) for k, (v, w) in by_row.items()} if len(rows) > 1 else {}, settings=settings(bertscore, entities, tokenizer))
 
 # %% ../../nbs/use/06_evaluate.ipynb #32376aee
 def score_rows(
@@ -328,7 +327,8 @@ def write_side_by_side(
 _PREDICTED = ("prediction", "predictions", "predicted", "pred", "predicted_summary", "generated_summary", "generated", "generation", "model_output",
               "model_summary", "system_summary", "system", "hypothesis", "hyp", "candidate", "decoded", "response", "output", "summary", "text")
 _NOT_PREDICTED = ("dialogue", "dialog", "conversation", "document", "article", "source", "input", "reference", "references", "gold", "gold_summary",
-                  "reference_summary", "target", "label", "ground_truth", "topic", "title", "model", "speaker", "speakers", "missed", "error")
+                  "reference_summary", "target", "label", "ground_truth", "topic", "title", "model", "speaker", "speakers", "missed", "error",
+                  "reason", "unsupported", "stands", "least_word", "candidates") # what `latent_summ summarize` writes beside a summary
 
 def prediction_columns(
     records:list, # dicts, one for each row
@@ -422,7 +422,8 @@ def row_places(
 def _by_place(given:dict, source, own:set, path) -> dict:
     "Predictions whose ids are places of rows, where the source has no ids."
     places = row_places(source)
-    if not places or source.report["columns"].get("id") or own & given.keys() or not given.keys() <= {str(n + 1) for n in range(places["read"])}: return given
+    if not places or source.report["columns"].get("id") or own & given.keys(): return given
+    if not given.keys() <= {str(n + 1) for n in range(places["read"])}: return given
     say_once(f"{path}: {source.report.get('source', 'the source')} has no ids; those of the predictions are taken for the numbers of its rows.")
     return {places[i]: text for i, text in given.items() if i in places}
 
@@ -653,7 +654,8 @@ def _rung(rows:list, nats:float, least:float, tokens:int, texts:list, tokenizer:
     facts = text_fact_table(texts, rows).loc["all"]
     bits, carried = nats / math.log(2), (least - nats) / math.log(2)
     return dict(cross_entropy=nats / tokens, bits_per_text=bits / len(rows), carried_per_text=carried / len(rows), carried_per_token=carried / tokens,
-                **_means(_by_row(rows, texts, tokenizer=tokenizer)), text_fact_recall=float(facts.recall), text_fact_precision=float(facts.precision), bleu=bleu(texts, [r["summary"] for r in rows]),
+                **_means(_by_row(rows, texts, tokenizer=tokenizer)), text_fact_recall=float(facts.recall),
+                text_fact_precision=float(facts.precision), bleu=bleu(texts, [r["summary"] for r in rows]),
                 exact_match=exact_match(texts, [references_of(r) for r in rows]))
 
 def loss_ladder(

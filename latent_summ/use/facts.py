@@ -269,8 +269,9 @@ def _spans_of(text:str, speakers:set, names:set): # yields (start, end, type), t
     "All places where a fact can be read, overlapping ones included."
     masked = _TIME.sub(lambda m: "~" * len(m[0]), text)
     inside, start = _capitals(text, speakers)
-    for kind, matches in (("time", _TIME.finditer(text)), ("negation", _NEGATION.finditer(text)), ("number", _NUMBER.finditer(masked))):
-        for m in matches: yield (*m.span(), kind)
+    for m in _TIME.finditer(text): yield (*m.span(), "time")
+    for m in _NEGATION.finditer(text): yield (*m.span(), "negation")
+    for m in _NUMBER.finditer(masked): yield (*m.span(), "number")
     for speaker in sorted(speakers):
         for m in _as_words(speaker).finditer(text): yield (*m.span(), "name")
     for m in _CAPITAL.finditer(masked):
@@ -279,14 +280,15 @@ def _spans_of(text:str, speakers:set, names:set): # yields (start, end, type), t
 def fact_spans(
     row:dict, # with dialogue and summary, with or without facts
 ) -> list: # of (start, end, type), in order, without overlaps
-    "Where the facts of a row's summary stand: name, number, time and negation by patterns, and other facts that the row itself names."
+    "Where the facts of a row's summary are: names, numbers, times and negations by patterns, and the row's own facts."
     text = references_of(row)[0]
     speakers = speakers_of(row["dialogue"])
     names = _capitals(row["dialogue"], speakers)[0] | _capitals(text, speakers)[0]
-    found = list(_spans_of(text, speakers, names))
-    for fact in row.get("facts") or []: found += [(*m.span(), fact["type"]) for m in _as_words(fact["text"]).finditer(text)]
+    spans = list(_spans_of(text, speakers, names))
+    for fact in row.get("facts") or []:
+        spans += [(*m.span(), fact["type"]) for m in _as_words(fact["text"]).finditer(text)]
     taken = []
-    for start, end, kind in found:
+    for start, end, kind in spans:
         if not any(start < e and s < end for s, e, _ in taken): taken.append((start, end, kind))
     return sorted(taken)
 

@@ -125,7 +125,7 @@ def _open(path:Path):
 def _slices(tensor):
     "A tensor on the disk, some thousand rows at a time."
     rows = tensor.get_shape()[0] if tensor.get_shape() else 0
-    for at in range(0, rows, _ROWS): yield tensor[at:at + _ROWS]
+    for start in range(0, rows, _ROWS): yield tensor[start:start + _ROWS]
 
 def _hash_on_disk(file, meta:str) -> str:
     "What `content_hash` makes of the file's tensors, without having them in memory at once."
@@ -154,11 +154,11 @@ def _header(path:Path, file) -> dict:
 
 def _check_shapes(path:Path, file):
     "Raise `CacheError` for a file without its tensors, or with some that do not fit together."
-    found = {name: file.get_slice(name) for name in file.keys()}
-    missing = [name for name in ("ids", "scales", "values") if name not in found]
+    slices = {name: file.get_slice(name) for name in file.keys()}
+    missing = [name for name in ("ids", "scales", "values") if name not in slices]
     if missing: raise CacheError(f"{path} is no file of latents of this package: it has no {' and no '.join(missing)}.")
-    shapes = {name: list(tensor.get_shape()) for name, tensor in found.items()}
-    types = {name: found[name].get_dtype() for name in ("ids", "scales", "values")}
+    shapes = {name: list(tensor.get_shape()) for name, tensor in slices.items()}
+    types = {name: slices[name].get_dtype() for name in ("ids", "scales", "values")}
     fits = len(shapes["values"]) == 3 and shapes["scales"] == [*shapes["values"][:2], 1] and len(shapes["ids"]) == 1
     if not fits or types != dict(ids="U8", scales="F32", values="I8"):
         raise CacheError(f"{path} is no file of latents of this package: its tensors do not fit together ({shapes}).")

@@ -407,8 +407,7 @@ def examples_table(
     order = sorted((r for r in records if "rougeL" in r), key=lambda r: -r["rougeL"])
     if len(order) > 2 * n: order = order[:n] + order[-n:]
     scores = pd.Index([f"{r['rougeL']:.0f}" for r in order], name="ROUGE-L")
-    texts = {k: [r.get(k) for r in order] for k in ("dialogue", "reference", "prediction")}
-    return pd.DataFrame(texts, index=scores)
+    return pd.DataFrame(order, index=scores, columns=["dialogue", "reference", "prediction"])
 
 # %% ../../nbs/use/08_runs.ipynb #59209bc0
 def page_of(

@@ -8,8 +8,7 @@ __all__ = ['Hit', 'search_latents', 'search_file', 'word_changes', 'Swap', 'Text
 # %% ../../nbs/use/10_search.ipynb #0f8df32a
 import difflib
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +56,8 @@ def search_latents(
         raise DataError(f"{file.path} holds latents of {file.shape[1:]}, the query is of {tuple(query.shape[1:])}.")
     names = file.names()
     cosines, rows = _best(_unit(query), file, k)
-    return [[Hit(names[r], c, r) for c, r in zip(cs, rs)] for cs, rs in zip(cosines.tolist(), rows.tolist())]
+    def hits(cosines, rows): return [Hit(names[r], c, r) for c, r in zip(cosines, rows)]
+    return list(map(hits, cosines.tolist(), rows.tolist()))
 
 def search_file(
     summarizer, # a Summarizer
@@ -71,8 +71,8 @@ def search_file(
         raise DataError("There is nothing to look for: the query is empty.")
     file = summarizer.open_latents(path)
     latents = summarizer.encode(texts)
-    found = search_latents(summarizer.compress_meaning(latents) if file.summary else latents, file, k)
-    return found[0] if isinstance(query, str) else found
+    hits = search_latents(summarizer.compress_meaning(latents) if file.summary else latents, file, k)
+    return hits[0] if isinstance(query, str) else hits
 
 # %% ../../nbs/use/10_search.ipynb #af521c04
 def word_changes(
@@ -117,8 +117,8 @@ def _near(summarizer, ends:torch.Tensor, path, k:int) -> dict:
     "The rows of a file nearest to both ends and to the point between them."
     file = summarizer.open_latents(path)
     points = torch.stack([ends[0], ends.mean(0), ends[1]])
-    found = search_latents(summarizer.compress_meaning(points) if file.summary else points, file, k)
-    return dict(zip(("a", "middle", "b"), found))
+    hits = search_latents(summarizer.compress_meaning(points) if file.summary else points, file, k)
+    return dict(zip(("a", "middle", "b"), hits))
 
 @own_world()
 def text_diff(
@@ -147,7 +147,8 @@ def diff_lines(
     found:TextDiff, # of text_diff
 ) -> list: # of lines
     "The comparison as plain text, for a terminal."
-    def said(changes): return "; ".join(f"{old or '(nothing)'} -> {new or '(nothing)'}" for old, new in changes) or "the same words"
+    def said(changes):
+        return "; ".join(f"{old or '(nothing)'} -> {new or '(nothing)'}" for old, new in changes) or "the same words"
     lines = [f"a: {found.summaries[0]}", f"b: {found.summaries[1]}"]
     lines += [f"cosine {found.cosine:.3f}; {said(found.changes)}", "", "from a to b:"]
     lines += [f"  {alpha:.2f}  {text}" for alpha, text in found.between]

@@ -48,14 +48,17 @@ def grid_points(
     "All combinations of a grid. Raises `ConfigError` for an empty list, equal values, and naming the combination that cannot be."
     for name, values in grid.items():
         if not values: raise ConfigError(f"The sweep has no value for {name}.")
-        if len(set(values)) < len(values): raise ConfigError(f"The sweep names a value of {name} twice: {', '.join(map(str, values))}.")
-        if name == "run_dir": raise ConfigError("run_dir is chosen by the sweep: one folder for each combination, below --folder.")
+        if len(set(values)) < len(values):
+            raise ConfigError(f"The sweep names a value of {name} twice: {', '.join(map(str, values))}.")
+        if name == "run_dir":
+            raise ConfigError("run_dir is chosen by the sweep: one folder for each combination, below --folder.")
     out = []
     for combination in itertools.product(*grid.values()):
         values = dict(zip(grid, combination))
-        try: own = cfg.override(**values, run_dir=str(Path(folder)/point_name(values)))
-        except ConfigError as e: raise ConfigError(f"The combination {point_name(values)} cannot be trained: {e}") from e
-        out.append(Point(values, own))
+        try: point = cfg.override(**values, run_dir=str(Path(folder)/point_name(values)))
+        except ConfigError as e:
+            raise ConfigError(f"The combination {point_name(values)} cannot be trained: {e}") from e
+        out.append(Point(values, point))
     return out
 
 # %% ../../nbs/use/14_sweep.ipynb #aa2c4d16
@@ -71,7 +74,8 @@ def _check_same(cfg:Config, folder:Path):
     changed = [k for k, v in cfg.__dict__.items() if k not in _FREE and k in was and was[k] != v]
     if not changed: return
     named = "; ".join(f"{k} was {was[k]!r}, is {getattr(cfg, k)!r}" for k in changed[:3])
-    raise CheckpointError(f"{folder} holds a run with other settings: {named}. Choose another --folder, or delete that run.")
+    raise CheckpointError(f"{folder} holds a run with other settings: {named}. Choose another --folder, "
+                          "or delete that run.")
 
 def ready_run(
     point:Point, # of grid_points
@@ -93,7 +97,9 @@ def check_bits(
 ):
     "Raise `ConfigError` for numbers of bits that latents cannot be rounded to."
     wrong = [b for b in bits if b != 32 and not 2 <= b <= 16]
-    if wrong or not bits: raise ConfigError(f"--bits takes 2 to 16, and 32 for latents as they are; got {', '.join(map(str, wrong)) or 'none'}.")
+    if wrong or not bits:
+        raise ConfigError("--bits takes 2 to 16, and 32 for latents as they are; "
+                          f"got {', '.join(map(str, wrong)) or 'none'}.")
 
 def stored_bytes(
     cfg:Config, # latent_seq_len and latent_dim count
@@ -122,7 +128,8 @@ def scores_by_bits(
         report = evaluate_predictions(rows, predictions)
         carried = (none - latents_loss(summarizer, stored, targets)) / math.log(2) / len(rows)
         facts = report["fact_recall"] if report["fact_recall"] is not None else report["text_facts"]["all"]["recall"]
-        lines.append(dict(bits=b, bytes=stored_bytes(cfg, b), facts=facts, roles=report["role_recall"], rougeL=report["rougeL"], carried=carried))
+        lines.append(dict(bits=b, bytes=stored_bytes(cfg, b), facts=facts, roles=report["role_recall"],
+                          rougeL=report["rougeL"], carried=carried))
         if b == bits[0]: first = report, predictions
     return lines, *first
 
@@ -143,22 +150,23 @@ def _scored(point:Point, split:str, max_rows:int, bits) -> list: # of dicts
     "A run's scores: from its sweep.json where that has them, else computed and kept there; the run's report is written once."
     folder = Path(point.cfg.run_dir)
     file = folder/"sweep.json"
-    known = read_json(file) if file.is_file() else {}
-    asked = dict(split=split, max_rows=max_rows, trained=_end_of(folder))
-    same = asked.items() <= known.items()
-    lines = known["lines"] if same else []
-    missing = [b for b in bits if b not in [line["bits"] for line in lines]]
+    stored = read_json(file) if file.is_file() else {}
+    question = dict(split=split, max_rows=max_rows, trained=_end_of(folder))
+    same = question.items() <= stored.items()
+    lines = stored["lines"] if same else []
+    done = [line["bits"] for line in lines]
+    missing = [b for b in bits if b not in done]
     if missing:
         summarizer = Summarizer.from_pretrained(folder)
         rows = list(load_pairs(summarizer.cfg, split, max_rows))
         if not rows: raise DataError(f"The split {split} has no rows to score: name another with --split.")
-        more, report, predictions = scores_by_bits(summarizer, rows, missing)
+        scores, report, predictions = scores_by_bits(summarizer, rows, missing)
         if not lines: write_report(folder, report, rows, predictions, "" if split == "test" else f"-{split}")
-        ceiling = known["ceiling"] if same else _ceiling(summarizer, rows)
-        lines = lines + rounded(more)
-        known = asked | dict(rows=len(rows), lines=lines, ceiling=rounded(ceiling))
-        write_json(file, known)
-    return [line | dict(ceiling=known["ceiling"]["facts"]) for line in lines if line["bits"] in bits]
+        ceiling = stored["ceiling"] if same else _ceiling(summarizer, rows)
+        lines = lines + rounded(scores)
+        stored = question | dict(rows=len(rows), lines=lines, ceiling=rounded(ceiling))
+        write_json(file, stored)
+    return [line | dict(ceiling=stored["ceiling"]["facts"]) for line in lines if line["bits"] in bits]
 
 def run_sweep(
     cfg:Config, # what all combinations share
@@ -175,12 +183,13 @@ def run_sweep(
     holds another run, and what training raises."""
     check_bits(bits)
     points = grid_points(cfg, grid, folder)
-    there = [p for p in points if (Path(p.cfg.run_dir)/"config.json").is_file()]
-    for p in there: _check_same(p.cfg, Path(p.cfg.run_dir))
+    finished = [p for p in points if (Path(p.cfg.run_dir)/"config.json").is_file()]
+    for p in finished: _check_same(p.cfg, Path(p.cfg.run_dir))
     lines = []
     for p in points:
         ready_run(p, train)
-        for line in _scored(p, split, max_rows, bits): lines.append(dict(run=Path(p.cfg.run_dir).name) | p.values | line)
+        for line in _scored(p, split, max_rows, bits):
+            lines.append(dict(run=Path(p.cfg.run_dir).name) | p.values | line)
     return pd.DataFrame(lines)
 
 # %% ../../nbs/use/14_sweep.ipynb #519b0368
@@ -206,12 +215,15 @@ def sweep_figure(
     "Facts kept against bytes a text: one line for each run, one point for each number of bits; dashed, the ceiling."
     figure = Picture(8, 3.8)
     ax = figure.subplots()
-    for i, (name, some) in enumerate(table.groupby("run", sort=False)):
-        some = some.sort_values("bytes")
-        ax.plot(some.bytes, 100 * some.facts, "os^DvPX*"[i % 8] + "-", color=COLOURS[i % len(COLOURS)], markersize=6, linewidth=1.2, label=name)
-        for p in some.itertuples(): ax.annotate(f"{p.bits}", (p.bytes, 100 * p.facts), textcoords="offset points", xytext=(4, 4), fontsize=7)
+    for i, (name, lines) in enumerate(table.groupby("run", sort=False)):
+        lines = lines.sort_values("bytes")
+        ax.plot(lines.bytes, 100 * lines.facts, "os^DvPX*"[i % 8] + "-", color=COLOURS[i % len(COLOURS)], markersize=6,
+                linewidth=1.2, label=name)
+        for p in lines.itertuples():
+            ax.annotate(f"{p.bits}", (p.bytes, 100 * p.facts), textcoords="offset points", xytext=(4, 4), fontsize=7)
     top = 100 * table.ceiling.max()
-    ax.axhline(top, color="grey", linestyle="--", linewidth=1, label=f"ceiling: the decoder reads the text ({top:.0f} %)")
+    ax.axhline(top, color="grey", linestyle="--", linewidth=1, label="ceiling: "
+               f"the decoder reads the text ({top:.0f} %)")
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.set_ylim(0, 105)
@@ -226,7 +238,8 @@ def sweep_report(
 ) -> dict: # {"lines": [...]}
     "The table as plain JSON."
     plain = table.astype(object).where(table.notna(), None)
-    return dict(lines=[{k: v.item() if hasattr(v, "item") else v for k, v in line.items()} for line in plain.to_dict("records")])
+    def as_python(line): return {k: v.item() if hasattr(v, "item") else v for k, v in line.items()}
+    return dict(lines=list(map(as_python, plain.to_dict("records"))))
 
 def sweep_lines(
     table:pd.DataFrame, # of run_sweep or sweep_model
@@ -235,4 +248,5 @@ def sweep_lines(
     shown = table.drop(columns="ceiling").rename(columns=dict(facts="facts %", roles="roles %", carried="bits carried"))
     for column in ("facts %", "roles %"): shown[column] = 100 * shown[column].astype(float)
     text = shown.to_string(index=False, float_format=lambda v: f"{v:.4g}", na_rep="-")
-    return [*text.splitlines(), f"Ceiling (the decoder reads the text): {100 * table.ceiling.max():.1f} % of the facts."]
+    return [*text.splitlines(),
+            f"Ceiling (the decoder reads the text): {100 * table.ceiling.max():.1f} % of the facts."]

@@ -149,11 +149,12 @@ def reader(minutes:float, rank:int, rows:int, most:int):
     "The same decoder reads the chat as tokens: as it comes, and with a correction of this rank that learns for so many minutes."
     cfg = Config.preset("laptop").override(device="cpu", decoder_lora_rank=rank, **backbones())
     decoder = load_decoder(cfg, torch.device("cpu"))
-    found = dict(command=f"python nbs/experiments/real_chats.py reader --minutes {minutes} --rank {rank}", rank=rank, minutes=minutes, plain={}, trained={})
+    found = dict(command=f"python nbs/experiments/real_chats.py reader --minutes {minutes} --rank {rank} --rows {rows}", rank=rank, minutes=minutes, plain={}, trained={})
     holder = argparse.Namespace(cfg=cfg, decoder=decoder, device=torch.device("cpu"))
     sets = {dataset: validation(dataset, rows) for dataset in DATASETS}
     for dataset, pairs in sets.items(): found["plain"][dataset] = scores(pairs, read_text(holder, pairs)[1])
     save("reader", found)
+    if not minutes: return
     found["rows"], found["losses"] = _teach_reader(cfg, decoder, minutes, rank, most)
     for dataset, pairs in sets.items(): found["trained"][dataset] = scores(pairs, read_text(holder, pairs)[1])
     save("reader", found)
@@ -196,7 +197,7 @@ def main():
     p.add_argument("--out", type=Path, default=Path("build/real_chats"))
     p.add_argument("--rows", type=int, default=1000, help="validation rows of each dataset, at most")
     p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder")
-    p.add_argument("--minutes", type=float, default=30.0, help="of the reader's lesson")
+    p.add_argument("--minutes", type=float, default=30.0, help="of the reader's lesson; 0: only as it comes")
     p.add_argument("--rank", type=int, default=8, help="of the reader's correction")
     p.add_argument("--most", type=int, default=5000, help="rows of the reader's lesson, at most")
     p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")

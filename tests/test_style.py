@@ -1,0 +1,67 @@
+"""The package reads at least as easily as the worst of five models (tests/style.py has the figures and what they mean)."""
+from pathlib import Path
+
+import pytest
+import style
+
+ROOT = Path(__file__).resolve().parent.parent
+# Not reached yet: where these figures stand. Lower an entry as the notebooks that hold it back are mended, and remove it
+# when the limit of style.LIMITS is met. `python tests/style.py --where NAME` lists the places.
+NOT_YET = dict(
+    poor_names=2.0,  # data/sources, data/chats, data/formats, use/evaluate, use/inference, ui/cli
+    undocumented=55,  # ui/cli (35), use/evaluate, data/hub, data/sources
+    cell_median=21,  # all folders: examples between the definitions of a cell are missing
+    cell_max=122,  # ui/cli, data/messenger, data/sources
+)
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict: return style.figures(ROOT / "latent_summ", ROOT / "nbs")
+
+
+@pytest.mark.parametrize("name", style.LIMITS)
+def test_a_figure_is_within_its_limit(name, measured):
+    limit = NOT_YET.get(name, style.LIMITS[name])
+    where = style.places(ROOT / "latent_summ", ROOT / "nbs").get(name, [])  # measured with the figures
+    assert measured[name] <= limit, f"{name} is {measured[name]:.2f}, at most {limit} is allowed:\n" + "\n".join(where[:40])
+
+
+@pytest.mark.parametrize("name", NOT_YET)
+def test_a_limit_that_is_met_has_no_exception(name, measured):
+    assert measured[name] > style.LIMITS[name], f"{name} is within its limit: remove it from NOT_YET"
+
+
+def test_no_two_places_share_more_than_eight_lines():
+    found = style.shared_lines(style.modules(ROOT / "latent_summ"))
+    assert not found, "\n".join(found)
+
+
+# --- the script itself ------------------------------------------------------------------------------------------------
+
+BAD = '''
+def public(a, b):
+    at, b = a, b
+    return [[x for x in row] for row in a]  # ''' + "long " * 30 + '''
+
+def documented(
+    a, # what it is
+): return a
+
+def _private(a): return a
+'''
+
+
+def test_each_figure_counts_what_it_says(tmp_path):
+    (tmp_path / "bad.py").write_text(BAD)
+    found = style.places(tmp_path)
+    assert {name: len(where) for name, where in found.items()} == dict(
+        long_lines=1, nested=1, tuples=1, poor_names=1, undocumented=1, cell_max=0)
+    assert style.figures(tmp_path)["nested"] == pytest.approx(100 / 3)
+
+
+def test_copied_code_is_found_and_copied_data_is_not(tmp_path):
+    lines = "".join(f"    x{i} = f({i})\n" for i in range(9))
+    data = "TABLE = dict(\n" + "".join(f"    x{i}={i},\n" for i in range(20)) + ")\n"
+    for name in ("a", "b"): (tmp_path / f"{name}.py").write_text(f"{data}def {name}(f):\n{lines}")
+    assert len(style.shared_lines(style.modules(tmp_path))) == 1
+    assert not style.shared_lines(style.modules(tmp_path), most=9)
