@@ -5,10 +5,10 @@ import pytest
 import style
 
 ROOT = Path(__file__).resolve().parent.parent
-# Not reached yet: where these figures stand. Lower an entry as the notebooks that hold it back are mended, and remove it
+# Not reached yet: where these figures stand, a little above. Lower an entry as the notebooks that hold it back are mended, and remove it
 # when the limit of style.LIMITS is met. `python tests/style.py --where NAME` lists the places.
 NOT_YET = dict(
-    poor_names=2.0,  # data/sources, data/chats, data/formats, use/evaluate, use/inference, ui/cli
+    poor_names=1.8,  # data/sources, data/formats, data/messenger, use/evaluate, use/inference, ui/cli
     undocumented=55,  # ui/cli (35), use/evaluate, data/hub, data/sources
     cell_median=21,  # all folders: examples between the definitions of a cell are missing
     cell_max=122,  # ui/cli, data/messenger, data/sources
