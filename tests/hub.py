@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlparse
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LARGE = (".safetensors", ".parquet")
+LARGE = (".safetensors", ".parquet", ".gguf")
 REFUSALS = {"token": (401, "", "Invalid credentials in Authorization header"),
             "absent": (401, "RepoNotFound", "Invalid username or password."),
             "absent, token": (404, "RepoNotFound", "Repository not found"),

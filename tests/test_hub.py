@@ -57,6 +57,34 @@ def manifests(folder) -> dict:
     return {(m["source"]["source"], m["source"]["split"]): m for m in found}
 
 
+# --- one file of a repository -----------------------------------------------------------------------------------------
+
+LOAD_GGUF = """
+import sys
+from latent_summ.encode.backbones import load_decoder
+from latent_summ.config import Config, LatentSummError
+cfg = Config.preset("mini").override(gpt2_model=sys.argv[1], gpt2_hidden_dim=32, prefix_len=6, max_target_len=16, max_generation_length=16)
+try: print("loaded", load_decoder(cfg).identity)
+except LatentSummError as e: print(e)
+"""
+
+
+def test_a_gguf_file_of_the_hub(hub, tmp_path):
+    "One file is downloaded and no other; a second process reads it offline; a name that is not there is one message."
+    from test_families import gguf_file
+    folder = hub.root / "models" / "packed" / "llama"
+    (folder / "q8").mkdir(parents=True)
+    gguf_file(folder / "q8" / "m.gguf")
+    (folder / "other.gguf").write_bytes(b"GGUF" + bytes(1000))
+    def load(name, **more):
+        env = environment(hub, tmp_path / "home", **more)
+        return subprocess.run([sys.executable, "-c", LOAD_GGUF, name], env=env, capture_output=True, text=True, timeout=300).stdout.strip()
+    online = load("packed/llama/q8/m.gguf")
+    assert online.startswith("loaded") and {f.name for f, *_ in hub.sent("packed/llama")} == {"m.gguf"}, online
+    assert load("packed/llama/q8/m.gguf", HF_HUB_OFFLINE="1") == online
+    assert "packed/llama/q4/m.gguf" in load("packed/llama/q4/m.gguf")
+
+
 # --- by the default names ---------------------------------------------------------------------------------------------
 
 def test_cache_and_train_by_the_default_names(hub, home, work):

@@ -72,11 +72,14 @@ def test_resumed_with_the_same_rows(trained): run_pipeline(trained, resume=True)
 
 UNFIT = { # what is asked for -> what the message says
     "no encoder": (dict(modernbert_model="{work}/none"), "none"), "no decoder": (dict(gpt2_model="{work}/none.gguf"), "no file here"),
-    "another width": (dict(modernbert_model="{work}/narrow"), "32 wide"), "too few positions": (dict(modernbert_model="{work}/narrow", modernbert_hidden_dim=32, max_seq_len=600), "has 512 positions"),
+    "another width": (dict(modernbert_model="{work}/narrow"), "32 wide"),
+    "too few positions": (dict(modernbert_model="{work}/narrow", modernbert_hidden_dim=32, max_seq_len=600), "has 512 positions"),
     "untaught": (dict(modernbert_model="{work}/narrow", modernbert_hidden_dim=32), "was taught latent tokens"), "no rows": (dict(dataset_name="{work}/none.jsonl"), "none.jsonl"),
     "no column": (dict(dialogue_column="talk"), "talk"), "no source": (dict(pretrain_middle_epochs=1), "has no source"),
-    "nothing pretrained": (dict(run_pretraining=False, pretrain_best_model_filename="none.pt"), "starts from"), "no cache": (dict(run_preprocessing=False, max_seq_len=40), "With run_preprocessing=False"),
-    "a file for a cache": (dict(preprocess_cache_dir="{work}/a file/cache"), "is a file"), "no stage": (dict(finetune_middle_epochs=0, finetune_adapter_epochs=0), "Nothing to train"),
+    "nothing pretrained": (dict(run_pretraining=False, pretrain_best_model_filename="none.pt"), "starts from"),
+    "no cache": (dict(run_preprocessing=False, max_seq_len=40), "With run_preprocessing=False"),
+    "a file for a cache": (dict(preprocess_cache_dir="{work}/a file/cache"), "is a file"),
+    "no stage": (dict(finetune_middle_epochs=0, finetune_adapter_epochs=0), "Nothing to train"),
     "too many layers": (dict(training_phase="phase2", num_encoder_unfrozen_layers=99), "99"), "sharded alone": (dict(shard_decoder=True), "torchrun"),
 }
 
