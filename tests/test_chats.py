@@ -312,7 +312,8 @@ FORMS = {
     "copied from Telegram": "Maya Ode, [12.03.2026 18:02]\ndid you feed the parrot?\n\nTom Ilk, [12.03.2026 18:03]:\n[In reply to Maya Ode]\nnot yet, I am still at the garage\n\n"
                             "Maya Ode, [12.03.2026 18:04]\nok\n",
     "copied from Slack": "Maya Ode  9:05 PM\ndid you feed the parrot?\nTom Ilk  9:06 PM\nnot yet,\n9:07\nI am still at the garage\nMaya Ode  9:08 PM\nok\n",
-    "Signal": "[Mar 12, 2026, 9:05 PM] Maya Ode: did you feed the parrot?\n[Mar 12, 2026, 9:06 PM] Tom Ilk: not yet, I am still at the garage\n[Mar 12, 2026, 9:07 PM] Maya Ode: ok\n",
+    "Signal": "[Mar 12, 2026, 9:05 PM] Maya Ode: did you feed the parrot?\n[Mar 12, 2026, 9:06 PM] Tom Ilk: not yet, I am still at the garage\n"
+              "[Mar 12, 2026, 9:07 PM] Maya Ode: ok\n",
     "times in front": "[00:00:01] Maya Ode: did you feed the parrot?\n[00:00:03] Tom Ilk: not yet, I am still at the garage\n"
                       "[00:00:08] Maya Ode: ok\n",
     "times behind": "Maya Ode (00:01): did you feed the parrot?\nTom Ilk (00:03): not yet, I am still at the garage\nMaya Ode (00:08): ok\n",

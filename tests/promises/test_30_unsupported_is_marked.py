@@ -150,7 +150,7 @@ def test_a_calibration_of_another_model_is_refused(tmp_path, mini, attacks):
     right = file.read_bytes()
     for at in range(len(right) - 1, 0, -len(right) // 12):
         file.write_bytes(right[:at] + bytes([right[at] ^ 4]) + right[at + 1:])
-        with pytest.raises(CheckpointError, match="latent_summ calibrate"): Summarizer.from_pretrained(tmp_path / "model").judge
+        with pytest.raises(CheckpointError, match="latent_summ calibrate"): _ = Summarizer.from_pretrained(tmp_path / "model").judge
     file.write_bytes(right)
     other = Summarizer.from_pretrained(tmp_path / "model")
     with torch.no_grad(): next(other.model.adapter.parameters()).add_(1e-3)
