@@ -25,6 +25,7 @@ import traceback
 import zipfile
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "fuzz_corpus"
@@ -380,8 +381,8 @@ class CommandLine(Target):
         from latent_summ.ui.cli import status_of
         words = [w.replace("\0", "") for w in data.decode(errors="replace").split("\n")]
         if "save" in words or "--traceback" in words or any(w.startswith(("/", "~", "--output", "--out")) for w in words): return
-        out = io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        out, empty = io.StringIO(), io.TextIOWrapper(io.BytesIO())
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), mock.patch("sys.stdin", empty):
             try: status = status_of(words)
             except SystemExit as e: status = e.code
         if status not in (0, None, 1, 2, 130): raise AssertionError(f"status {status!r}")

@@ -352,7 +352,7 @@ def test_half_a_character_in_a_prediction_can_be_written(tmp_path):
 
 @pytest.mark.parametrize(("lines", "said"), [
     ('{"id": 1, "text": "a"}\n\n{"id": "1", "text": "b"}', "line 3: there is a prediction for '1' already"), ('{"id": 1}', "line 1 has no text under"),
-    ('["a"]', "has no id"), ("{", "line 1 is not JSON"), ('{"id": 1, "text": null}', "has no text"), ("", "it is empty"), ('{"id": "x", "text": "a"}', "No id in"),
+    ('["a"]', "has no id"), ("{", "line 1 is no row"), ('{"id": 1, "text": null}', "has no text"), ("", "it is empty"), ('{"id": "x", "text": "a"}', "No id in"),
 ])
 def test_unusable_predictions_are_refused_with_their_line(tmp_path, lines, said):
     (tmp_path/"p.jsonl").write_text(lines)
