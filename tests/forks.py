@@ -21,6 +21,7 @@ CONTEXT.set_forkserver_preload(["latent_summ.ui.cli", "latent_summ.train.stages"
 def _run(words: list, variables: dict, output: str):
     "What the new process does."
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, also where the tests themselves ignore it
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)  # as in a fresh Python
     os.environ.update(variables)
     with open(output, "ab", buffering=0) as file:

@@ -99,7 +99,7 @@ def test_a_new_run_in_the_folder_teaches_anew(straight, shared):
 
 
 def test_a_run_that_only_finetunes_needs_an_encoder_that_was_taught(shared):
-    with pytest.raises(CheckpointError, match="starts from the taught encoder"):
+    with pytest.raises(CheckpointError, match="run_pretraining=False starts from"):
         stages.run_pipeline(config(shared / "none", run_pretraining=False, run_finetuning=True))
 
 
