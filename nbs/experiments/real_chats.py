@@ -42,7 +42,7 @@ SHORT = dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrai
              readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_max_samples=5000, max_eval_samples=100)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "laptop": ("the preset as it is", {}),
-    "short": ("a quarter of the preset's rows in stages 0 to 4: about two hours of one core", SHORT),
+    "short": ("fewer rows in every stage: less than two hours of one core", SHORT),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
@@ -105,7 +105,7 @@ def judge(name:str, out:Path, rows:int, climbed:int):
     "Scores of a trained variant on both validation splits, and the ladder on the first rows."
     run = Path(config(name, out).run_dir)
     summarizer = Summarizer.from_pretrained(run)
-    found = dict(what=VARIANTS[name][0], changed=VARIANTS[name][1], command=f"python nbs/experiments/real_chats.py judge {name!r}",
+    found = dict(what=VARIANTS[name][0], changed=VARIANTS[name][1], command=f"python nbs/experiments/real_chats.py judge {name!r} --rows {rows} --ladder-rows {climbed}",
                  backbones={k: getattr(summarizer, k).identity for k in ("encoder", "decoder")}, course=course(run), datasets={})
     for dataset in DATASETS:
         pairs = validation(dataset, rows)
