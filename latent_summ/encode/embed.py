@@ -135,8 +135,9 @@ def token_states(
 ): # (batch, tokens, hidden)
     "The encoder's states that are pooled: the last ones, or their mean with those of an early layer."
     early = cfg.encoder_early_layer
-    out = encoder.model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=early > 0)
-    if not early: return out.last_hidden_state
+    inputs = dict(input_ids=input_ids, attention_mask=attention_mask)
+    if not early: return encoder.model(**inputs).last_hidden_state
+    out = encoder.model(**inputs, output_hidden_states=True)
     if early < len(out.hidden_states): return (out.hidden_states[early] + out.last_hidden_state) / 2
     raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: "
                      "choose a smaller one.")
