@@ -602,6 +602,7 @@ def _(name):
     states = embed.token_states(MINI.override(encoder_early_layer=1), encoder(), **inputs)
     last = encoder().model(**inputs).last_hidden_state
     assert torch.allclose(states, (hidden[1] + last) / 2) and not torch.allclose(states, last)
+    with pytest.raises(ModelError, match="layers, but encoder_early_layer=99"): backbones.load_encoder(MINI.override(encoder_early_layer=99), CPU)
     with pytest.raises(ModelError, match="encoder_early_layer=99, but the encoder has"): embed.token_states(MINI.override(encoder_early_layer=99), encoder(), **inputs)
 
 

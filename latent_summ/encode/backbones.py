@@ -339,6 +339,10 @@ class Encoder:
 def _check_encoder(encoder:Encoder, cfg:Config, title:str):
     "Raise `ModelError` for an encoder of another width, or too short for `max_seq_len`; it may be on the meta device."
     _check_width("encoder", encoder.hidden_size, cfg, "modernbert_hidden_dim")
+    layers = getattr(encoder.model.config.get_text_config(), "num_hidden_layers", cfg.encoder_early_layer)
+    if cfg.encoder_early_layer > layers:
+        raise ModelError(f"{title} has {layers} layers, but encoder_early_layer={cfg.encoder_early_layer}. "
+                         f"Set --encoder-early-layer to 0, or 1 to {layers}.")
     check_positions("encoder", encoder.model, cfg, title)
 
 def load_encoder(
