@@ -5,15 +5,18 @@
 # %% auto #0
 __all__ = ['FIGURES', 'PAGE', 'PICTURES', 'run_state', 'run_time', 'stages_done', 'run_line', 'find_runs', 'runs_table',
            'compare_runs', 'runs_rich', 'comparison_rich', 'RunFolder', 'read_run', 'run_latents', 'run_figures',
-           'html_table', 'stages_table', 'settings_table', 'examples_table', 'page_of', 'write_page']
+           'html_table', 'stages_table', 'settings_table', 'examples_table', 'page_of', 'write_page', 'newest_run',
+           'run_folder', 'show_runs', 'show_comparison']
 
 # %% ../../nbs/use/08_runs.ipynb #47a00005
 import base64, html, json, time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Optional
 
 import pandas as pd
+from rich.console import Console
 
 from ..config import Config, LatentSummError, PRESETS, STAGES, read_json
 from ..train.events import read_events
@@ -461,3 +464,38 @@ def write_page(
         with atomic_write(run.folder/PICTURES/f"{name}.svg", "w") as f: f.write(drawn[name])
     with atomic_write(run.folder/PAGE, "w") as f: f.write(page_of(run, drawn, left_out))
     return run.folder/PAGE
+
+# %% ../../nbs/use/08_runs.ipynb #88ac48fb
+def newest_run(
+    folder="runs", # where to look
+) -> Optional[Path]: # None: there is no finished run
+    "The run below `folder` whose final model was written last."
+    models = list(Path(folder).glob(f"*/{Config().checkpoint_dir}/{Config().handoff_best_model_filename}"))
+    return max(models, key=lambda p: p.stat().st_mtime).parent.parent if models else None
+
+def run_folder(
+    model:Path, # run folder, checkpoint folder, .pt file, hub id or mini
+) -> Path:
+    "The folder for what is found out about a model."
+    if not model.is_dir() and model.suffix != ".pt": return Path(Config().run_dir).parent/model.name
+    folder = model if model.is_dir() else model.parent
+    return folder.parent if folder.name == Config().checkpoint_dir else folder
+
+# %% ../../nbs/use/08_runs.ipynb #3de0e68e
+def show_runs(
+    folder:Optional[Path]=None, # that holds runs (None: runs)
+):
+    "Print a table of the runs in a folder. Raises `DataError` where there is no folder."
+    if folder is None and not Path("runs").is_dir():
+        raise DataError("There is no folder runs here. `latent_summ demo` makes a first run; "
+                        "`latent_summ runs list FOLDER` looks elsewhere.")
+    folder = folder or Path("runs")
+    table = runs_table(folder)
+    if table.empty: print(f"No run in {folder}."); return
+    Console(highlight=False).print(runs_rich(table))
+
+def show_comparison(
+    folders:list, # two runs or more
+):
+    "Print what runs did differently, and how well they did. Raises `DataError` for a folder without a run."
+    Console(highlight=False).print(comparison_rich(folders))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'WEIGHTS', 'READ_BACK', 'without_places', 'own_encoder', 'export_model', 'read_export', 'read_model',
-           'is_hub_id', 'fetch', 'load_backbones', 'model_card']
+           'saved_config', 'is_hub_id', 'fetch', 'load_backbones', 'model_card', 'model_note']
 
 # %% ../../nbs/use/02_share.ipynb #0199b6a7
 import json, re, shutil, sys
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ..encode.backbones import check_backbone, load_decoder, load_encoder, locate
-from ..train.checkpoint import config_of, content_hash, load_finished
+from ..train.checkpoint import config_of, content_hash, load_finished, read_meta
 from ..data.example import example_chat
 from ..config import Config, STAGES
 from ..model.model import LatentSummarizer
@@ -61,22 +61,29 @@ def export_model(
     if encoder: shutil.copytree(encoder, folder/"encoder", dirs_exist_ok=True)
 
 # %% ../../nbs/use/02_share.ipynb #d50cbfc9
+def _unreadable(folder:Path, e:Exception) -> CheckpointError:
+    "The error for a folder in which a file is missing or damaged."
+    return CheckpointError(f"{folder} holds no readable model ({type(e).__name__}): it needs config.json and {WEIGHTS}, "
+                           "as `save_pretrained` writes them.")
+
+def _about(folder:Path) -> dict:
+    "What an exported model says of itself."
+    try: about = json.loads((folder/"config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e: raise _unreadable(folder, e) from e
+    if not isinstance(about, dict) or about.get("library_name") != "latent_summ":
+        raise CheckpointError(f"{folder} holds a model, but none of this package.")
+    if about.get("format") != FORMAT:
+        raise CheckpointError(f"{folder} has format {about.get('format')}, this version reads {FORMAT}.")
+    return about
+
 def read_export(
     folder, # with model.safetensors and config.json
 ) -> tuple: # (tensors, meta), as load_checkpoint has them
     "Read and check an exported model. Raises `CheckpointError` for one that is missing, damaged or of another library."
     folder = Path(folder)
-    try:
-        about = json.loads((folder/"config.json").read_text(encoding="utf-8"))
-        weights = load_file(folder/WEIGHTS)
-    except (OSError, ValueError, RecursionError, SafetensorError) as e:
-        raise CheckpointError(f"{folder} holds no readable model ({type(e).__name__}): "
-                              f"it needs config.json and {WEIGHTS}, "
-                              "as `save_pretrained` writes them.") from e
-    if not isinstance(about, dict) or about.get("library_name") != "latent_summ":
-        raise CheckpointError(f"{folder} holds a model, but none of this package.")
-    if about.get("format") != FORMAT:
-        raise CheckpointError(f"{folder} has format {about.get('format')}, this version reads {FORMAT}.")
+    about = _about(folder)
+    try: weights = load_file(folder/WEIGHTS)
+    except (OSError, SafetensorError) as e: raise _unreadable(folder, e) from e
     claimed_hash = about.pop("sha256", None)
     weights = dict(sorted(weights.items()))
     if content_hash(weights, json.dumps(about, sort_keys=True)) != claimed_hash:
@@ -90,6 +97,12 @@ def read_model(
     "Weights and description of a finished model. Raises `CheckpointError`."
     if Path(path).is_dir(): return read_export(path)
     return load_finished(path)
+
+def saved_config(
+    path, # a finished .pt, or an exported folder
+) -> Config:
+    "The settings of a finished model, read without its weights. Raises `CheckpointError`."
+    return config_of(_about(Path(path)) if Path(path).is_dir() else read_meta(path))
 
 # %% ../../nbs/use/02_share.ipynb #43e7047c
 def _on_hub(name:str) -> bool:
@@ -283,3 +296,18 @@ def model_card(
                         privacy=_privacy_text(report), chat=json.dumps(example_chat()["dialogue"], ensure_ascii=False),
                         **{key: "\n".join(lines) for key, lines in lists.items()})
     return re.sub(r"hf_\w{6,}", "hf_***", _front(cfg, backbones) + "\n" + body)
+
+# %% ../../nbs/use/02_share.ipynb #e0866055
+def model_note(
+    model:Path, # as it was named
+    scores:dict, # its report.json; empty where there is none
+) -> str:
+    "One line about the model that is used: its name, and how well it did."
+    percent = {"facts": scores.get("fact_recall"), "ROUGE-L": scores.get("rougeL")}
+    if percent["facts"] is not None: percent["facts"] *= 100
+    words = [f"{name} {v:.0f}" for name, v in percent.items() if v is not None]
+    note = f"using {model}"
+    if words: note += f": {', '.join(words)} of 100"
+    if words and "source" in scores: note += f" on {scores['rows']['evaluated']:,} chats of {Path(scores['source']).name}"
+    if str(model) == "mini": return f"{note}. It knows made-up chats only; --model names another, `latent_summ train` makes yours."
+    return f"{note}." if words else f"{note}, which has no scores yet (`latent_summ evaluate` makes them)."

@@ -20,7 +20,8 @@ from ..encode.tokens import target_ids
 from ..runtime import CheckpointError, DataError, own_world, write_json
 from ..train.events import read_events
 from ..train.stages import run_pipeline
-from .evaluate import evaluate_predictions, latents_loss, read_text, rounded
+from .evaluate import evaluate_predictions, rounded
+from .ladder import latents_loss, read_text
 from .inference import Summarizer
 from .privacy import coarse
 from .report import COLOURS, Picture, name_axes, tidy, write_report
