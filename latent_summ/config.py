@@ -52,8 +52,8 @@ def _in_python(
     text:str, # of an error
 ) -> str: # empty where the text names no setting's flag
     "For callers in Python: the settings whose flags a message names."
-    found = re.findall(r"(?<![\w`-])--([a-z][a-z0-9-]*[a-z0-9])(?:[ =]([\w.-]*\w))?", text)
-    named = dict.fromkeys(word for name, value in found if (word := _python_for(name, value)))
+    flags = re.findall(r"(?<![\w`-])--([a-z][a-z0-9-]*[a-z0-9])(?:[ =]([\w.-]*\w))?", text)
+    named = dict.fromkeys(word for name, value in flags if (word := _python_for(name, value)))
     return f" (In Python: {', '.join(named)}.)" if named else ""
 
 # %% ../nbs/00_config.ipynb #8f7c0dae
@@ -823,10 +823,10 @@ def describe(cls:Config,
     import pandas as pd
     table = pd.DataFrame([_parameter_row(s.__doc__, f) for s in SECTIONS for f in dataclasses.fields(s)])
     if not about: return table
-    found = table[["section", "name"]].apply(lambda column: column.str.contains(about, case=False, regex=False))
-    if not found.any(axis=None):
+    matches = table[["section", "name"]].apply(lambda column: column.str.contains(about, case=False, regex=False))
+    if not matches.any(axis=None):
         titles = ", ".join(s.__doc__ for s in SECTIONS)
         raise ConfigError("No parameter and no section is called "
                           f"{about!r}.{_nearest(about, Config.__dataclass_fields__)} "
                           f"The sections are: {titles}.")
-    return table[found.any(axis=1)].reset_index(drop=True)
+    return table[matches.any(axis=1)].reset_index(drop=True)

@@ -390,14 +390,14 @@ def check_resume(
     needed:list, # of needed_rows
 ):
     "Raise `CheckpointError` where the run was made with other settings or rows; nothing is embedded or written before that is known."
-    own = cfg
+    as_trained = cfg
     if cfg.teach_encoder_steps:
         folder = Path(cfg.run_dir)/"encoder"
         if (folder/ABOUT).exists(): check_taught(folder, read_json(folder/ABOUT), lesson_of(cfg, encoder, decoder))
         _same_training(lesson_rates(cfg), [LESSON])
-        own = cfg.override(modernbert_model=str(folder)) # the stages' checkpoints name the taught encoder
-    newest, meta, i = _same_training(own, [s.name for s in stages])
-    if newest: _same_rows(own, stages[i], needed, meta, newest)
+        as_trained = cfg.override(modernbert_model=str(folder)) # the stages' checkpoints name the taught encoder
+    newest, meta, i = _same_training(as_trained, [s.name for s in stages])
+    if newest: _same_rows(as_trained, stages[i], needed, meta, newest)
 
 def _check_cache_dir(cfg:Config):
     "Raise `CacheError` where no cache can be made."

@@ -65,7 +65,7 @@ def run_bench(
 @dataclass(frozen=True)
 class Claim:
     "A figure that the project makes a claim about, and where it is."
-    what: str # is compared
+    title: str # of what is compared
     peer: str # it is compared with
     file: str # in benchmarks/results, without `.json`
     path: str # of the figure: `part/figure`, or `part/group/figure`
@@ -207,7 +207,7 @@ def performance_rows(
     rows = []
     for claim in CLAIMS:
         figure = found(claim, measured)
-        row = dict(what=claim.what, against=claim.peer, figure=_figure_text(claim, figure),
+        row = dict(what=claim.title, against=claim.peer, figure=_figure_text(claim, figure),
                    target=_target_text(claim, figure), file=f"{claim.file}.json", command="", machine="")
         if figure: row |= dict(command=figure["command"], machine=_machine_text(figure["machine"]))
         rows.append(row)

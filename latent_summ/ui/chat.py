@@ -75,11 +75,13 @@ def _summary(self:Chat):
 @patch
 def _told(self:Chat, text:str, keep:bool=True, **options): # yields lines
     "A summary of the text and, where the model is calibrated, how far to trust it."
-    if not self.judges: found = lines = self.summarizer.summarize(text, **options)
+    if not self.judges:
+        summary = self.summarizer.summarize(text, **options)
+        lines = summary
     else:
-        found = self.summarizer.summarize(text, support=True, min_support=self.min_support, **options)
-        lines = found.told
-    if keep: self.history.append((text, str(found)))
+        summary = self.summarizer.summarize(text, support=True, min_support=self.min_support, **options)
+        lines = summary.told
+    if keep: self.history.append((text, str(summary)))
     yield from [lines or "(nothing to say)"] if isinstance(lines, str) else lines
 
 @patch

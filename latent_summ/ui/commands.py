@@ -171,10 +171,10 @@ def _tell_doubts(summaries:list, are_rows:bool):
                  "see support and reason of their rows.")
 
 # %% ../../nbs/ui/07_commands.ipynb #c6fb1582
-def _row(given, key:str, text) -> dict:
+def _row(source, key:str, text) -> dict:
     "What is written for a text that came in."
-    row = {"id": given.id or "1", key: whole_characters(str(text))} | getattr(text, "row", {})
-    return row | dict(error=given.reason) if given.reason else row
+    row = {"id": source.id or "1", key: whole_characters(str(text))} | getattr(text, "row", {})
+    return row | dict(error=source.reason) if source.reason else row
 
 def _write_texts(options, origin:Origin, model:Path, key:str, write:Callable):
     "What `write(summarizer, texts, seed)` makes of the given texts, to the screen or a file; rows keep their ids."
@@ -184,7 +184,7 @@ def _write_texts(options, origin:Origin, model:Path, key:str, write:Callable):
     tell_empty(texts, " or could not be read; so is what is written for them.")
     are_rows = are_rows or names_rows(options.output)
     _tell_doubts(written, are_rows)
-    if are_rows: write_rows([_row(given, key, text) for given, text in zip(texts, written)], options.output)
+    if are_rows: write_rows([_row(source, key, text) for source, text in zip(texts, written)], options.output)
     else: write_lines([getattr(text, "line", text) for text in written], options.output)
 
 # %% ../../nbs/ui/07_commands.ipynb #356c76fe
@@ -276,16 +276,16 @@ def encode(
     output = options.output
     if output is None:
         raise ConfigError("Say where to keep the latents: latent_summ encode --input chats.jsonl --output chats.latents")
-    given, are_rows = given_texts(options.text, options.input, origin.cfg)
+    rows, are_rows = given_texts(options.text, options.input, origin.cfg)
     noise = origin.cfg.latent_noise if origin.where.get("latent_noise") == "flag" else 0.0
     summarizer = _load(origin, model)
-    texts = [t.text for t in given]
+    texts = [t.text for t in rows]
     latents = summarizer.encode(texts)
     if options.summaries: latents = summarizer.compress_meaning(latents)
-    ids = [t.id if isinstance(t.id, str | int) else str(t.id) for t in given] if are_rows else None
+    ids = [t.id if isinstance(t.id, str | int) else str(t.id) for t in rows] if are_rows else None
     sources = texts if options.source_hash else None
     path = summarizer.save_latents(output, latents, ids, options.summaries, sources, noise)
-    tell_empty(given, "; they hold the latents that stand for no text.")
+    tell_empty(rows, "; they hold the latents that stand for no text.")
     print(f"{path}: {len(texts):,} texts, {path.stat().st_size / len(texts):,.0f} bytes each.")
     say_once("latents are not anonymous: names and words can be read back from them (latent_summ privacy measures it).")
 

@@ -602,9 +602,9 @@ def check_stages(
     "Rows and steps of each stage; fails where the last stage would learn nothing from a file of the user's own."
     sizes = stage_sizes(cfg, rows)
     if not sizes: return []
-    known = [f"{s.title} {s.rows:,} rows, {s.steps:,} step{'s' * (s.steps != 1)}" for s in sizes if s.steps is not None]
+    counted = [f"{s.title} {s.rows:,} rows, {s.steps:,} step{'s' * (s.steps != 1)}" for s in sizes if s.steps is not None]
     unknown = [s.title for s in sizes if s.steps is None]
-    text = "; ".join(known + ([f"rows of {', '.join(unknown)}: not known"] if unknown else []))
+    text = "; ".join(counted + ([f"rows of {', '.join(unknown)}: not known"] if unknown else []))
     last = sizes[-1]
     if not last.is_own or last.steps is None or last.steps >= _FEW_STEPS: return [ok("stages", text)]
     step = (f"A stage needs {_FEW_STEPS} steps at least to learn anything: bring more rows, lower {_flag_of(cfg, 'batch_size')}, "

@@ -119,15 +119,15 @@ def swept_settings(
     words = list(options.set)
     if options.latents: words.append(f"latent_seq_len={options.latents}")
     if options.dim: words.append(f"latent_dim={options.dim}")
-    known_fields = {f.name: f for f in fields(Config)}
+    config_fields = {f.name: f for f in fields(Config)}
     grid = {}
     for word in words:
         name, sign, values = word.partition("=")
         name = name.strip().lstrip("-").replace("-", "_")
         if not sign: raise ConfigError(f"--set takes a setting and its values, as in --set learning_rate=1e-3,3e-3; got {word!r}.")
-        if name not in known_fields: Config().override(**{name: None}) # complains, with the nearest name
+        if name not in config_fields: Config().override(**{name: None}) # complains, with the nearest name
         if name in grid: raise ConfigError(f"{name} is swept twice: name all of its values in one place.")
-        grid[name] = [_swept_value(known_fields[name], v.strip()) for v in values.split(",") if v.strip()]
+        grid[name] = [_swept_value(config_fields[name], v.strip()) for v in values.split(",") if v.strip()]
     return grid
 
 # %% ../../nbs/ui/06_forms.ipynb #a15d4e47

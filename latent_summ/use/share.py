@@ -253,24 +253,24 @@ Treat a file of latents as you would treat the texts.
 READ_BACK = dict(names=86, numbers=76, words=29, probe_names=70, probe_words=50) # percent, of mini: experiments/privacy.json
 
 def _read_back(report:dict) -> dict: # as READ_BACK
-    "What a privacy report found for latents as files keep them."
+    "What a privacy report shares for latents as files keep them."
     read = report["forms"]["int8"]["read"]
-    found = {kind: read["text"][kind] for kind in ("names", "numbers", "words")}
-    found |= dict(probe_names=read["probe"]["names"], probe_words=read["probe"]["words"])
-    return {k: round(100 * (v or 0)) for k, v in found.items()}
+    shares = {kind: read["text"][kind] for kind in ("names", "numbers", "words")}
+    shares |= dict(probe_names=read["probe"]["names"], probe_words=read["probe"]["words"])
+    return {k: round(100 * (v or 0)) for k, v in shares.items()}
 
 def _privacy_text(report:dict) -> str:
     "What was read out of this model's latents; if that was not measured, out of those of the small model."
-    own = "privacy" in report
-    found = _read_back(report["privacy"]) if own else READ_BACK
+    is_measured = "privacy" in report
+    shares = _read_back(report["privacy"]) if is_measured else READ_BACK
     unknown = "It was not measured here (`latent_summ privacy` does); of the small model that comes with the package"
-    return (f"{'Of the texts it was measured on' if own else unknown}, the model read {found['names']} % of the names, "
-            f"{found['numbers']} % of the numbers and times and {found['words']} % of the less frequent words out of int8 "
-            f"latents; without the model, somebody with known texts and their latents read {found['probe_names']} % of the "
-            f"names and {found['probe_words']} % of the words.")
+    return (f"{'Of the texts it was measured on' if is_measured else unknown}, the model read {shares['names']} % of the names, "
+            f"{shares['numbers']} % of the numbers and times and {shares['words']} % of the less frequent words out of int8 "
+            f"latents; without the model, somebody with known texts and their latents read {shares['probe_names']} % of the "
+            f"names and {shares['probe_words']} % of the words.")
 
 def _front(cfg:Config, backbones:dict) -> str:
-    "The card's header, in the hub's own terms."
+    "The card's header, in the hub's is_measured terms."
     data = [n for f in _SOURCES if _on_hub(n := getattr(cfg, f))]
     models = [b["name"] for b in backbones.values() if _on_hub(b["name"])]
     def listed(key, names): return [f"{key}:", *(f"- {n}" for n in names)] if names else []
