@@ -32,8 +32,9 @@ from ..runtime import speak, stop_on_signal
 from ..plan import pairs_cap, pretrain_caps, pretrain_sources
 from ..data.sources import Rows, load_pairs, load_texts, shared_dialogues
 from .backbones import Decoder, Encoder
-from .cache import Cache, CacheWriter, SHARD_ROWS, fingerprint_hash, nearest_cache, part_fingerprint
-from .cache import part_folder, part_rows
+from .cache import Cache, CacheWriter, SHARD_ROWS, fingerprint_hash, nearest_cache
+from .parts import part_fingerprint
+from .parts import part_folder, part_rows
 from .packed import Packed, can_pack
 from .tokens import input_ids, n_vectors, targets_and_cuts
 

@@ -120,7 +120,7 @@ def _build_here(cfg:Config, part, done:Callable) -> dict:
 
 def _merge(cfg:Config, folders:tuple):
     "Join the parts that several machines made."
-    from latent_summ.encode.cache import merge_parts
+    from latent_summ.encode.parts import merge_parts
     for joined in merge_parts(cfg.preprocess_cache_dir, list(folders)): print(f"{joined.folder}: {len(joined):,} rows")
     print("The .part- folders can be deleted now.")
 
@@ -135,7 +135,7 @@ def cache(
     cfg = origin.cfg
     if options.action == "merge": _merge(cfg, options.folders); return
     _check_cached(options, cfg)
-    from latent_summ.encode.cache import parse_part
+    from latent_summ.encode.parts import parse_part
     part = parse_part(options.shard) if options.shard else None
     from latent_summ.ui.doctor import check_sources
     from latent_summ.ui.tui import LineView

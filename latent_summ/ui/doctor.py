@@ -385,7 +385,7 @@ def bytes_per_row(
 ) -> float:
     "The size of a row as the cache's writer writes it."
     import numpy as np
-    from latent_summ.encode.cache import SHARDS, fields_of_row
+    from latent_summ.encode.shards import SHARDS, fields_of_row
     rng = np.random.default_rng(0)
     rows = [_random_row(cfg, kind, full, i, rng) for i in range(16)]
     out = io.BytesIO()

@@ -23,7 +23,7 @@ from rouge_score.tokenizers import Tokenizer
 from ..config import Config, ConfigError
 from ..data.messenger import KINDS
 from ..data.sources import BUILT_IN, Rows, load_pairs, local_files, looks_local, shared_dialogues
-from ..encode.cache import quantize_int8
+from ..encode.shards import quantize_int8
 from ..runtime import DataError, atomic_write, say_once
 from .facts import fact_recall, fact_table, has_fact, read_roles, references_of, role_recall
 from .facts import same_length, text_fact_table

@@ -17,7 +17,8 @@ from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..encode.cache import dequantize_int8, differences, quantize_int8
+from ..encode.cache import differences
+from ..encode.shards import dequantize_int8, quantize_int8
 from ..train.checkpoint import content_hash
 from ..model.compress import normalize_latents
 from ..config import Config

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..encode.cache import dequantize_int8, quantize_int8
+from ..encode.shards import dequantize_int8, quantize_int8
 from ..model.compress import normalize_latents
 from ..runtime import DataError, own_world
 from .facts import speakers_of, text_fact_table, text_facts

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
-from ..encode.cache import dequantize_int8, quantize_int8
+from ..encode.shards import dequantize_int8, quantize_int8
 from ..config import LatentSummError, STAGES
 from .evaluate import BASELINES, rounded, write_predictions
 from .ladder import draw_ladder
