@@ -671,6 +671,7 @@ class Search(_UsesModel):
     file: Optional[Path] = option(None, "The file that `latent_summ encode` wrote", "FILE", positional=True)
     top: int = option(5, "How many", "INT")
     ids: bool = option(False, "Only ids and cosines; else also what the model writes for each")
+    index: bool = option(False, "By an index beside the file, made on first use: quick for very many texts, not exact (needs pip install 'latent_summ[faiss]')")
 
 @dataclass
 class Diff(_UsesModel):
@@ -702,7 +703,7 @@ def search(own:Search, origin:Origin, model:Path):
     if own.top < 1: raise ConfigError(f"--top must be >= 1, got {own.top}.")
     from latent_summ.use.search import search_file
     summarizer = _load(origin, model)
-    hits = search_file(summarizer, own.text, own.file, own.top)
+    hits = search_file(summarizer, own.text, own.file, own.top, own.index)
     said = [""] * len(hits)
     if hits and not own.ids: said = _words_of(summarizer, own.file, hits)
     for hit, text in zip(hits, said): print(f"{hit.cosine:.3f}  {hit.id}  {text}".rstrip())

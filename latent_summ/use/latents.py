@@ -201,6 +201,7 @@ class LatentFile:
         _check_shapes(self.path, self._file)
         self.summary = _check_maker(self.path, meta, made_by) # whether these are summary latents: ready to decode
         self.format = meta["format"]
+        self.digest = self._file.metadata().get("sha256", "") # of its content, 64 hex digits
         self.made_by = meta["made_by"]
         self.noise = meta.get("noise", 0.0) # that was added on purpose
         self.shape = tuple(self._file.get_slice("values").get_shape()) # (texts, latent_seq_len, latent_dim)
