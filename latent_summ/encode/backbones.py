@@ -288,8 +288,9 @@ def _most_read(what:str, cfg:Config, extra:int) -> tuple: # (tokens, the setting
     "How many positions a run asks of a backbone at most."
     if what == "encoder": return cfg.max_seq_len, f"max_seq_len={cfg.max_seq_len}"
     text = max(cfg.max_target_len, cfg.max_generation_length)
-    writing = (cfg.prefix_len + extra + text, f"prefix_len={cfg.prefix_len}, {extra} special tokens "
-                                              f"and max_target_len or max_generation_length={text}")
+    facts = f"side_channel={cfg.side_channel}, " if cfg.side_channel else ""
+    writing = (cfg.side_channel + cfg.prefix_len + extra + text, f"{facts}prefix_len={cfg.prefix_len}, {extra} special "
+                                                                 f"tokens and max_target_len or max_generation_length={text}")
     if not cfg.teacher_kl_weight: return writing
     lengths = f"max_seq_len={cfg.max_seq_len} and max_target_len={cfg.max_target_len}"
     return max(writing, (cfg.max_seq_len + cfg.max_target_len + 1, f"teacher_kl_weight with {lengths}"))
