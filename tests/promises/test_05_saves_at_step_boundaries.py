@@ -1,7 +1,7 @@
-"""Saves fall on optimizer steps; a half-filled accumulation window is never lost silently.
+"""Saves happen between optimizer steps; a half-filled accumulation window is never lost silently.
 
-Attack: a signal in every single batch of a training, SIGINT and SIGTERM in turn, inside accumulation windows and at the ends of epochs: each checkpoint it leaves stands at a
-step, and from there the training ends in the same state.
+Attack: a signal in every single batch of a training, SIGINT and SIGTERM in turn, inside accumulation windows and at the ends of epochs: each checkpoint
+must belong to a complete step, and the training continued from it must end in the same state.
 """
 import os
 import signal
