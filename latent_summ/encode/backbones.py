@@ -90,7 +90,7 @@ def locate(
     if Path(name).is_dir(): return model_folder(Path(name))
     if is_gguf(name) and Path(name).is_file(): return Path(name)
     if is_gguf(name) and not split_gguf(name):
-        raise ModelError(f"The {what} {name!r} is no file here (a GGUF file on the hub is named owner/name/file.gguf). "
+        raise ModelError(f"The {what} {name!r} is not a file here (a GGUF file on the hub is named owner/name/file.gguf). "
                          f"{_instead(what, field_name)}")
     import huggingface_hub
     has_terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -201,13 +201,13 @@ def check_gguf(
     file:Path, # that should be one
     title:str, # begins the message: "The decoder in ..."
 ):
-    "Raise `ModelError` for a file that is no GGUF, and where the package that unpacks it is missing."
+    "Raise `ModelError` for a file that is not GGUF, or where the package that unpacks it is missing."
     if importlib.util.find_spec("gguf") is None:
         raise ModelError(f"{title} is a GGUF file; the package that unpacks it is missing: "
                          "pip install 'latent_summ[gguf]'.")
     with file.open("rb") as f: magic = f.read(4)
     if magic != b"GGUF":
-        raise ModelError(f"{title} is no GGUF file (it begins with {magic!r}): it was cut, or is something else. "
+        raise ModelError(f"{title} is not a GGUF file (it begins with {magic!r}): it is incomplete, or something else. "
                          "Fetch it again.")
 
 @contextlib.contextmanager
@@ -261,7 +261,7 @@ def _load(auto, place:Path, name:str, what:str, field_name:str, cfg:Config, devi
         raise ModelError(f"{title} is the encoder of a {type(whole).__name__}, "
                          "which cannot be saved as a model of its own "
                          "after teach_encoder_steps. "
-                         "Set --teach-encoder-steps 0, or use an encoder that is none of a pair.")
+                         "Set --teach-encoder-steps 0, or use an encoder without a decoder of its own.")
     check_tokenizer(model, tokenizer, title)
     return model.requires_grad_(False).eval().to(device), tokenizer, _identity(name, revision, tokenizer)
 
@@ -368,7 +368,7 @@ def _queries(folder:Path, encoder:Encoder, device) -> Optional[Queries]:
     try: return load_queries(folder, encoder.model.config.num_attention_heads, device)
     except (RuntimeError, ValueError, SafetensorError) as e:
         raise ModelError(f"The queries beside the encoder in {folder} cannot be loaded: {first_line(e)}. "
-                         "Have the encoder taught again, or copy its folder anew.") from e
+                         "Train them again (--teach-encoder-steps), or copy the encoder's folder again.") from e
 
 # %% ../../nbs/encode/03_backbones.ipynb #73c69b05
 @dataclass
@@ -438,7 +438,7 @@ def check_files(
     what:str, # encoder or decoder
     cfg:Config, # whose widths and lengths count
 ) -> tuple: # (family, bytes of its weights)
-    "Raise the `ModelError` that loading would raise, as far as it shows without the weights; takes a second."
+    "Raise the `ModelError` that loading would raise, as far as that can be told without the weights; takes a second."
     title = f"The {what} in {place}"
     field_name = _FIELDS[what]
     if place.is_file():

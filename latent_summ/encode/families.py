@@ -290,7 +290,7 @@ def own_generation(
     model:nn.Module, # changed in place
     tokenizer:PreTrainedTokenizerBase, # whose special tokens are kept
 ) -> nn.Module:
-    "The model, without the generation settings that it came with."
+    "The model without the generation settings it came with."
     ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
     model.generation_config = GenerationConfig(use_cache=True, **ids)
     model.config.use_cache = True

@@ -102,7 +102,7 @@ def check_run(
     is_there = (run/"events.jsonl").exists() or any(_own_models(cfg))
     if resume and not is_there: raise CheckpointError(f"There is no run in {run} to resume. Leave --resume out to start one.")
     if is_there and not resume and not overwrite:
-        raise LatentSummError(f"{run} already holds a run. Go on with --resume, replace it with --overwrite, "
+        raise LatentSummError(f"{run} already holds a run. Continue it with --resume, replace it with --overwrite, "
                               "or choose another --run-dir.")
     return is_there
 
@@ -130,7 +130,7 @@ def open_run(
 def held_folder(
     folder:Path, # of a run; made if it does not exist
 ):
-    "One training at a time in a run folder. Raises `LatentSummError` naming the process that is at work there."
+    "Allow one training at a time in a run folder. Raises `LatentSummError` naming the process that is using it."
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise LatentSummError(f"Cannot make the run folder {folder}: {e.strerror}. Choose another --run-dir.") from e
@@ -161,6 +161,6 @@ def newest_step(
     steps = [(i, p) for i, name in enumerate(stages) for p in step_files(folder) if p.name.startswith(f"step-{name}-")]
     for i, path in reversed(steps):
         try: load_checkpoint(path)
-        except CheckpointError as e: say_once(f"{e} It is passed over.")
+        except CheckpointError as e: say_once(f"{e} It is skipped.")
         else: return path, i
     return None, 0
