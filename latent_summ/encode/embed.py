@@ -136,8 +136,9 @@ def token_states(
     "The encoder's states that are pooled: the last ones, or their mean with those of an early layer."
     early = cfg.encoder_early_layer
     inputs = dict(input_ids=input_ids, attention_mask=attention_mask)
-    if not early: return encoder.model(**inputs).last_hidden_state
-    out = encoder.model(**inputs, output_hidden_states=True)
+    exact = torch.autocast(input_ids.device.type, enabled=False) if encoder.in_fp32 else contextlib.nullcontext()
+    with exact: out = encoder.model(**inputs, **(dict(output_hidden_states=True) if early else {}))
+    if not early: return out.last_hidden_state
     if early < len(out.hidden_states): return (out.hidden_states[early] + out.last_hidden_state) / 2
     raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: "
                      "choose a smaller one.")
