@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'COMPRESSED', 'READABLE', 'ID_COLUMNS', 'TURN_COLUMNS', 'SPEAKER_KEYS', 'SAID_KEYS', 'MAX_ID', 'packing',
-           'endings', 'pieces', 'likely_encoding', 'encoding_of', 'folded', 'find_dialect', 'Form', 'open_text',
-           'chats_in', 'look_at', 'json_line', 'rows_in', 'numbered_rows', 'columns_in', 'join_turns', 'plain_text',
-           'id_text', 'find_column', 'given_file', 'rows_as_bytes']
+           'endings', 'pieces', 'encoding_of', 'folded', 'find_dialect', 'Form', 'open_text', 'chats_in', 'look_at',
+           'json_line', 'rows_in', 'numbered_rows', 'columns_in', 'join_turns', 'plain_text', 'id_text', 'find_column',
+           'given_file', 'rows_as_bytes']
 
 # %% ../../nbs/data/03_formats.ipynb #5561d4c3
 import bz2
@@ -29,7 +29,9 @@ from typing import Optional
 
 from ..runtime import DataError, say_once
 from .hub import first_line
-from .chats import read_chats
+from .chats import chat_rows, describe, read_chats
+from .encodings import first_wrong_line, foreign_lines, is_damaged_utf8, known_encoding, likely_encoding
+from .exports import is_message_table, parse_messages
 
 # %% ../../nbs/data/03_formats.ipynb #319eab7f
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".tab": "csv",
@@ -103,30 +105,8 @@ def pieces(
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as e:
         raise DataError(f"Cannot read {name}: {getattr(e, 'strerror', None) or first_line(e)}.") from e
 
-# %% ../../nbs/data/03_formats.ipynb #44180bdd
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-_PAGES = ("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp932", "gb18030", "big5",
-          "cp949", "euc_jp", "koi8_r", "mac_roman", "cp850", "cp437") # the most common first
-
-def likely_encoding(
-    raw:bytes, # text in an unknown encoding
-) -> Optional[str]: # None: in none that is known here
-    "The encoding that charset-normalizer finds; of equally likely ones the most common."
-    from charset_normalizer import from_bytes
-    found = list(from_bytes(raw, cp_isolation=list(_PAGES)))
-    best = [(m.chaos, m.coherence) for m in found[:1]]
-    same = [m for m in found if (m.chaos, m.coherence) in best]
-    return min(same, key=lambda m: _PAGES.index(m.encoding)).encoding if same else None
-
-def _wide(head:bytes) -> Optional[str]:
-    "UTF-16 without a mark shows by the zeros in every second place."
-    zeros = [head[start::2].count(0) / max(len(head[start::2]), 1) for start in (0, 1)]
-    if max(zeros) < 0.4 or min(zeros) > 0.1: return None
-    return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-
 # %% ../../nbs/data/03_formats.ipynb #eeae997b
-_SAMPLE = 2**16 # bytes that are not UTF-8, for the guess; characters of a table, for its separator
+_SAMPLE = 2**16 # characters of a table, for its separator
 
 def _check_decoded(path, name, encoding:str):
     "Raise `DataError` unless the whole file is text in this encoding."
@@ -138,22 +118,12 @@ def _check_decoded(path, name, encoding:str):
         raise DataError(f"Cannot read {name} as text: it begins as {encoding}, but {e.reason if hasattr(e, 'reason') else e}. "
                         "Save it as UTF-8.") from e
 
-def _foreign_lines(path, name) -> bytes:
-    "The first lines that hold bytes beyond ASCII."
-    found, size = [], 0
-    for piece in pieces(path, name):
-        for line in piece.split(b"\n"):
-            if not line.isascii(): found.append(line)
-        size = sum(map(len, found))
-        if size > _SAMPLE: break
-    return b"\n".join(found)[:4 * _SAMPLE]
-
 def _find_encoding(path, name) -> str:
     head = next(pieces(path, name), b"")
-    known = next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None) or _wide(head[:_SAMPLE])
-    if known:
-        _check_decoded(path, name, known)
-        return known
+    encoding = known_encoding(head)
+    if encoding:
+        _check_decoded(path, name, encoding)
+        return encoding
     try: _check_decoded(path, name, "utf-8")
     except DataError as e:
         if not isinstance(e.__cause__, UnicodeError): raise
@@ -163,7 +133,11 @@ def _find_encoding(path, name) -> str:
 # %% ../../nbs/data/03_formats.ipynb #cb3dfd22
 def _guessed_encoding(path, name) -> str:
     "The likely encoding of a file that is not UTF-8, said aloud. Raises `DataError` where there is none."
-    encoding = likely_encoding(_foreign_lines(path, name))
+    foreign = foreign_lines(pieces(path, name))
+    if is_damaged_utf8(foreign):
+        raise DataError(f"{name}, line {first_wrong_line(pieces(path, name))} is not UTF-8, as other lines are: "
+                        "the file is cut or was joined from several. Save it as UTF-8.")
+    encoding = likely_encoding(foreign)
     if encoding is None: raise DataError(f"Cannot read {name} as text: it is in no encoding that is known here. Save it as UTF-8.")
     _check_decoded(path, name, encoding)
     say_once(f"{name}: read as {encoding}; it is not UTF-8. If its letters look wrong, save it as UTF-8.")
