@@ -634,9 +634,9 @@ def _slack_channels(path:Path, files:dict) -> Optional[list]: # of Chat; None: n
 
 # %% ../../nbs/data/02_chats.ipynb #c0000166
 def _name_rooms(chats:list, path): # the place of a file
-    "Call a chat without a name after its file (or after the file's folder, where a telephone called it _chat.txt)."
+    "Call a chat without a name after its file (or after the file's folder, where it is called _chat.txt or messages.json)."
     path = PurePosixPath(path)
-    for chat in chats: chat.name = chat.name or (path.parent.name if path.stem == "_chat" else path.stem)
+    for chat in chats: chat.name = chat.name or (path.parent.name if path.stem in ("_chat", "messages") else path.stem)
 
 def _parse_many(path:Path, plain:bool) -> Optional[tuple]: # (name of the format, list of Chat)
     "Every export in a folder or a zip; None where most of its files are something else."

@@ -70,8 +70,8 @@ _KAKAO_DAY = re.compile(r"-{5,} ?(.+?) ?-{5,}")
 _KAKAO_TURN = re.compile(rf"\[(?P<who>[^\[\]]+)\] \[(?P<time>{CLOCK})\] (?P<text>.*)", re.I)
 _KAKAO_STAMP = (rf"(?P<time>(?:\d{{4}}\s?[년.]\s?\d{{1,2}}\s?[월.]\s?\d{{1,2}}\s?[일.]?|[A-Z][a-z]+ \d{{1,2}}, \d{{4}}(?: at|,)?|"
                 rf"\d{{1,2}} [A-Z][a-z]+ \d{{4}}(?: at|,)?) {CLOCK})")
-_KAKAO_PHONE = re.compile(rf"{_KAKAO_STAMP}, (?P<who>.+?) : (?P<text>.*)")
-_KAKAO_OWN = re.compile(rf"{_KAKAO_STAMP}(?:, .*|:? .*)?")
+_KAKAO_PHONE = re.compile(rf"{_KAKAO_STAMP}, (?P<who>.+?) : (?P<text>.*)", re.I)
+_KAKAO_OWN = re.compile(rf"{_KAKAO_STAMP}(?:, .*|:? .*)?", re.I)
 _KAKAO_MEDIA = phrases(r"""사진(?: \d+장)?|동영상|이모티콘|음성메시지|파일: .*|지도: .*|삭제된 메시지입니다\.?
     photos?(?: \d+)?|\d+ photos|video|emoticons?|voice message|file: .*|deleted message\.?|this message was deleted\.?""")
 
@@ -221,7 +221,7 @@ def parse_google_chat(
     return [chat]
 
 # %% ../../nbs/data/02_exports.ipynb #c3000052
-_WHO_COLUMNS = ("speaker", "author", "sender", "sender_name", "speaker_name", "username", "user_name", "user", "from", "participant", "name")
+_WHO_COLUMNS = ("speaker", "author", "sender", "sender_name", "speaker_name", "username", "user_name", "user", "from", "participant", "role", "name")
 _SAID_COLUMNS = ("content", "message", "text", "msg", "utterance", "body", "contents")
 _WHEN_COLUMNS = ("date", "timestamp", "datetime", "created_at", "sent_at", "sent", "date sent", "ts", "time", "start", "start_time")
 _ROOM_COLUMNS = ("dialogue_id", "dialog_id", "conversation_id", "chat_id", "thread_id", "meeting_id", "session_id", "channel")
@@ -236,7 +236,7 @@ def message_columns(
     if _OTHER_COLUMNS & written.keys(): return None
     kinds = dict(who=_WHO_COLUMNS, said=_SAID_COLUMNS, when=_WHEN_COLUMNS, room=_ROOM_COLUMNS)
     columns = {kind: next((written[name] for name in usual if name in written), None) for kind, usual in kinds.items()}
-    placed = columns["when"] or columns["room"] or columns["who"] == written.get("speaker", "")
+    placed = columns["when"] or columns["room"] or columns["who"] in (written.get("speaker"), written.get("role"))
     return columns if columns["who"] and columns["said"] and placed else None
 
 def is_message_table(
@@ -247,8 +247,10 @@ def is_message_table(
     if columns is None: return False
     said = [row.get(columns["said"]) for row in rows if row]
     if not said or not all(value is None or isinstance(value, str) and len(value) < 4000 for value in said): return False
+    if str(columns["who"]).strip().casefold() in ("speaker", "role"): return True
+    rooms = {str(row.get(columns["room"])) for row in rows if row} if columns["room"] else said
     names = {str(row.get(columns["who"])) for row in rows if row}
-    return len(names) <= max(2, len(said) / 2)
+    return len(names) <= max(2, len(said) / 2) or len(rooms) < len(said)
 
 # %% ../../nbs/data/02_exports.ipynb #c3000053
 def parse_messages(
