@@ -318,6 +318,7 @@ def parse_discord(
 
 # %% ../../nbs/data/02_chats.ipynb #c0000043
 _ARROW = re.compile(r"\d+:\d+(?::\d+)?[.,]\d+\s*-->\s*\d+:\d+")
+_SBV = re.compile(r"(\d+:\d\d:\d\d\.\d+),(\d+:\d\d:\d\d\.\d+)", re.M)
 _WHO = r"(?:#Person\d+#|(?:[^\W\d_]|\+\d|[\U0001f000-\U0001faff])[^:\[\]<>{}\"\n]{0,48}?)" # or a telephone number
 _SPEAKS = re.compile(rf"(?:>>+\s*)?(?:\[(?P<in_brackets>{_WHO})\]:?|(?P<who>{_WHO})\s?:)\s+(?P<text>\S.*)")
 _SOUND = re.compile(r"[\[(][^\[\]()]{1,40}[\])]|[♪♫][^♪♫]*[♪♫]?")
@@ -331,21 +332,27 @@ def visible_lines(
 def is_captions(
     text:str, # beginning of a file
 ) -> bool:
-    "Whether this is WebVTT or SRT."
+    "Whether this is WebVTT, SRT or YouTube's SBV."
     lines = [line for line in visible_lines(text) if line][:2]
-    return bool(lines) and (lines[0].split()[0] == "WEBVTT" or any(_ARROW.match(line) for line in lines))
+    return bool(lines) and (lines[0].split()[0] == "WEBVTT" or any(_ARROW.match(line) or _SBV.fullmatch(line) for line in lines))
+
+def _dots(text:str) -> str:
+    "Captions with the decimal points of WebVTT in place of the commas of SRT."
+    return re.sub(r"(\d\d),(\d{3})(?=\s*(?:-->|$))", r"\1.\2", text, flags=re.M)
 
 def _cues(text:str) -> list: # of raw texts, one a caption
     import webvtt
     from webvtt.errors import MalformedFileError
     text = text.lstrip("\ufeff\n\r ")
-    kind = "srt" if text[:1].isdigit() and not _ARROW.match(text) else "vtt"
-    if kind == "vtt" and not text.startswith("WEBVTT"): text = "WEBVTT\n\n" + text  # captions without numbers
+    kind = "srt" if text[:1].isdigit() and not _ARROW.match(text) and not _SBV.match(text) else "vtt"
+    if _SBV.match(text): text = re.sub(_SBV.pattern, r"0\1 --> 0\2", text)
+    if kind == "vtt" and not text.startswith("WEBVTT"): text = "WEBVTT\n\n" + _dots(text)  # captions without numbers
     try: cues = list(webvtt.from_buffer(io.StringIO(text), format=kind))
     except MalformedFileError as e:
         raise DataError(f"These captions are no {kind.upper()} file after all: {e}. Export them again.") from e
-    names = [re.fullmatch(r'\d+\s+"(.+)"\s+\(\d+\)', cue.identifier or "") for cue in cues]  # Zoom: 1 "Maya Ode" (331)
-    return [f"<v {name[1]}>{cue.raw_text}" if name else cue.raw_text for cue, name in zip(cues, names)]
+    if not cues: raise DataError("These captions have no line with times (00:00:01.000 --> 00:00:03.000). Export them again.")
+    names = [re.fullmatch(r'\d+\s+"(.*)"\s+\(\d+\)', cue.identifier or "") for cue in cues]  # Zoom: 1 "Maya Ode" (331)
+    return [f"<v {name[1] or 'Somebody'}>{cue.raw_text}" if name else cue.raw_text for cue, name in zip(cues, names)]
 
 # %% ../../nbs/data/02_chats.ipynb #c0000044
 @dataclass
@@ -427,7 +434,7 @@ def parse_captions(
 _AT = r"[\[(]?\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?(?:\s?[ap]\.?m\.?)?[\])]?"
 _ON = r"(?:[\[(]?\d{1,4}[-./]\d{1,2}[-./]\d{1,4},?[ T])?" # a day before the clock, perhaps
 _TURNS = [re.compile(pattern, re.I) for pattern in (
-    rf"{_ON}{_AT}\s+from\s+(?P<who>.+?)(?:\s+to\s+[^:]+?)?\s*:(?:\s+(?P<text>.*))?",  # Zoom's chat
+    rf"{_ON}{_AT}\s+(?:from|von|de|van)\s+(?P<who>.+?)(?:\s+(?:to|an|à|para|aan)\s+[^:]+?)?\s*:(?:\s+(?P<text>.*))?",  # Zoom's chat
     rf"{_ON}{_AT}\s+<[@+~&%\s]?(?P<who>[^<>\s]+)>\s+(?P<text>\S.*)",  # IRC
     rf"{_ON}{_AT}\s*[-–|]?\s*(?P<who>{_WHO})\s?:\s+(?P<text>\S.*)",
     rf"(?P<who>{_WHO})\s*{_AT}\s?:(?:\s+(?P<text>.*))?",
@@ -437,6 +444,7 @@ _TURNS = [re.compile(pattern, re.I) for pattern in (
     rf"(?P<who>{_WHO}),\s\[[^\[\]]{{0,16}}\d:\d\d[^\[\]]{{0,8}}\]:?(?P<text>)")]  # copied from Telegram
 _NOT_A_NAME = re.compile(rf"(?:{MONTH}\.? \d{{1,2}},?(?: \d{{4}},?)?|\d{{1,2}}\.? {MONTH}(?: \d{{4}})?)(?: at)?", re.I) # a day
 _NOTICE = re.compile(rf"""(?:{_ON}{_AT}\s+)?(?:\*\*\*|-!-|-->|<--)\s.*
+    |{_ON}{_AT}\s+\*\s.*|transcribed\sby\shttps?://\S+
     |.{{0,60}}(?:started|stopped)\s(?:transcription|recording)
     |(?:reacted\sto|removed\sa\s.{{1,30}}reaction\sfrom)\s["“].*""", re.I | re.X)
 _LEVEL = re.compile(r"\b(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\b") # a program's log is no chat
@@ -488,17 +496,24 @@ _CLOCK_LINE = re.compile(r"[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?") # Google Meet 
 def _plain_turns(text:str) -> list: # of (name or "", text), one for each line that is not empty
     turns = []
     for line in visible_lines(text):
+        line = re.sub(r"^([^:：]{1,30})：\s*", r"\1: ", line)  # the wide colon of Chinese and Japanese
         match = _PLAIN.fullmatch(line.replace("**", ""))
         named = match and len(match["who"].split()) <= 5 and not _LEVEL.search(match["who"])
         if named: turns.append((visible(match["who"]), match["text"] or ""))
         elif line and not _CLOCK_LINE.fullmatch(line): turns.append(("", line))
     return turns
 
+def _without_title(turns:list) -> list:
+    "Turns without the few short lines of a title above them, as Google Meet writes it."
+    first = next((i for i, (name, _) in enumerate(turns) if name), 0)
+    title = [line for _, line in turns[:first]]
+    return turns[first:] if first <= 6 and not any(len(line) > 80 or line[-1] in ".!?…" for line in title) else turns
+
 def is_plain(
     text:str, # beginning of a file
 ) -> bool:
     "Whether most lines begin with one of a few names."
-    turns = _plain_turns(text)
+    turns = _without_title(_plain_turns(text))
     names = Counter(name for name, _ in turns if name)
     named = sum(names.values())
     if not names or max(names.values()) < 2 or 2 * named < len(turns): return False

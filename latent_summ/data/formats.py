@@ -179,10 +179,11 @@ def _check_ours(head:bytes, name):
     if what: raise DataError(f"{name} is {what}. What can be read: {READABLE}.")
 
 _MARKUP = {r"<!doctype html|<html|<head[ >]": "a web page (HTML). Messengers export JSON as well: choose that. Of an article, save the text as .txt",
+           r"\[script info\]": "subtitles in ASS. Save them as .srt or .vtt",
            r"<\?xml|<smses|<tt[ >]": "XML. Export it as csv, JSON or captions (.vtt), or save its text as .txt"}
 
 def _check_no_markup(sample:str, name):
-    "Raise `DataError` for a web page or XML, whose tags are nobody's words."
+    "Raise `DataError` for text that is mostly tags, which are nobody's words."
     kind = next((text for mark, text in _MARKUP.items() if re.match(rf"\s*(?:{mark})", sample.lstrip("\ufeff"), re.I)), None)
     if kind: raise DataError(f"{name} is {kind}. What can be read: {READABLE}.")
 
@@ -553,7 +554,10 @@ def look_at(
         form.kind = "parquet"
         return form
     if head.startswith(b"PK\x03\x04") and chats and _set_chats(form, gap_hours, hide_names): return form
-    if path.is_dir(): raise DataError(f"{form.name} is a folder, and no export of a messenger. Name one of its files.")
+    if path.is_dir():
+        pages = any(p.suffix.lower() in (".html", ".htm") for p in path.iterdir())
+        raise DataError(f"{form.name} is a folder, and no export of a messenger that can be read. "
+                        + ("It holds web pages (HTML): export the chat as JSON." if pages else "Name one of its files."))
     _check_ours(head, form.name)
     form.encoding = encoding_of(path, form.name)
     with open_text(form, newline="") as f:

@@ -417,8 +417,9 @@ def read_predictions(
     records = _records(path)
     if not records: return {}
     rows = [record for _, record in records]
+    may_be = [column] if column else prediction_columns(rows)
+    id_column = _id_column(rows, path, id_column, may_be[0] if len(may_be) == 1 else None)
     column = _prediction_column(rows, path, column)
-    id_column = _id_column(rows, path, id_column, column)
     say_once(f"{path}: the predictions are those under {column!r}" + (f", the ids under {id_column!r}." if id_column else "."))
     out, texts = {}, []
     for n, record in records:
