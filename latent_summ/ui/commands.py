@@ -284,7 +284,8 @@ def encode(
     if options.summaries: latents = summarizer.compress_meaning(latents)
     ids = [t.id if isinstance(t.id, str | int) else str(t.id) for t in rows] if are_rows else None
     sources = texts if options.source_hash else None
-    path = summarizer.save_latents(output, latents, ids, options.summaries, sources, noise)
+    facts = summarizer.facts_of(texts)
+    path = summarizer.save_latents(output, latents, ids, options.summaries, sources, noise, facts)
     tell_empty(rows, "; they hold the latents that stand for no text.")
     print(f"{path}: {len(texts):,} texts, {path.stat().st_size / len(texts):,.0f} bytes each.")
     say_once("latents are not anonymous: names and words can be read back from them (latent_summ privacy measures it).")
@@ -301,7 +302,7 @@ def search(
     if options.top < 1: raise ConfigError(f"--top must be >= 1, got {options.top}.")
     from latent_summ.use.search import search_file
     summarizer = _load(origin, model)
-    hits = search_file(summarizer, options.text, options.file, options.top)
+    hits = search_file(summarizer, options.text, options.file, options.top, options.index)
     texts = [""] * len(hits) if options.ids or not hits else _texts_of(summarizer, options.file, hits)
     for hit, text in zip(hits, texts): print(f"{hit.cosine:.3f}  {hit.id}  {text}".rstrip())
 
@@ -310,7 +311,10 @@ def _texts_of(summarizer, path:Path, hits:list) -> list:
     import torch
     file = summarizer.open_latents(path, verify=False) # it was checked for the search
     latents = torch.cat([file.rows(hit.row, hit.row + 1) for hit in hits])
-    return summarizer.decode(latents if file.summary else summarizer.compress_meaning(latents), do_sample=False)
+    facts = None
+    if summarizer.cfg.side_channel and file.facts(0, 0) is not None: facts = [file.facts(hit.row, hit.row + 1)[0] for hit in hits]
+    if not file.summary: latents = summarizer.compress_meaning(latents)
+    return summarizer.decode(latents, facts=facts, do_sample=False)
 
 # %% ../../nbs/ui/07_commands.ipynb #cf81a1f7
 def _comparisons(options:Evaluate, cfg:Config) -> dict:

@@ -202,6 +202,9 @@ class Search(UsesModel):
     file: Optional[Path] = option(None, "The file that `latent_summ encode` wrote", "FILE", positional=True)
     top: int = option(5, "How many", "INT")
     ids: bool = option(False, "Only ids and cosines; else also what the model writes for each")
+    index: bool = option(
+        False, "By an index beside the file, made on first use: quick for very many texts, not exact "
+        "(needs pip install 'latent_summ[faiss]')")
 
 @dataclass
 class Diff(UsesModel):

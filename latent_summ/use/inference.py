@@ -24,9 +24,10 @@ from ..train.checkpoint import config_of
 from ..data.chunks import split_text
 from ..model.compress import normalize_latents
 from ..config import Config, ConfigError, read_json
-from ..model.decode import generate, prompt_embeds
+from ..data.side import pack_facts, side_facts
+from ..model.decode import facts_before, generate, prompt_embeds
 from ..encode.embed import EmbedProgress, Embedder, clock
-from ..encode.tokens import frame_of, plain_ids
+from ..encode.tokens import fact_ids, frame_of, plain_ids
 from ..data.hub import first_line, hub_case
 from .facts import same_length
 from .latents import LatentFile, SavedLatents, compressor_fingerprint, read_latents, write_latents
@@ -105,6 +106,17 @@ def _check_middle(
     if middle is not None and not trained:
         raise ModelError("This model was trained with the package's middle: leave middle= out.")
 
+def _check_side(
+    trained:Config, # of the model
+    size:int, # bytes of facts that are asked for
+):
+    "Raise `ConfigError` for more facts than the model was taught to read."
+    if size <= trained.side_channel: return
+    if trained.side_channel:
+        raise ConfigError(f"This model reads at most {trained.side_channel} bytes of facts beside its latents, not {size}: lower side_channel.")
+    raise ConfigError(f"This model was trained without facts beside its latents, so it cannot read any (side_channel={size}). "
+                      f"Train one that can: latent_summ train --side-channel {size}.")
+
 # %% ../../nbs/use/04_inference.ipynb #614b561d
 class Summarizer(ModelHubMixin):
     "Encoder, model and decoder together; make one with `from_pretrained`."
@@ -148,6 +160,7 @@ class Summarizer(ModelHubMixin):
         saved = config_of(meta)
         cfg = saved.override(**overrides)
         check_use(saved, cfg)
+        _check_side(saved, overrides.get("side_channel", 0))
         _check_middle(meta["backbones"].get("middle"), middle)
         taught = own_encoder(file)
         if taught and "modernbert_model" not in overrides: cfg = cfg.override(modernbert_model=str(taught))
@@ -234,7 +247,7 @@ def parts(self:Summarizer,
 
 # %% ../../nbs/use/04_inference.ipynb #f4b56e45
 _USE = ("temperature", "max_generation_length", "do_sample", "top_p", "top_k", "batch_size", "preprocess_batch_size", "use_stop_latent",
-        "stop_latent_cosine_threshold")
+        "stop_latent_cosine_threshold", "side_channel")
 
 @patch
 def _config(self:Summarizer, overrides:dict) -> Config:
@@ -244,6 +257,7 @@ def _config(self:Summarizer, overrides:dict) -> Config:
     if wrong:
         raise ConfigError(f"{wrong[0]} cannot be set for one call; these can: {', '.join(_USE)}. "
                           "Others are set when the model is loaded, with from_pretrained.")
+    _check_side(config_of(self.meta), overrides.get("side_channel", 0))
     return self.cfg.override(**overrides)
 
 @patch
@@ -365,8 +379,17 @@ def _seeded(seed:Optional[int], draws:bool):
 
 @patch
 @own_world()
-def _write(self:Summarizer, cfg:Config, latents:torch.Tensor, advance:Callable) -> list:
-    "The text of each row's latents."
+def _prefix(self:Summarizer, latents:torch.Tensor, facts:Optional[list]=None) -> torch.Tensor: # (rows, positions, hidden)
+    "Prefix embeddings, behind the words of the facts where there are some."
+    prefix = self.model.prefix(latents).to(self.decoder.model.dtype)
+    if not facts: return prefix
+    ids = fact_ids(config_of(self.meta), self.decoder, facts)
+    return facts_before(self.decoder, torch.tensor(ids, device=self.device), prefix)
+
+@patch
+@own_world()
+def _write(self:Summarizer, cfg:Config, latents:torch.Tensor, advance:Callable, facts:Optional[list]=None) -> list:
+    "The text of each row's latents, with the facts beside them where there are some."
     latents = latents.to(self.device)
     stops = self.model.is_stop(latents, cfg)
     out = [""] * len(latents)
@@ -374,23 +397,53 @@ def _write(self:Summarizer, cfg:Config, latents:torch.Tensor, advance:Callable) 
     advance(len(out) - len(rows), len(out) - len(rows))
     for start in range(0, len(rows), 4 * cfg.batch_size):
         batch = rows[start:start + 4 * cfg.batch_size]
-        prefix = self.model.prefix(latents[batch]).to(self.decoder.model.dtype)
+        prefix = self._prefix(latents[batch], facts and [facts[row] for row in batch])
         for row, text in zip(batch, generate(self.decoder, prefix, cfg)): out[row] = text
         advance(len(batch), len(batch))
     return out
+
+# %% ../../nbs/use/04_inference.ipynb #2c006065
+@patch
+def facts_of(self:Summarizer,
+    texts, # a text, or a list of texts
+    **overrides, # side_channel: fewer bytes than the model was trained with
+) -> Optional[list]: # bytes for each text; None for a model without a side-channel, or where it is off
+    "The facts to keep beside the latents of each text. Raises `ConfigError` for more bytes than the model reads."
+    return self._side(self._config(overrides), clean_texts(texts))
+
+@patch
+def _side(self:Summarizer, cfg:Config, texts:list) -> Optional[list]: # of bytes; None where the side-channel is off
+    "The facts of each text."
+    if not cfg.side_channel: return None
+    return [pack_facts(side_facts(text), cfg.side_channel) for text in texts]
+
+@patch
+def _readable(self:Summarizer, cfg:Config, facts:Optional[list], n:int) -> Optional[list]: # of bytes
+    "Facts that were handed over, as many bytes of them as `cfg` allows; None where none are read."
+    if facts is None: return None
+    if len(facts) != n or not all(isinstance(data, bytes) for data in facts):
+        raise DataError(f"facts must be bytes for each of the {n:,} rows of latents, as facts_of gives them; got {len(facts):,}.")
+    trained = config_of(self.meta)
+    if not trained.side_channel: _check_side(trained, max(map(len, facts), default=0) + 1)
+    if not cfg.side_channel: return None
+    return [pack_facts(data.decode("utf-8", "replace").split("\n"), cfg.side_channel) for data in facts]
 
 # %% ../../nbs/use/04_inference.ipynb #74dc3c0f
 @patch
 def decode(self:Summarizer,
     latents, # (texts, latent_seq_len, latent_dim), torch or numpy
     seed:Optional[int]=None, # for sampling (None: torch's generator as it stands)
-    **overrides, # do_sample, temperature, top_p, top_k, max_generation_length, batch_size, use_stop_latent ...
+    facts:Optional[list]=None, # bytes for each row, of facts_of or of a file of latents; only for a model with a side-channel
+    **overrides, # do_sample, temperature, top_p, top_k, max_generation_length, batch_size, use_stop_latent, side_channel ...
 ) -> list: # one text per row
-    "Write the text of each row's latents, without the middle. Raises `DataError` for another shape."
+    """Write the text of each row's latents, without the middle.
+
+    Raises `DataError` for another shape, `ConfigError` for facts that the model cannot read."""
     cfg = self._config(overrides)
     latents = self._checked(latents)
+    facts = self._readable(cfg, facts, len(latents))
     with _seeded(seed, cfg.do_sample), TextProgress("decode", len(latents)) as progress:
-        return self._write(cfg, latents, progress.advance)
+        return self._write(cfg, latents, progress.advance, facts)
 
 # %% ../../nbs/use/04_inference.ipynb #26b00002
 @patch
@@ -420,6 +473,12 @@ def _units(self:Summarizer, texts, long:str) -> tuple: # (units: lists of Part t
     if long == "mean": return [of_text for of_text in parts if of_text], len(parts)
     return [[part] for of_text in parts for part in of_text], len(parts)
 
+def _joined_text(unit:list) -> str: return "\n".join(part.text for part in unit)
+
+def _some(values:Optional[list], rows:list) -> Optional[list]:
+    "The values of some rows; None where there are none at all."
+    return values and [values[i] for i in rows]
+
 def _by_text(units:list, results:list, n:int) -> list: # of n lists
     "What was made of each unit, put together again by the text it belongs to."
     out = [[] for _ in range(n)]
@@ -431,11 +490,13 @@ def _texts(self:Summarizer, label:str, texts, long:str, summary:bool, seed:Optio
     "A text written for each text, a window of units at a time, in the order they came."
     cfg = self._config(overrides)
     units, n = self._units(texts, long)
+    facts = self._side(cfg, map(_joined_text, units)) if summary else None
     written = [""] * len(units)
     with _seeded(seed, cfg.do_sample), TextProgress(label, len(units)) as progress:
         for window in _windows(units):
             latents = self._window_latents(cfg, [units[i] for i in window], (summary,))[0]
-            for i, text in zip(window, self._write(cfg, latents, progress.advance)): written[i] = text
+            texts_of = self._write(cfg, latents, progress.advance, _some(facts, window))
+            for i, text in zip(window, texts_of): written[i] = text
     return [" ".join(filter(None, of_text)) for of_text in _by_text(units, written, n)]
 
 # %% ../../nbs/use/04_inference.ipynb #e51ed4ba
@@ -503,12 +564,12 @@ def judge(self:Summarizer) -> Optional[Judge]:
 # %% ../../nbs/use/04_inference.ipynb #4cd87800
 @patch
 @own_world()
-def _certainties(self:Summarizer, cfg:Config, predicted:torch.Tensor, summaries:list) -> list:
+def _certainties(self:Summarizer, cfg:Config, predicted:torch.Tensor, summaries:list, facts:Optional[list]) -> list:
     "How sure the decoder is of each word of each summary."
     out = []
     for start in range(0, len(summaries), 4 * cfg.batch_size):
         batch = slice(start, start + 4 * cfg.batch_size)
-        prefix = self.model.prefix(predicted[batch].to(self.device)).to(self.decoder.model.dtype)
+        prefix = self._prefix(predicted[batch].to(self.device), facts and facts[batch])
         out += certainty(self.decoder, prefix, summaries[batch])
     return out
 
@@ -529,11 +590,12 @@ def _evidence(self:Summarizer,
     predicted:torch.Tensor, # latents that the summaries were written from
     summaries:list,
     sources:Optional[list], # the texts, where they are at hand
+    facts:Optional[list]=None, # that were read beside the latents
 ) -> list: # of Support, without their number
     "The parts of each summary's support."
     written = self._latents(cfg, self._parts(summaries), False)
     cycles = agreement(predicted.cpu(), written).tolist()
-    sure = self._certainties(cfg, predicted, summaries)
+    sure = self._certainties(cfg, predicted, summaries, facts)
     out = []
     for i, (summary, c, distance) in enumerate(zip(summaries, sure, self._distances(documents))):
         statements = tuple(claims(summary, sources[i])) if sources else ()
@@ -563,7 +625,8 @@ def support_of(self:Summarizer,
     if sources is not None: same_length(summaries, sources, "texts")
     if not self.judge: say_once(_UNCALIBRATED)
     predicted = self.model.summary_latents(documents)
-    return self._judged(self._evidence(self.cfg, documents, predicted, summaries, sources))
+    facts = None if sources is None else self._side(self.cfg, sources)
+    return self._judged(self._evidence(self.cfg, documents, predicted, summaries, sources, facts))
 
 # %% ../../nbs/use/04_inference.ipynb #42023070
 def _rank(support:Support) -> tuple: # the larger, the better
@@ -595,12 +658,13 @@ def _best(self:Summarizer,
     sources:list, # the texts
     candidates:int, # how many summaries to choose from
     advance:Callable, # called with the number of texts written
+    facts:Optional[list]=None, # that are read beside the latents
 ) -> list: # of Support
     "The best supported candidate for each row: the first written as always, the others sampled."
-    tries = [self._write(cfg, predicted, advance)]
+    tries = [self._write(cfg, predicted, advance, facts)]
     sampled = cfg.override(do_sample=True)
-    tries += [self._write(sampled, predicted, lambda *_: None) for _ in range(candidates - 1)]
-    judged = [self._judged(self._evidence(cfg, documents, predicted, written, sources)) for written in tries]
+    tries += [self._write(sampled, predicted, lambda *_: None, facts) for _ in range(candidates - 1)]
+    judged = [self._judged(self._evidence(cfg, documents, predicted, written, sources, facts)) for written in tries]
     def best(row): return max((s for s in row if s.summary), key=_rank, default=row[0])
     return [best(row) for row in zip(*judged)]
 
@@ -620,13 +684,14 @@ def _supported(self:Summarizer,
     cfg = self._config(overrides)
     units, n = self._units(texts, long)
     sources = clean_texts(texts)
+    facts = self._side(cfg, map(_joined_text, units))
     supports = [None] * len(units)
     with _seeded(seed, cfg.do_sample or candidates > 1), TextProgress("summarise", len(units)) as progress:
         for window in _windows(units):
             batch = [units[i] for i in window]
             documents, predicted = self._window_latents(cfg, batch, (False, True))
             texts_of = [sources[unit[0].owner] for unit in batch]
-            best = self._best(cfg, documents, predicted, texts_of, candidates, progress.advance)
+            best = self._best(cfg, documents, predicted, texts_of, candidates, progress.advance, _some(facts, window))
             for i, support in zip(window, best): supports[i] = support
     return [_withheld(_joined(parts, "the row holds no text"), least) for parts in _by_text(units, supports, n)]
 
@@ -643,7 +708,7 @@ def _stops(self:Summarizer, cfg:Config, latents:torch.Tensor) -> torch.Tensor:
     return self.model.is_stop(latents, cfg)
 
 @patch
-def _pieces(self:Summarizer, cfg:Config, latents:torch.Tensor, seed:Optional[int]):
+def _pieces(self:Summarizer, cfg:Config, latents:torch.Tensor, seed:Optional[int], facts:Optional[list]):
     "The text of one row's latents, piece by piece."
     streamer = TextIteratorStreamer(self.decoder.tokenizer, skip_special_tokens=True)
     halt = threading.Event()
@@ -651,7 +716,7 @@ def _pieces(self:Summarizer, cfg:Config, latents:torch.Tensor, seed:Optional[int
     @own_world()
     def work():
         try:
-            prefix = self.model.prefix(latents).to(self.decoder.model.dtype)
+            prefix = self._prefix(latents, facts)
             criteria = StoppingCriteriaList([_Halt(halt)])
             with _seeded(seed, cfg.do_sample): generate(self.decoder, prefix, cfg, streamer=streamer, stopping_criteria=criteria)
         except Exception as e: errors.append(e); streamer.end()
@@ -687,7 +752,7 @@ def stream(self:Summarizer,
         latents = self._window_latents(cfg, [[part]], (True,))[0].to(self.device)
         if self._stops(cfg, latents)[0]: continue
         gap = " " if has_begun else ""
-        for piece in _trimmed(self._pieces(cfg, latents, seed)):
+        for piece in _trimmed(self._pieces(cfg, latents, seed, self._side(cfg, [part.text]))):
             yield gap + piece
             gap = ""
             has_begun = True
@@ -755,20 +820,21 @@ def save_latents(self:Summarizer,
     summary:bool=False, # these are summary latents, from compress_meaning
     sources:Optional[list]=None, # the texts themselves, to keep a hash of each
     noise:float=0.0, # to blur them with, relative to the size of a latent's numbers
+    facts:Optional[list]=None, # bytes for each text, of facts_of
 ) -> Path:
-    """Keep latents: int8, about 2 KB a text. Raises `DataError` for another shape, ids or sources that do not fit.
+    """Keep latents: int8, about 2 KB a text. Raises `DataError` for another shape, ids, sources or facts that do not fit.
 
     Latents are not anonymous: of built-in chats the small model read 86 % of the names and 76 % of the numbers back
     from such a file; without the model, somebody with known texts read 70 % of the names (nbs/use/13_privacy.ipynb).
     Noise costs facts before it hides names."""
     made_by = self._fingerprints()["summary" if summary else "document"]
-    return write_latents(path, self._checked(latents), made_by, ids, sources, noise)
+    return write_latents(path, self._checked(latents), made_by, ids, sources, noise, facts)
 
 @patch
 @own_world()
 def load_latents(self:Summarizer,
     path, # what save_latents wrote
-) -> SavedLatents: # latents, ids, summary
+) -> SavedLatents: # latents, ids, summary, facts
     "Latents of this very model. Raises `CacheError` for a damaged file, and for another model's latents, naming what differs."
     return read_latents(path, self._fingerprints())
 

@@ -15,10 +15,12 @@ from ..data.sources import Rows, load_pairs
 from ..data.texts import whole_characters
 from ..runtime import DataError, say_once, write_json
 from .evaluate import evaluate_predictions, rounded, write_predictions, write_side_by_side
+from .facts import references_of
 
 # %% ../../nbs/use/06_predictions.ipynb #ea15f93b
 _PREDICTED = ("prediction", "predictions", "predicted", "pred", "predicted_summary", "generated_summary", "generated", "generation", "model_output",
-              "model_summary", "system_summary", "system", "hypothesis", "hyp", "candidate", "decoded", "response", "output", "summary", "text")
+              "model_summary", "system_summary", "system", "hypothesis", "hyp", "candidate", "decoded", "response", "output", "generated_text",
+              "summary_text", "completion", "summary", "text")
 _NOT_PREDICTED = ("dialogue", "dialog", "conversation", "document", "article", "source", "input", "reference", "references", "gold", "gold_summary",
                   "reference_summary", "target", "label", "ground_truth", "topic", "title", "model", "speaker", "speakers", "missed", "error",
                   "reason", "unsupported", "stands", "least_word", "candidates") # what `latent_summ summarize` writes beside a summary
@@ -29,7 +31,8 @@ def prediction_columns(
     "The columns that may hold the prediction: those of a usual name, and any other that holds several words."
     names = dict.fromkeys(key for record in records for key in record)
     def may_be(name):
-        values = [record[name] for record in records if isinstance(record.get(name), str)]
+        cells = [record.get(name) for record in records]
+        values = [text for cell in cells for text in (cell if isinstance(cell, list) else [cell]) if isinstance(text, str)]
         if not values or folded(name) in (*ID_COLUMNS, *_NOT_PREDICTED): return False
         return folded(name) in _PREDICTED or any(len(value.split()) > 1 for value in values)
     return [name for name in names if may_be(name)]
@@ -57,9 +60,22 @@ def _records(path) -> list: # of (line number, dict)
     if wrong: raise DataError(f"{path}, line {wrong} is no row; a prediction is written {{\"id\": ..., \"prediction\": ...}}.")
     return records
 
+def _one_text(record:dict, column:str, path, line:int) -> str:
+    "The prediction of a row. Raises `DataError` where there is none, or more than one."
+    value = record.get(column)
+    texts = [text for text in value if isinstance(text, str)] if isinstance(value, list) else [value]
+    if len(texts) > 1:
+        first = ", ".join(repr(text[:40]) for text in texts[:3])
+        raise DataError(f"{path}, line {line} has {len(texts)} candidates under {column}: {first}. "
+                        "Write the one that is meant as a text.")
+    if not texts or not isinstance(texts[0], str): raise DataError(f"{path}, line {line} has no text under {column}.")
+    return whole_characters(texts[0])
+
+# %% ../../nbs/use/06_predictions.ipynb #6e9fe80d
 def _in_order(texts:list, row_ids:Optional[list], path, places:dict) -> dict:
     "Predictions without ids belong to the rows in their order: to those that are scored, or to all that their file has."
     if row_ids is None: raise DataError(f"{path} has no id; it can only be read beside its rows. Name the column with --id-column.")
+    while len(texts) > len(row_ids) and len(texts) != places.get("read") and not texts[-1].strip(): texts = texts[:-1] # blank lines at the end
     if len(texts) == len(row_ids):
         say_once(f"{path}: predictions without ids are taken in the order of the {len(row_ids):,} rows.")
         return dict(zip(row_ids, texts))
@@ -70,7 +86,13 @@ def _in_order(texts:list, row_ids:Optional[list], path, places:dict) -> dict:
                     "or a column id (--id-column names another).")
 
 # %% ../../nbs/use/06_predictions.ipynb #5c0a7e08
-def _id_column(records:list, path, column) -> Optional[str]:
+def _is_counter(records:list, name) -> bool:
+    "Whether a column without a name, or one called index, numbers the rows; it says no more than their order."
+    if folded(name) not in ("", "index", "idx", "unnamed: 0"): return False
+    values = [str(record.get(name)) for record in records]
+    return any(values == [str(n) for n in range(start, start + len(values))] for start in (0, 1))
+
+def _id_column(records:list, path, column, prediction=None) -> Optional[str]:
     "The column of ids; None where rows hold nothing but texts. Raises `DataError` where it cannot be told."
     columns = list(dict.fromkeys(key for record in records for key in record))
     names = ", ".join(map(str, columns))
@@ -79,7 +101,9 @@ def _id_column(records:list, path, column) -> Optional[str]:
     if match: return match
     if column and not usual: raise DataError(f"{path} has no column {column!r}; it has {names}. Name one with --id-column.")
     if column: say_once(f"{path} has no column {column!r}; its ids are those under {usual!r}.")
-    others = [str(name) for name in columns if folded(name) not in (*_PREDICTED, *_NOT_PREDICTED)]
+    about_summaries = (*_PREDICTED, *_NOT_PREDICTED)
+    others = [str(name) for name in columns if name != prediction and folded(name) not in about_summaries
+              and not _is_counter(records, name)]
     if not usual and others: raise DataError(f"{path}, line 1 has no id; it has {names}. Name the column with --id-column.")
     return usual
 
@@ -95,17 +119,18 @@ def read_predictions(
     records = _records(path)
     if not records: return {}
     rows = [record for _, record in records]
-    id_column = _id_column(rows, path, id_column)
+    candidates = [column] if column else prediction_columns(rows)
+    id_column = _id_column(rows, path, id_column, candidates[0] if len(candidates) == 1 else None)
     column = _prediction_column(rows, path, column)
     ids = f", the ids under {id_column!r}." if id_column else "."
     say_once(f"{path}: the predictions are those under {column!r}{ids}")
     out = {}
     for line, record in records:
+        text = _one_text(record, column, path, line)
         row_id = id_text(record.get(id_column)) if id_column else line
-        if not isinstance(record.get(column), str): raise DataError(f"{path}, line {line} has no text under {column}.")
         if row_id is None: raise DataError(f"{path}, line {line} has no id under {id_column}.")
         if row_id in out: raise DataError(f"{path}, line {line}: there is a prediction for {row_id!r} already.")
-        out[row_id] = whole_characters(record[column])
+        out[row_id] = text
     return out if id_column else _in_order(list(out.values()), row_ids, path, places or {})
 
 # %% ../../nbs/use/06_predictions.ipynb #6b2b4b2c
@@ -150,6 +175,8 @@ def score_predictions(
     if missing: say_once(f"{path}: {len(missing):,} of {len(row_ids):,} rows have no prediction ({', '.join(missing[:3])} ...); they count as empty.")
     if extra: say_once(f"{path}: {len(extra):,} predictions are for ids that no row has ({', '.join(extra[:3])} ...); they are left out.")
     predictions = [texts.get(i, "") for i in row_ids]
+    if len(rows) > 1 and all(text == references_of(row)[0] for text, row in zip(predictions, rows)):
+        say_once(f"{path}: every prediction is its reference, word for word. Is this the file of references?")
     report = evaluate_predictions(rows, predictions, bertscore, entities, tokenizer)
     report["rows"] |= dict(missing=len(missing), extra=len(extra))
     return report, rows, predictions
