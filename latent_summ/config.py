@@ -11,7 +11,7 @@ __all__ = ['SECTIONS', 'REFERENCE_SECTIONS', 'PRESETS', 'STAGES', 'LatentSummErr
            'Optimization', 'Sources', 'Config', 'read_json', 'from_reference', 'unused_text', 'fields_of']
 
 # %% ../nbs/00_config.ipynb #9e6c049f
-import dataclasses, difflib, hashlib, html, json, math, os, re, typing, warnings
+import dataclasses, difflib, hashlib, json, math, os, re, typing, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -620,10 +620,10 @@ def diff(self:Config,
 @patch
 def _repr_html_(self:Config) -> str:
     "For notebooks: what differs from the reference."
-    rows = "".join(f"<tr><td>{name}</td><td>{html.escape(repr(ours))}</td><td>{html.escape(repr(theirs))}</td></tr>"
-                   for name, (theirs, ours) in self.diff().items())
+    from latent_summ.html import table_of, to_html # of no use to a command
+    rows = [(name, repr(ours), repr(theirs)) for name, (theirs, ours) in self.diff().items()]
     if not rows: return "<code>Config()</code>: every setting is the reference's."
-    return f"<table><tr><th>setting</th><th>this config</th><th>reference</th></tr>{rows}</table>"
+    return to_html(table_of(["setting", "this config", "reference"], rows))
 
 # %% ../nbs/00_config.ipynb #21c97f89
 _MINI = dict(

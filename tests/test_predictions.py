@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from latent_summ.use import evaluate as ev, predictions as pr
+from latent_summ.use import predictions as pr
 from latent_summ.runtime import DataError
 
 CASES = Path(__file__).parent / "cases"

@@ -145,6 +145,7 @@ def token_states(
     raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: "
                      "choose a smaller one.")
 
+# %% ../../nbs/encode/06_embed.ipynb #e8e63270
 def encode_batch(
     cfg:Config, # for the precision and the pooling
     encoder:Encoder, # its model is on the device of input_ids
@@ -335,6 +336,7 @@ def _show_bar(self:EmbedProgress):
         self.bar.start(); self.bar.add_task("", total=1.0)
     self.bar.update(self.bar.task_ids[0], completed=self.share, description=self.line)
 
+# %% ../../nbs/encode/06_embed.ipynb #ca42f62f
 @patch
 def __enter__(self:EmbedProgress):
     "Start to show the progress."

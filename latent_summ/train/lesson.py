@@ -97,6 +97,7 @@ def _with_states(cfg:Config, encoder:Encoder, rows:LessonRows, device) -> Lesson
     if size > 1 and not rank: dist.barrier()
     return replace(rows, source=replace(rows.source, inputs=states))
 
+# %% ../../nbs/train/08_lesson.ipynb #bee95f98
 def lesson_job(
     cfg:Config, # teach_encoder_steps says how many rows it takes
     encoder:Encoder, # it learns: its modules are shared

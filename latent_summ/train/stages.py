@@ -414,6 +414,7 @@ def _check_cache_dir(cfg:Config):
     why = "is a file" if not nearest.is_dir() else "may not be written to"
     raise CacheError(f"No cache can be made in {folder}: {nearest} {why}. Choose another --preprocess-cache-dir.")
 
+# %% ../../nbs/train/10_stages.ipynb #ee510744
 def _check_start(cfg:Config, stages:list, encoder:Encoder, decoder:Decoder, needed:list):
     "Raise `LatentSummError` for what a training would otherwise meet after hours of embedding; nothing is written."
     sources = {key: rows for key, _, _, rows in needed}

@@ -72,6 +72,7 @@ def _summary(self:Chat):
     self.forget()
     yield from self._told(text)
 
+# %% ../../nbs/ui/03_chat.ipynb #e30ea047
 @patch
 def _told(self:Chat, text:str, keep:bool=True, **options): # yields lines
     "A summary of the text and, where the model is calibrated, how far to trust it."

@@ -351,6 +351,7 @@ def evaluate(
     if options.predictions: _evaluate_file(options, origin.cfg)
     else: _evaluate_model(options, origin, model)
 
+# %% ../../nbs/ui/07_commands.ipynb #3371c8c5
 def _evaluate_model(options:Evaluate, origin:Origin, model:Path):
     "Score a model; the report stands in its run's folder."
     from latent_summ.ui.demo import show_scores

@@ -49,6 +49,7 @@ def intervals_text(
                  f"{100 * report['readable']:.1f} % of summaries can be read for it.")
     return textwrap.fill(text, 79)
 
+# %% ../../nbs/ui/04_demo.ipynb #bee9a2f3
 def show_table(
     report:dict, # of evaluate
     name:str="this run", # what to call its line

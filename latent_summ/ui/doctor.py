@@ -576,6 +576,7 @@ def _rows_for(cfg:Config, stage, rows:dict) -> Optional[int]:
 
 def _smallest(*counts) -> Optional[int]: return min((n for n in counts if n is not None), default=None)
 
+# %% ../../nbs/ui/05_doctor.ipynb #6b917b5e
 def stage_sizes(
     cfg:Config, # says which stages run
     rows:dict, # field of the config -> rows of that source, or None
@@ -623,6 +624,7 @@ def _flag_of(
     shared = dict(epochs="num_epochs", batch_size="batch_size")
     return "--" + (name if hasattr(cfg, name) else shared[what]).replace("_", "-")
 
+# %% ../../nbs/ui/05_doctor.ipynb #274ec832
 def check_enough(
     cfg:Config, # says which stages run, and names the sources
 ):

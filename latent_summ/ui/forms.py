@@ -206,6 +206,7 @@ class Search(UsesModel):
         False, "By an index beside the file, made on first use: quick for very many texts, not exact "
         "(needs pip install 'latent_summ[faiss]')")
 
+# %% ../../nbs/ui/06_forms.ipynb #8cfe1a98
 @dataclass
 class Diff(UsesModel):
     "Say in words how two texts differ in latent space."
@@ -222,6 +223,7 @@ class Talk(UsesModel):
 # %% ../../nbs/ui/06_forms.ipynb #ce623c89
 _SPLITS = ("test", "validation", "train")
 
+# %% ../../nbs/ui/06_forms.ipynb #a2d413a5
 @dataclass
 class Evaluate(UsesModel):
     "Score a trained model, or anybody's summaries, on held-out rows: ROUGE, facts, baselines."

@@ -126,6 +126,7 @@ def _needs_no_model(first:First, words:list) -> bool:
     if {"-h", "--help"} & set(words): return True
     return _has_option(words, "--predictions") and not (first.model or first.run_dir)
 
+# %% ../../nbs/ui/06_origin.ipynb #2b6fe97c
 def start_of(
     form:type, # of the command
     words:list, # what follows the command

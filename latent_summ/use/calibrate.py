@@ -68,6 +68,7 @@ def renamed(
     "A row whose people have other names, everywhere in it."
     return row | {k: _replaced(row[k], names) for k in ("dialogue", "summary", "summaries", "facts") if k in row}
 
+# %% ../../nbs/use/09_calibrate.ipynb #f908bc85
 def harder_rows(
     rows:list, # {"dialogue", "summary"} ...
     seed:int=0, # of the made-up names
@@ -101,6 +102,7 @@ def _unfitted(summarizer, taught:list, rows:list) -> Judge:
     none = fit_weights(torch.eye(2, len(PARTS)), torch.tensor([True, False]), [0])
     return Judge(place, none, none, summarizer._judge_fingerprint(), {})
 
+# %% ../../nbs/use/09_calibrate.ipynb #77287927
 def calibrate(
     summarizer, # a Summarizer; its judge is replaced
     rows:list, # held-out rows {"dialogue", "summary"} ..., some hundreds
@@ -140,6 +142,7 @@ def calibration_error(
     table = reliability(support, right)
     return float(((table.support - table.right).abs() * table.rows).sum() / table.rows.sum())
 
+# %% ../../nbs/use/09_calibrate.ipynb #d09312a8
 def risk_coverage(
     support:torch.Tensor, # (rows,)
     right:torch.Tensor, # (rows,) bool

@@ -10,7 +10,7 @@ __all__ = ['METRICS', 'ROUGE_TOKENIZERS', 'BASELINES', 'BERT_METRICS', 'sentence
            'seen_in_training', 'whole_file', 'latency', 'latent_bytes', 'evaluate']
 
 # %% ../../nbs/use/06_evaluate.ipynb #a418231a
-import functools, html, importlib.metadata, json, random, re, time, unicodedata
+import functools, importlib.metadata, json, random, re, time, unicodedata
 from pathlib import Path
 from typing import Optional
 
@@ -24,6 +24,7 @@ from ..config import Config, ConfigError
 from ..data.messenger import KINDS
 from ..data.sources import BUILT_IN, Rows, load_pairs, local_files, looks_local, shared_dialogues
 from ..encode.shards import quantize_int8
+from ..html import page_of, table_of
 from ..runtime import DataError, atomic_write, say_once
 from .facts import fact_recall, fact_table, has_fact, read_roles, references_of, role_recall
 from .facts import same_length, text_fact_table
@@ -158,6 +159,7 @@ def longest_n(
     keep = sorted(range(len(lines)), key=lambda i: (-len(lines[i].split()), -i))[:n]
     return "\n".join(lines[i] for i in sorted(keep))
 
+# %% ../../nbs/use/06_evaluate.ipynb #3f553b6f
 def random_n(
     dialogue:str, # one line for each utterance; it also seeds the draw, so that the order of rows does not matter
     n:int=3, # how many lines
@@ -207,6 +209,7 @@ def length_ratio(
     def words(texts): return np.mean([len(t.split()) for t in texts])
     return float(sum(len(p.split()) for p in predictions) / max(sum(words(_many(r)) for r in references), 1))
 
+# %% ../../nbs/use/06_evaluate.ipynb #83948e03
 def settings(
     bertscore=None, # a BertScore, where one was used
     entities=None, # a spaCy pipeline, where one was used
@@ -244,6 +247,7 @@ def _by_row(rows:list, predictions:list, bertscore=None, tokenizer:str="auto") -
         out |= {m: (values, ones) for m, values in zip(BERT_METRICS, columns)}
     return out
 
+# %% ../../nbs/use/06_evaluate.ipynb #4331a4d1
 def _means(by_row:dict) -> dict:
     "The scores of one system, of what `_by_row` gives."
     means = {k: float(v.sum() / w.sum()) for k, (v, w) in by_row.items()}
@@ -343,13 +347,9 @@ def rounded(
     return [rounded(v, digits) for v in value] if isinstance(value, list | tuple) else value
 
 # %% ../../nbs/use/06_evaluate.ipynb #52c43b93
-_PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
-<style>.sbs {{border-collapse: collapse; font: 14px/1.4 sans-serif}} .sbs td, .sbs th {{border: 1px solid #bbb; padding: 6px; vertical-align: top; text-align: left}}
-.sbs .t {{white-space: pre-wrap; max-width: 32em}}</style>
-<table class="sbs"><caption>{title}</caption><tr><th>{by}</th><th>id</th><th>dialogue</th><th>reference</th><th>prediction</th></tr>
-{lines}
-</table>
-"""
+_STYLE = """.sbs {border-collapse: collapse; font: 14px/1.4 sans-serif}
+.sbs td, .sbs th {border: 1px solid #bbb; padding: 6px; vertical-align: top; text-align: left}
+.sbs td {white-space: pre-wrap; max-width: 32em}"""
 
 def side_by_side(
     rows:list, # {"id", "dialogue", "summary"}
@@ -362,14 +362,16 @@ def side_by_side(
     if by not in METRICS: raise DataError(f"Rows are ordered by one of {', '.join(METRICS)}, not by {by!r}.")
     records = sorted(score_rows(rows, predictions, tokenizer), key=lambda r: -r[by])
     shown = records if len(records) <= 2 * n else records[:n] + records[-n:]
-    cells = lambda r: "".join(f'<td class="t">{html.escape(str(r[k]))}</td>' for k in ("id", "dialogue", "reference", "prediction"))
-    lines = "\n".join(f"<tr><td>{r[by]:.1f}</td>{cells(r)}</tr>" for r in shown)
-    return _PAGE.format(title=f"{len(shown)} of {len(records):,} rows, best first", by=by, lines=lines)
+    columns = ("id", "dialogue", "reference", "prediction")
+    title = f"{len(shown)} of {len(records):,} rows, best first"
+    lines = [(f"{r[by]:.1f}", *(r[k] for k in columns)) for r in shown]
+    return page_of(title, _STYLE, table_of([by, *columns], lines, "sbs", title))
 
+# %% ../../nbs/use/06_evaluate.ipynb #7b223dc4
 def write_side_by_side(
     path, # HTML file; complete or not at all
-    rows:list,
-    predictions:list,
+    rows:list, # {"id", "dialogue", "summary"}
+    predictions:list, # one for each row
     n:int=5, # rows from either end
     tokenizer:str="auto", # as for pick_tokenizer
 ):

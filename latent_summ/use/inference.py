@@ -106,6 +106,7 @@ def _check_middle(
     if middle is not None and not trained:
         raise ModelError("This model was trained with the package's middle: leave middle= out.")
 
+# %% ../../nbs/use/04_inference.ipynb #9b180a10
 def _check_side(
     trained:Config, # of the model
     size:int, # bytes of facts that are asked for
@@ -220,6 +221,7 @@ def _split(owner:int, text:str, ids:array, tokenizer, room:int) -> list: # of Pa
         return len(tokens[piece])
     return [Part(owner, piece, tokens[piece]) for piece in split_text(text, count, room)]
 
+# %% ../../nbs/use/04_inference.ipynb #c1c98d25
 @patch
 def _parts(self:Summarizer, texts) -> list: # for each text the list of its Part
     "Each text in parts that the encoder reads whole; a blank text has none."
@@ -386,6 +388,7 @@ def _prefix(self:Summarizer, latents:torch.Tensor, facts:Optional[list]=None) ->
     ids = fact_ids(config_of(self.meta), self.decoder, facts)
     return facts_before(self.decoder, torch.tensor(ids, device=self.device), prefix)
 
+# %% ../../nbs/use/04_inference.ipynb #4d6660e1
 @patch
 @own_world()
 def _write(self:Summarizer, cfg:Config, latents:torch.Tensor, advance:Callable, facts:Optional[list]=None) -> list:
@@ -485,6 +488,7 @@ def _by_text(units:list, results:list, n:int) -> list: # of n lists
     for unit, result in zip(units, results): out[unit[0].owner].append(result)
     return out
 
+# %% ../../nbs/use/04_inference.ipynb #8b725d1d
 @patch
 def _texts(self:Summarizer, label:str, texts, long:str, summary:bool, seed:Optional[int], overrides:dict) -> list:
     "A text written for each text, a window of units at a time, in the order they came."
@@ -830,6 +834,7 @@ def save_latents(self:Summarizer,
     made_by = self._fingerprints()["summary" if summary else "document"]
     return write_latents(path, self._checked(latents), made_by, ids, sources, noise, facts)
 
+# %% ../../nbs/use/04_inference.ipynb #6e446b46
 @patch
 @own_world()
 def load_latents(self:Summarizer,

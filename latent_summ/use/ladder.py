@@ -56,6 +56,7 @@ def _token_ids(decoder, texts:list) -> list:
     return decoder.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False,
                              verbose=False)["input_ids"]
 
+# %% ../../nbs/use/06_ladder.ipynb #db0949c5
 def text_prompts(
     decoder, # a Decoder
     dialogues:list, # texts
@@ -139,6 +140,7 @@ def _elsewhere(n:int) -> list:
     order = random.Random(0).sample(range(n), n)
     return [i for _, i in sorted(zip(order, order[1:] + order[:1]))]
 
+# %% ../../nbs/use/06_ladder.ipynb #e7e0bae0
 def latents_loss(
     summarizer, # a Summarizer
     latents, # (texts, latent_seq_len, latent_dim)

@@ -103,6 +103,7 @@ def _fact_tensors(facts:Optional[list], n:int) -> dict:
     joined = torch.from_numpy(np.frombuffer(b"".join(facts), np.uint8).copy())
     return dict(facts=joined, fact_lengths=torch.tensor(list(map(len, facts)), dtype=torch.uint8))
 
+# %% ../../nbs/use/01_latents.ipynb #8d21836f
 def write_latents(
     path, # of the file to write
     latents:torch.Tensor, # (texts, latent_seq_len, latent_dim)
@@ -261,6 +262,7 @@ def facts(self:LatentFile,
     picked = range(len(self))[start:stop]
     return [data[int(ends[i]):int(ends[i + 1])].numpy().tobytes() for i in picked]
 
+# %% ../../nbs/use/01_latents.ipynb #6b708941
 @patch
 def names(self:LatentFile) -> list:
     "The ids, or the rows' numbers where the file has none."

@@ -37,6 +37,7 @@ def prediction_columns(
         return folded(name) in _PREDICTED or any(len(value.split()) > 1 for value in values)
     return [name for name in names if may_be(name)]
 
+# %% ../../nbs/use/06_predictions.ipynb #4cc94e7f
 def _prediction_column(records:list, path, column) -> str:
     "The one column that is meant. Raises `DataError` where there is none, or more than one."
     columns = ", ".join(dict.fromkeys(str(key) for record in records for key in record))

@@ -92,6 +92,7 @@ def read_export(
                               "or save it again.")
     return dict(model=weights), dict(about, kind="model")
 
+# %% ../../nbs/use/02_share.ipynb #cc767731
 def read_model(
     path, # a finished .pt, or an exported folder
 ) -> tuple: # (tensors, meta)
@@ -278,6 +279,7 @@ def _part_line(part:str, identity:dict) -> str:
     if start := identity.get("taught_from"): name = f"taught by this training (stage 0), from {start}"
     return f"- {part}: {name}, revision `{identity['revision']}`, tokenizer `{identity['tokenizer']}`"
 
+# %% ../../nbs/use/02_share.ipynb #a6afdca4
 def _front(cfg:Config, backbones:dict) -> str:
     "The card's header, in the hub's is_measured terms."
     data = [n for f in _SOURCES if _on_hub(n := getattr(cfg, f))]

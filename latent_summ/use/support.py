@@ -178,6 +178,7 @@ class Familiar(NamedTuple):
         "Share of held-out texts that are nearer."
         return (torch.searchsorted(self.quantiles, distance.float()) / (len(self.quantiles) - 1)).clamp(max=1.0)
 
+# %% ../../nbs/use/03_support.ipynb #1ca4992b
 def fit_familiar(
     taught:torch.Tensor, # (texts, latent_seq_len, latent_dim): document latents of training texts
     held_out:torch.Tensor, # (texts, latent_seq_len, latent_dim): of others of the same kind
@@ -282,6 +283,7 @@ class Weights(NamedTuple):
         "The probability that each row is right."
         return torch.sigmoid(self.bias - self.pulls(values).sum(-1))
 
+# %% ../../nbs/use/03_support.ipynb #4d138f85
 def fit_weights(
     values:torch.Tensor, # (rows, parts)
     right:torch.Tensor, # (rows,) bool
