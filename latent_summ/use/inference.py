@@ -326,8 +326,8 @@ class TextProgress(EmbedProgress):
     def line(self) -> str:
         "The state in words."
         seconds = max(time.monotonic() - self.start, 1e-9)
-        left = f", {clock(seconds * (self.rows - self.texts) / self.texts)} left" if self.texts else ""
-        return f"{self.label}: {self.texts:,}/{self.rows:,} texts, {self.texts / seconds:.1f} texts/s{left}"
+        remaining = f", {clock(seconds * (self.rows - self.texts) / self.texts)} left" if self.texts else ""
+        return f"{self.label}: {self.texts:,}/{self.rows:,} texts, {self.texts / seconds:.1f} texts/s{remaining}"
 
 # %% ../../nbs/use/04_inference.ipynb #9934f6a2
 @patch
