@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..html import page_of, table_of
+from ..html import html_page, table_of
 from ..encode.tokens import target_ids
 from ..runtime import DataError, own_world
 from .bits import token_scores
@@ -254,4 +254,4 @@ def audit_page(
 ) -> str: # HTML, all texts escaped
     "The worst rows side by side: source, reference, what its own latents give, what was written, what was lost where."
     title = f"The worst {len(report['worst'])} of {report['rows']:,} rows"
-    return page_of(title, _STYLE, table_of(_COLUMNS, map(_page_row, report["worst"]), "audit", title))
+    return html_page(title, _STYLE, table_of(_COLUMNS, map(_page_row, report["worst"]), "audit", title))

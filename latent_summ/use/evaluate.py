@@ -24,7 +24,7 @@ from ..config import Config, ConfigError
 from ..data.messenger import KINDS
 from ..data.sources import BUILT_IN, Rows, load_pairs, local_files, looks_local, shared_dialogues
 from ..encode.shards import quantize_int8
-from ..html import page_of, table_of
+from ..html import html_page, table_of
 from ..runtime import DataError, atomic_write, say_once
 from .facts import fact_recall, fact_table, has_fact, read_roles, references_of, role_recall
 from .facts import same_length, text_fact_table
@@ -365,7 +365,7 @@ def side_by_side(
     columns = ("id", "dialogue", "reference", "prediction")
     title = f"{len(shown)} of {len(records):,} rows, best first"
     lines = [(f"{r[by]:.1f}", *(r[k] for k in columns)) for r in shown]
-    return page_of(title, _STYLE, table_of([by, *columns], lines, "sbs", title))
+    return html_page(title, _STYLE, table_of([by, *columns], lines, "sbs", title))
 
 # %% ../../nbs/use/06_evaluate.ipynb #7b223dc4
 def write_side_by_side(

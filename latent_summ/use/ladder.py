@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEPARATOR', 'RUNGS', 'NULLS', 'bleu_signed', 'bleu', 'reconstruction', 'text_prompts', 'read_text', 'latents_loss',
-           'loss_ladder', 'draw_ladder', 'ladder_figure', 'ladder_report']
+           'loss_ladder', 'draw_ladder', 'ladder_report']
 
 # %% ../../nbs/use/06_ladder.ipynb #217173dd
 import math, random
@@ -227,15 +227,6 @@ def draw_ladder(
     ax.set_xticks(range(len(bits)), bits.index, fontsize=9)
     ax.set(ylim=(0, 1.1 * bits.max()), ylabel="bits a summary")
     ax.spines[["top", "right"]].set_visible(False)
-
-def ladder_figure(
-    table, # of loss_ladder
-): # matplotlib figure
-    "The ladder as a picture of its own."
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(6, 2.8), layout="constrained")
-    draw_ladder(figure.subplots(), table)
-    return figure
 
 # %% ../../nbs/use/06_ladder.ipynb #9b205ff3
 def ladder_report(

@@ -19,7 +19,7 @@ import pandas as pd
 from fastcore.xml import B, Div, Figcaption, Figure, H1, H2, Img, Li, P, Section, Ul
 from rich.console import Console
 
-from ..html import page_of as html_page, table_of
+from ..html import html_page, table_of
 from ..config import Config, LatentSummError, PRESETS, STAGES, read_json
 from ..train.events import read_events
 from .report import Measured, facts_figure, ladder_of, latents_figure, loss_figure, measure_latents
