@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import Optional
 
-from .messages import CLOCK, Chat, Message, first_match, is_object_list, iso_time
+from .messages import CLOCK, Chat, Message, date_of, day_order, first_match, is_object_list, iso_time
 from .messages import phrases, visible, written_day, written_time
 
 # %% ../../nbs/data/02_exports.ipynb #c3000007
@@ -125,7 +125,7 @@ def _blocks(text:str) -> tuple: # (list of (stamp, who, lines), lines before the
         if match: blocks.append((match["time"], re.sub(r"\s*\(pinned\)$", "", match["who"]), []))
         elif blocks: blocks[-1][2].append(line)
         else: before += bool(line)
-    named = [(time, who or next(filter(None, lines), ""), lines if who else _after_first(lines)) for time, who, lines in blocks]
+    named = [(stamp, who or next(filter(None, lines), ""), lines if who else _after_first(lines)) for stamp, who, lines in blocks]
     return named, before
 
 def _after_first(lines:list) -> list:
@@ -136,6 +136,18 @@ def _after_first(lines:list) -> list:
 # %% ../../nbs/data/02_exports.ipynb #c3000023
 _BRACES = re.compile(r"\{(?:Attachments|Embed|Reactions|Stickers)\}")
 _FOOTER = re.compile(r"={10,}|Exported \d[\d,.]* message\(s\)")
+
+_DAY_NUMBERS = re.compile(r"(\d{1,4})[./-](\d{1,2})[./-](\d{1,4})")
+
+def _stamp_days(stamps:list) -> tuple: # (a day or None for each, what was decided)
+    "The days of stamps, where all are written in three numbers."
+    matches = [_DAY_NUMBERS.search(stamp) for stamp in stamps]
+    if not all(matches): return [None] * len(stamps), []
+    numbers = [tuple(map(int, match.groups())) for match in matches]
+    american = "/" in stamps[0] and re.search(r"\d\s?[AP]M\b", stamps[0])
+    order, certain = day_order(numbers, "month-day-year" if american else "day-month-year")
+    doubt = "" if certain else ", which the file itself does not settle"
+    return [date_of(day, order) for day in numbers], [f"dates are read as {order}{doubt}"]
 
 def is_stamped(
     text:str, # beginning of a file
@@ -155,10 +167,12 @@ def parse_stamped(
     blocks, before = _blocks(text)
     chat = Chat([])
     if before: chat.dropped["lines before the first message"] = before
-    for time, who, lines in blocks:
+    days, note = _stamp_days([stamp for stamp, _, _ in blocks])
+    chat.notes += note
+    for (stamp, who, lines), day in zip(blocks, days):
         end = next((i for i, line in enumerate(lines) if _BRACES.fullmatch(line) or _FOOTER.fullmatch(line)), len(lines))
         words = visible(" ".join(lines[:end]))
-        if words: chat.messages.append(Message(who, words, written_time(time)))
+        if words: chat.messages.append(Message(who, words, written_time(stamp, day)))
         else: chat.dropped["media marks" if any(lines) else "empty messages"] += 1
     return [chat]
 
