@@ -615,7 +615,7 @@ def _said(value) -> Optional[str]:
 def _turn(turn) -> Optional[str]:
     "A turn as a line: empty where nothing was said, None where it is no turn."
     if isinstance(turn, str): return turn.strip()
-    if isinstance(turn, list) and len(turn) == 2: turn = dict(speaker=turn[0], text=turn[1])
+    if isinstance(turn, list | tuple) and len(turn) == 2: turn = dict(speaker=turn[0], text=turn[1])
     if not isinstance(turn, dict): return None
     names = {folded(key) for key in turn}
     if len(turn) == 1 and not names & {*SAID_KEYS, *SPEAKER_KEYS}: turn = dict(speaker=next(iter(turn)), text=next(iter(turn.values()))) # {"Ann": "hi"}
