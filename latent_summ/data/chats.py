@@ -340,6 +340,7 @@ def _dots(text:str) -> str:
     "Captions with the decimal points of WebVTT in place of the commas of SRT."
     return re.sub(r"(\d\d),(\d{3})(?=\s*(?:-->|$))", r"\1.\2", text, flags=re.M)
 
+# %% ../../nbs/data/02_chats.ipynb #945a4e75
 def _cues(text:str) -> list: # of raw texts, one a caption
     import webvtt
     from webvtt.errors import MalformedFileError

@@ -68,29 +68,34 @@ def _zst_pieces(f):
     "Unpack zst, frame by frame; a cut frame is an EOFError."
     try: import zstandard
     except ImportError as e: raise DataError(f"Reading {f.name} needs the package zstandard: pip install zstandard.") from e
-    left = f.read(2**12) # 4 kB become 130 MB at most
-    while left:
+    packed = f.read(2**12) # 4 kB become 130 MB at most
+    while packed:
         unpack = zstandard.ZstdDecompressor().decompressobj()
         while not unpack.eof:
-            if not left and not (left := f.read(2**12)): raise EOFError("it ends in the middle")
-            try: yield unpack.decompress(left)
+            if not packed and not (packed := f.read(2**12)): raise EOFError("it ends in the middle")
+            try: yield unpack.decompress(packed)
             except zstandard.ZstdError as e: raise OSError(f"ZstdError: {e}") from e
-            left = b""
-        left = unpack.unused_data or f.read(2**12)
+            packed = b""
+        packed = unpack.unused_data or f.read(2**12)
 
 def _lone_file(path:Path) -> Optional[zipfile.ZipInfo]:
     "The only file in a zip; None where there are several, where it has a password, or where it is an Office document."
-    with zipfile.ZipFile(path) as archive: infos = [i for i in archive.infolist() if not i.is_dir() and not i.filename.startswith(("__MACOSX/", "."))]
-    return infos[0] if len(infos) == 1 and not infos[0].flag_bits & 1 and endings(infos[0].filename)[1] in FORMATS else None
+    with zipfile.ZipFile(path) as archive: infos = [i for i in archive.infolist() if not i.is_dir()]
+    infos = [i for i in infos if not i.filename.startswith(("__MACOSX/", "."))]
+    if len(infos) != 1 or infos[0].flag_bits & 1: return None
+    return infos[0] if endings(infos[0].filename)[1] in FORMATS else None
 
+# %% ../../nbs/data/03_formats.ipynb #b087a00d
 def _raw_pieces(path:Path):
     "What a file holds, unpacked and not yet checked, piece by piece."
     with open(path, "rb") as f:
         head = f.read(16)
         packed = packing(head)
         f.seek(0)
-        if head.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path) and (lone := _lone_file(path)):
-            with zipfile.ZipFile(path) as archive, archive.open(lone) as unpacked: yield from iter(functools.partial(unpacked.read, _PIECE), b"")
+        lone = _lone_file(path) if head.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path) else None
+        if lone:
+            with zipfile.ZipFile(path) as archive, archive.open(lone) as unpacked:
+                yield from iter(functools.partial(unpacked.read, _PIECE), b"")
             return
         if packed == "zst":
             yield from _zst_pieces(f)
@@ -175,10 +180,11 @@ _NOT_OURS = {b"PK\x03\x04": "a zip archive or an Office document. Unpack it, or 
 
 def _check_ours(head:bytes, name):
     "Raise `DataError` for a file of a kind that holds no rows we can read."
-    what = next((text for magic, text in _NOT_OURS.items() if head.startswith(magic)), None)
-    if what: raise DataError(f"{name} is {what}. What can be read: {READABLE}.")
+    kind = next((text for magic, text in _NOT_OURS.items() if head.startswith(magic)), None)
+    if kind: raise DataError(f"{name} is {kind}. What can be read: {READABLE}.")
 
-_MARKUP = {r"<!doctype html|<html|<head[ >]": "a web page (HTML). Messengers export JSON as well: choose that. Of an article, save the text as .txt",
+_MARKUP = {r"<!doctype html|<html|<head[ >]": "a web page (HTML). Messengers export JSON as well: choose that. "
+                                              "Of an article, save the text as .txt",
            r"\[script info\]": "subtitles in ASS. Save them as .srt or .vtt",
            r"<\?xml|<smses|<tt[ >]": "XML. Export it as csv, JSON or captions (.vtt), or save its text as .txt"}
 
@@ -216,8 +222,11 @@ def folded(
 def _has_header(text:str) -> bool:
     "Whether the first line names at least two columns of usual names."
     first = text.lstrip().split("\n", 1)[0]
-    rows = [[folded(part.strip().strip("\"'")) for part in first.split(mark)] for mark in _SEPARATORS]
-    return any(len(_USUAL & set(row)) > 1 for row in rows)
+    return any(len(_USUAL & _names_in(first, mark)) > 1 for mark in _SEPARATORS)
+
+def _names_in(header:str, mark:str) -> set:
+    "The names of columns in a header, without quotes."
+    return {folded(part.strip().strip("\"'")) for part in header.split(mark)}
 
 def _kind(text:str, ending:str) -> str:
     "jsonl, json, csv or txt, from the beginning of a file's text and its ending."
@@ -255,6 +264,7 @@ def _fit(sample:str, whole:bool, dialect:dict) -> tuple: # (is a table, share of
     width = widths[0] if widths else 0
     return width > 1, fits / rows if rows > 0 else 1.0, width
 
+# %% ../../nbs/data/03_formats.ipynb #c796656f
 def find_dialect(
     sample:str, # the beginning of a table
     whole:bool=True, # whether that is all of it
@@ -297,6 +307,7 @@ class _Stream(io.RawIOBase):
         self.left = self.left[n:]
         return n
 
+# %% ../../nbs/data/03_formats.ipynb #4644031a
 def open_text(
     form:Form, # of look_at
     newline:str="\n", # as for open: where lines end
@@ -331,8 +342,8 @@ def chats_in(
     "The conversations of an export of a messenger or of a transcript, remembered while it is not changed."
     packed = path.is_file() and packing(_head(path))
     options = str(name or path), gap_hours, hide_names
-    found = _unpacked_chats(path, *options) if packed else _read_chats(str(path), options[0], _stamp(path), *options[1:])
-    return None if found is None else [dict(id=row["id"], text=row["text"]) for row in found]
+    rows = _unpacked_chats(path, *options) if packed else _read_chats(str(path), options[0], _stamp(path), *options[1:])
+    return None if rows is None else [dict(id=row["id"], text=row["text"]) for row in rows]
 
 def _head(path:Path) -> bytes:
     with open(path, "rb") as f: return f.read(16)
@@ -361,6 +372,7 @@ def _fields(form:Form, f):
             raise DataError(f"{form.name}, line {line}: {e}. A text that holds a quote is written \"so: \"\"quoted\"\"\", each quote twice.") from e
         if fields: yield line, fields
 
+# %% ../../nbs/data/03_formats.ipynb #18a1bfae
 def _csv_rows(form:Form, columns, blanks:bool):
     with open_text(form, newline="") as f:
         for _ in range(form.skip): f.readline()
@@ -374,8 +386,9 @@ def _csv_rows(form:Form, columns, blanks:bool):
             if len(fields) > len(header): _more_fields(form, line, len(fields), header)
             if len(fields) < len(header): short.append(line)
             yield line, dict(zip(header, fields))
-        if short: say_once(f"{form.name}: rows with fewer columns than the header, {len(short):,} of them (the first in line {short[0]}); "
-                           "what they lack counts as missing.")
+        if short:
+            say_once(f"{form.name}: rows with fewer columns than the header, {len(short):,} of them "
+                     f"(the first in line {short[0]}); what they lack counts as missing.")
 
 # %% ../../nbs/data/03_formats.ipynb #a8ffb4a2
 def json_line(
@@ -399,6 +412,7 @@ def _text_rows(form:Form, columns, blanks:bool):
             line = line.removesuffix("\n").removesuffix("\r")
             if blanks or line.strip(): yield n, dict(text=line)
 
+# %% ../../nbs/data/03_formats.ipynb #aea712b0
 def _json_values(text:str) -> Optional[list]: # None: something else stands between or behind them
     "Objects that stand one behind the other, each over as many lines as it likes."
     decode = json.JSONDecoder().raw_decode
@@ -436,24 +450,31 @@ def _under_ids(value:dict) -> Optional[list]:
     "Rows that stand under their ids: as objects, as texts, or as lists of turns. None: they do not."
     inner = list(value.values())
     if _is_row(value) or not inner: return None
-    if all(map(_is_row, inner)):
-        return [row if any(folded(k) in ID_COLUMNS for k in row) else dict(id=key) | row for key, row in value.items()]
+    if all(map(_is_row, inner)): return [row if _has_id(row) else dict(id=key) | row for key, row in value.items()]
     if all(isinstance(v, str) for v in inner): return [dict(id=key, text=text) for key, text in value.items()]
     if all(map(_are_turns, inner)): return [dict(id=key, dialogue=turns) for key, turns in value.items()]
     return None
 
+def _has_id(row:dict) -> bool: return any(folded(key) in ID_COLUMNS for key in row)
+
+def _is_turn(value) -> bool:
+    "Whether a value is an object with a speaker and words."
+    keys = set(map(folded, value)) if isinstance(value, dict) else set()
+    return bool(keys & set(SPEAKER_KEYS) and keys & set(SAID_KEYS)) and not keys & {"summary", "dialogue"}
+
 def _are_turns(value) -> bool:
     "Whether a value is a list of turns with speakers."
-    turns = value if isinstance(value, list) else []
-    names = [{folded(key) for key in turn} if isinstance(turn, dict) else set() for turn in turns[:20]]
-    return bool(names) and all(keys & set(SPEAKER_KEYS) and keys & set(SAID_KEYS) and not keys & {"summary", "dialogue"} for keys in names)
+    return is_object_list(value) and all(map(_is_turn, value[:20]))
 
+def _row_at(columns:dict, key) -> dict: return {name: column[key] for name, column in columns.items()}
+
+# %% ../../nbs/data/03_formats.ipynb #a29548db
 def _columns_of(value:dict) -> Optional[list]:
     "Rows of an object that holds the columns of a table, as lists or under numbers. None: it does not."
     inner = list(value.values())
     if not _is_row(value) or len(value) < 2: return None
     if isinstance(inner[0], dict) and all(isinstance(v, dict) and v.keys() == inner[0].keys() for v in inner):
-        return [{name: column[key] for name, column in value.items()} for key in inner[0]]
+        return [_row_at(value, key) for key in inner[0]]
     if not all(isinstance(v, list) and len(v) == len(inner[0]) for v in inner): return None
     flat = all(isinstance(x, str | int) for v in inner for x in v)
     return [dict(zip(value, row)) for row in zip(*inner)] if flat else None
@@ -461,9 +482,11 @@ def _columns_of(value:dict) -> Optional[list]:
 # %% ../../nbs/data/03_formats.ipynb #90d96cab
 _LISTS_OF_TEXTS = ("predictions", "generated", "outputs", "texts", "data")
 
+def _are_texts(value) -> bool: return isinstance(value, list) and bool(value) and all(isinstance(x, str) for x in value)
+
 def _texts_inside(value:dict) -> Optional[str]:
     "The key of a list of texts that is all there is to read in an object."
-    keys = [key for key, v in value.items() if folded(key) in _LISTS_OF_TEXTS and isinstance(v, list) and v and all(isinstance(x, str) for x in v)]
+    keys = [key for key, v in value.items() if folded(key) in _LISTS_OF_TEXTS and _are_texts(v)]
     others = [key for key, v in value.items() if key not in keys and isinstance(v, list | dict)]
     return keys[0] if len(keys) == 1 and not others else None
 
@@ -477,7 +500,8 @@ def rows_in(
     rows = _under_ids(value) or _columns_of(value)
     if rows is not None: return rows
     lists = [key for key, v in value.items() if is_object_list(v)]
-    inside = _texts_inside(value) or (lists[0] if len(lists) == 1 and (not _is_row(value) or lists[0] == "predictions") else None)
+    only = lists[0] if len(lists) == 1 and (not _is_row(value) or lists[0] == "predictions") else None
+    inside = _texts_inside(value) or only
     if inside is None and not _is_row(value) and len(value) == 1: return _rows_below(value, name)
     if len(lists) > 1 and not _is_row(value):
         raise DataError(f"{name} holds several lists of rows: {', '.join(lists)}. Save the one that is meant as a file of its own.")
@@ -533,8 +557,8 @@ def columns_in(
     if form.kind == "parquet":
         with _parquet(form) as f: return f.schema_arrow.names
     names = {}
-    with contextlib.closing(numbered_rows(form)) as found:
-        for (_, row), _ in zip(found, range(rows)): names |= dict.fromkeys(row or ())
+    with contextlib.closing(numbered_rows(form)) as numbered:
+        for (_, row), _ in zip(numbered, range(rows)): names |= dict.fromkeys(row or ())
     return list(names)
 
 # %% ../../nbs/data/03_formats.ipynb #52871b47
@@ -570,12 +594,13 @@ def look_at(
     if form.kind in ("csv", "jsonl", "json") and chats and messages: _set_messages(form, gap_hours, hide_names)
     return form
 
+# %% ../../nbs/data/03_formats.ipynb #f1347380
 def _set_chats(form:Form, gap_hours:float, hide_names:bool) -> bool:
     "Whether a file is an export of a messenger; then its conversations are its rows."
-    found = chats_in(form.path, form.name, gap_hours, hide_names)
-    if found is None: return False
+    rows = chats_in(form.path, form.name, gap_hours, hide_names)
+    if rows is None: return False
     form.kind = "chats"
-    form.chats = found
+    form.chats = rows
     return True
 
 def _set_messages(form:Form, gap_hours:float, hide_names:bool):
@@ -587,8 +612,9 @@ def _set_messages(form:Form, gap_hours:float, hide_names:bool):
     chats = parse_messages(row for _, row in numbered_rows(form) if row)
     for chat in chats: chat.name = chat.name or endings(form.name)[0]
     rows = chat_rows(chats, gap_hours, hide_names)
-    said = message_columns(list(first[0]))["said"]
-    say_once(f"{form.name}: {describe('table of messages', chats, rows, gap_hours)} (--text-column {said} reads each row as a text of its own).")
+    column = message_columns(list(first[0]))["said"]
+    say_once(f"{form.name}: {describe('table of messages', chats, rows, gap_hours)} "
+             f"(--text-column {column} reads each row as a text of its own).")
     form.chats = [dict(id=row["id"], text=row["text"]) for row in rows]
     form.kind = "chats"
 
@@ -618,13 +644,15 @@ def _turn(turn) -> Optional[str]:
     if isinstance(turn, list | tuple) and len(turn) == 2: turn = dict(speaker=turn[0], text=turn[1])
     if not isinstance(turn, dict): return None
     names = {folded(key) for key in turn}
-    if len(turn) == 1 and not names & {*SAID_KEYS, *SPEAKER_KEYS}: turn = dict(speaker=next(iter(turn)), text=next(iter(turn.values()))) # {"Ann": "hi"}
+    if len(turn) == 1 and not names & {*SAID_KEYS, *SPEAKER_KEYS}: # {"Ann": "hi"}
+        turn = dict(zip(("speaker", "text"), next(iter(turn.items()))))
     said = _said(_under(turn, SAID_KEYS))
     if said is None: return "" if names & set(SAID_KEYS) and _under(turn, SAID_KEYS) is None else None
     speaker = _under(turn, SPEAKER_KEYS)
     if isinstance(speaker, dict): speaker = _under(speaker, ("name", "id"))
     return f"{speaker}: {said}" if said and speaker not in (None, "") else said
 
+# %% ../../nbs/data/03_formats.ipynb #f1db823f
 def join_turns(
     turns:list, # dicts, pairs or texts
 ) -> tuple: # (the lines, None), or (None, why not)
@@ -633,8 +661,8 @@ def join_turns(
     if not turns: return None, "empty"
     if None not in lines: return "\n".join(filter(None, lines)), None
     odd = turns[lines.index(None)]
-    there = f"turns with the keys {', '.join(map(str, odd))}" if isinstance(odd, dict) else f"turns that are a {type(odd).__name__}"
-    return None, f"{there}: tried {', '.join(SPEAKER_KEYS)} for the speaker and {', '.join(SAID_KEYS)} for the text"
+    described = f"turns with the keys {', '.join(map(str, odd))}" if isinstance(odd, dict) else f"turns that are a {type(odd).__name__}"
+    return None, f"{described}: tried {', '.join(SPEAKER_KEYS)} for the speaker and {', '.join(SAID_KEYS)} for the text"
 
 # %% ../../nbs/data/03_formats.ipynb #9959905a
 def _read_array(text:str) -> list:
@@ -675,19 +703,20 @@ def id_text(
     if value is None or value != value: return None # NaN is not itself
     if isinstance(value, bytes): value = value.decode("utf-8", errors="backslashreplace")
     if hasattr(value, "isoformat"): value = value.isoformat()
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53: value = int(value) # a column with a gap is one of floats
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    if whole: value = int(value) # a column of numbers with a gap holds floats
     if isinstance(value, list | dict): return None
     text = re.sub("[\0\ud800-\udfff]", "\ufffd", str(value)).replace("\r", "\n").strip()
     return text if text and text != "NaT" and len(text) <= MAX_ID else None
 
 def find_column(
-    there:list, # names of columns
+    available:list, # names of columns
     names:Iterable, # of the one that is wanted, best first
 ): # the name as the file has it, or None
     "A column by its name: as written, else in any letter case where only one has it."
     for name in names:
-        if name in there: return name
-        same = [column for column in there if folded(column) == folded(name)]
+        if name in available: return name
+        same = [column for column in available if folded(column) == folded(name)]
         if len(same) == 1: return same[0]
     return None
 
@@ -717,7 +746,8 @@ def _as_parquet(rows:list) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
     out = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([dict.fromkeys(dict.fromkeys(k for r in rows for k in r)) | row for row in rows]), out)
+    names = dict.fromkeys(key for row in rows for key in row)
+    pq.write_table(pa.Table.from_pylist([dict.fromkeys(names) | row for row in rows]), out)
     return out.getvalue()
 
 # %% ../../nbs/data/03_formats.ipynb #544ae361

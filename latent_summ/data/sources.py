@@ -71,10 +71,10 @@ class RowStore(Sequence):
 
     def __len__(self): return self.n
     def __getitem__(self, i):
-        at = range(self.n)[i]
-        if isinstance(at, int): return self[at:at + 1][0]
-        if at.step != 1: return [self[j] for j in at]
-        return [json.loads(row) for row, in self.db.execute("SELECT row FROM rows WHERE n >= ? AND n < ? ORDER BY n", (at.start, at.stop))]
+        places = range(self.n)[i]
+        if isinstance(places, int): return self[places:places + 1][0]
+        if places.step != 1: return [self[j] for j in places]
+        return [json.loads(row) for row, in self.db.execute("SELECT row FROM rows WHERE n >= ? AND n < ? ORDER BY n", (places.start, places.stop))]
     def __iter__(self):
         for start in range(0, self.n, 1000): yield from self[start:start + 1000]
 
@@ -109,13 +109,13 @@ def _text_of(part:dict):
     return part[key] if key else part
 
 def _references(
-    given:dict, # a row of the source
+    fields:dict, # a row of the source
     names, # a column, or a list of columns
 ) -> tuple: # (texts, None), or (None, the reason)
     "All summaries of a row in order, equal ones too; those that are missing are left out where there is another."
     values = []
     for name in [names] if isinstance(names, str) else names:
-        value = given.get(name)
+        value = fields.get(name)
         texts = _as_texts(value)
         if folded(name) in _REFERENCE_LISTS and values: # beside a summary: all of them, or somebody's own column
             if not isinstance(listed(value), list): continue
@@ -127,46 +127,49 @@ def _references(
     if bad or not texts: return None, (bad or [cleaned[0][1]])[0]
     return texts, None
 
+# %% ../../nbs/data/04_sources.ipynb #84eed38f
 def _texts(
-    given:dict, # a row of the source
+    fields:dict, # a row of the source
     columns:dict, # our name -> the source's name, or a list of names for summary
 ) -> tuple: # (row without an id, all its texts, None), or (None, None, the reason)
     "The clean texts of a row."
     row, texts = {}, []
     for ours, theirs in columns.items():
         if ours == "id": continue
-        if ours == "summary": found, reason = _references(given, theirs)
+        if ours == "summary": values, reason = _references(fields, theirs)
         else:
-            value, reason = plain_text(given.get(theirs))
+            value, reason = plain_text(fields.get(theirs))
             if not reason: value, reason = clean_text(value)
-            found = [value]
+            values = [value]
         if reason: return None, None, f"{ours}: {reason}"
-        row[ours] = found[0]
-        if len(found) > 1: row["summaries"] = found
-        texts += found
+        row[ours] = values[0]
+        if len(values) > 1: row["summaries"] = values
+        texts += values
     return row, texts, None
 
+# %% ../../nbs/data/04_sources.ipynb #ad9cab9c
 def _clean_row(
-    given, # a dict from the source, or None where a line was not even JSON
+    fields, # a dict from the source, or None where a line was not even JSON
     columns:dict, # as for _texts
     is_new:Callable, # digest -> whether no earlier row had these texts
 ) -> tuple: # (row, digest, None) or (None, None, reason)
     "Apply the row policy to one row."
-    if given is None: return None, None, "not a JSON object"
-    row, texts, reason = _texts(given, columns)
+    if fields is None: return None, None, "not a JSON object"
+    row, texts, reason = _texts(fields, columns)
     if reason: return None, None, reason
     digest = _digest(texts)
     if not is_new(digest): return None, None, "duplicate"
-    own = id_text(given.get(columns["id"])) if columns.get("id") else None
-    return {"id": own or digest.hex()[:16], **row}, digest, None
+    row_id = id_text(fields.get(columns["id"])) if columns.get("id") else None
+    return {"id": row_id or digest.hex()[:16], **row}, digest, None
 
 # %% ../../nbs/data/04_sources.ipynb #bd499241
-def _extra(given:dict) -> dict:
+def _extra(fields:dict) -> dict:
     "What the built-in corpus knows about a row beyond its texts; a column of a file that happens to be called so is left alone."
-    facts = given.get("facts")
+    facts = fields.get("facts")
     if not isinstance(facts, list) or not all(isinstance(f, dict) and "text" in f for f in facts): return {}
-    return {k: given[k] for k in ("facts", "kind") if given.get(k) is not None}
+    return {k: fields[k] for k in ("facts", "kind") if fields.get(k) is not None}
 
+# %% ../../nbs/data/04_sources.ipynb #2ec651cf
 def clean_rows(
     raw, # iterable of dicts, as the source has them
     columns:dict, # our name -> the source's name, e.g. {"id": None, "text": "abstract"}
@@ -178,12 +181,12 @@ def clean_rows(
     "Apply the row policy to all rows; the report counts every one of them."
     rows, counts, dropped, again, identity = RowStore(), Counter(), Counter(), Counter(), hashlib.sha256()
     is_new = (lambda digest: True) if duplicates else rows.is_new
-    for given in raw if max_rows is None else _until(raw, lambda: len(rows) >= max_rows):
+    for fields in raw if max_rows is None else _until(raw, lambda: len(rows) >= max_rows):
         counts["read"] += 1
-        row, digest, reason = _clean_row(given, columns, is_new)
+        row, digest, reason = _clean_row(fields, columns, is_new)
         if reason: dropped[reason] += 1; continue
         if keep and not keep(row["id"]): counts["other_split"] += 1; continue
-        row |= _extra(given)
+        row |= _extra(fields)
         if change: row = change(row)
         row_id = _add(rows, dict(row), again, counts["read"])
         counts["renamed"] += row_id != row["id"]
@@ -197,10 +200,10 @@ def clean_rows(
 # %% ../../nbs/data/04_sources.ipynb #df3817cd
 def _add(rows:RowStore, row:dict, again:Counter, number:int) -> str: # the id it went in under
     "Add a row, as `id#2`, `id#3` ... where its id is taken."
-    own = row["id"]
+    first_id = row["id"]
     while not rows.add(row, number):
-        again[own] += 1
-        row["id"] = f"{own}#{again[own] + 1}"
+        again[first_id] += 1
+        row["id"] = f"{first_id}#{again[first_id] + 1}"
     return row["id"]
 
 # %% ../../nbs/data/04_sources.ipynb #15a22c7b
@@ -223,28 +226,28 @@ def in_validation(
 # %% ../../nbs/data/04_sources.ipynb #d6a5e16c
 TEXT_COLUMNS = ("text", "query", "abstract", "content", "article", "body", "title")
 
-def _missing(source:str, wrong:dict, there:list):
+def _missing(source:str, wrong:dict, available:list):
     "Raise `DataError` for columns that are not there, with those that are and the flags to set."
-    names = ", ".join(str(c) if str(c).strip() else "(no name)" for c in there) or "(none)"
+    names = ", ".join(str(c) if str(c).strip() else "(no name)" for c in available) or "(none)"
     flags = " and ".join(f"--{field.replace('_', '-')}" for field in wrong)
     ones = "right one" if len(wrong) == 1 else "right ones"
-    raise DataError(f"{source} has no column {' and no column '.join(wrong.values())}; its columns are {names}. Name the {ones} with {flags}.{_header_hint(there)}")
+    raise DataError(f"{source} has no column {' and no column '.join(wrong.values())}; its columns are {names}. Name the {ones} with {flags}.{_header_hint(available)}")
 
-def _header_hint(there:list) -> str:
+def _header_hint(available:list) -> str:
     "What to do where the names of columns look like texts."
-    texts = any(len(str(name)) > 40 or ": " in str(name) for name in there)
+    texts = any(len(str(name)) > 40 or ": " in str(name) for name in available)
     return " If the first line is a row already, put a line with names above it." if texts else ""
 
 def id_column(
     cfg:Config,
-    there:list, # the source's columns
+    available:list, # the source's columns
     source:str, # its name, for the message
 ) -> Optional[str]: # None: the source has none
     "The column with the ids: the one that the config names, else a usual one."
-    if not cfg.id_column: return find_column(there, ID_COLUMNS)
-    found = find_column(there, [cfg.id_column])
-    if found is None: _missing(source, {"id_column": repr(cfg.id_column)}, there)
-    return found
+    if not cfg.id_column: return find_column(available, ID_COLUMNS)
+    column = find_column(available, [cfg.id_column])
+    if column is None: _missing(source, {"id_column": repr(cfg.id_column)}, available)
+    return column
 
 def _say_column(source:str, what:str, found:str, flag:str):
     say_once(f"{source}: {what} are taken from its column {found!r} (--{flag} names another).")
@@ -252,64 +255,73 @@ def _say_column(source:str, what:str, found:str, flag:str):
 # %% ../../nbs/data/04_sources.ipynb #2705adf5
 def dialogue_column(
     cfg:Config,
-    there:list, # the source's columns
+    available:list, # the source's columns
     source:str, # its name, for the message
 ) -> Optional[str]: # None: it has none of them
     "The column with the dialogues: the one that the config names, else dialogue, else one of turns, which is told."
-    if cfg.dialogue_column: return find_column(there, [cfg.dialogue_column])
-    found = find_column(there, ["dialogue"])
-    if found is None and (found := find_column(there, TURN_COLUMNS)): _say_column(source, "dialogues", found, "dialogue-column")
-    return found
+    if cfg.dialogue_column: return find_column(available, [cfg.dialogue_column])
+    column = find_column(available, ["dialogue"])
+    if column is None and (column := find_column(available, TURN_COLUMNS)): _say_column(source, "dialogues", column, "dialogue-column")
+    return column
 
 def summary_columns(
     cfg:Config,
-    there:list, # the source's columns
+    available:list, # the source's columns
     source:str, # its name, for the message
 ): # a name, a list of names, or None where there is none
-    "The columns with the summaries: those that the config names, with commas between them, else the usual ones, which is told."
-    asked = cfg.summary_column
-    if asked and (one := find_column(there, [asked])): return one
-    if asked:
-        found = [find_column(there, [name.strip()]) for name in asked.split(",") if name.strip()]
-        return None if None in found or not found else found
-    one = find_column(there, ["summary"])
-    lists = [column for column in (find_column(there, [name]) for name in _REFERENCE_LISTS) if column]
+    "The columns with the summaries: those that the config names, with commas between them, else the usual ones, which is said."
+    if cfg.summary_column: return _named_columns(cfg.summary_column, available)
+    one = find_column(available, ["summary"])
+    lists = list(filter(None, (find_column(available, [name]) for name in _REFERENCE_LISTS)))
     if lists:
         say_once(f"{source}: its column {' and '.join(map(repr, lists))} is read for references (--summary-column names another).")
         return [*filter(None, [one]), *lists] if one or len(lists) > 1 else lists[0]
-    numbered = _numbered_columns(there)
+    numbered = _numbered_columns(available)
     if numbered:
         numbered = [*filter(None, [one]), *numbered]
         say_once(f"{source}: the references are its columns {', '.join(numbered)} (--summary-column names others).")
     return numbered or one
 
-def _numbered_columns(there:list) -> list:
+# %% ../../nbs/data/04_sources.ipynb #dfe90c34
+def _named_columns(names:str, available:list): # a name, a list of names, or None where one is missing
+    "The columns that somebody named: one, or several with commas between them."
+    whole = find_column(available, [names])
+    if whole: return whole
+    parts = [name.strip() for name in names.split(",") if name.strip()]
+    columns = [find_column(available, [name]) for name in parts]
+    return None if None in columns or not columns else columns
+
+def _numbered_columns(available:list) -> list:
     "Columns such as summary1, summary2 or pandas' summary.1, in their order."
-    matches = {column: re.fullmatch(r"(?:summary|reference|ref)[ _.-]?(\d+)", folded(column)) for column in there}
+    matches = {column: re.fullmatch(r"(?:summary|reference|ref)[ _.-]?(\d+)", folded(column)) for column in available}
     return sorted((column for column, match in matches.items() if match), key=lambda column: int(matches[column][1]))
 
 # %% ../../nbs/data/04_sources.ipynb #11e5b3e1
 def pair_columns(
     cfg:Config,
-    there:list, # the source's columns
+    available:list, # the source's columns
     source:str, # its name, for the message
 ) -> dict: # our name -> the source's name, or a list of names for summary
     "Columns of a dialogue-summary source; raises `DataError` naming what is there and the flags to set."
-    columns = {"id": id_column(cfg, there, source), "dialogue": dialogue_column(cfg, there, source), "summary": summary_columns(cfg, there, source)}
-    if list(there) == ["id", "text"] and not cfg.dialogue_column and not cfg.summary_column:
+    columns = {"id": id_column(cfg, available, source), "dialogue": dialogue_column(cfg, available, source), "summary": summary_columns(cfg, available, source)}
+    if list(available) == ["id", "text"] and not cfg.dialogue_column and not cfg.summary_column:
         raise DataError(f"{source} holds texts without summaries. Summarise them with `latent_summ summarize --input`, or pretrain on them with "
                         "--wikitext-dataset; to train summaries, name rows with a dialogue and a summary.")
     wrong = {f"{ours}_column": repr(getattr(cfg, f"{ours}_column") or ours) for ours in ("dialogue", "summary") if columns[ours] is None}
-    if wrong: _missing(source, wrong, there)
+    if wrong: _missing(source, wrong, available)
     return columns
 
-def text_columns(cfg:Config, there:list, source:str) -> dict:
+def text_columns(
+    cfg:Config, # for text_column and id_column
+    available:list, # the source's columns
+    source:str, # its name, for the message
+) -> dict: # our name -> the source's name
     "Columns of a text source: `text_column`, or the first of the usual names; raises `DataError` as `pair_columns` does."
     probe = (cfg.text_column,) if cfg.text_column else (*TEXT_COLUMNS, *TURN_COLUMNS)
-    text = find_column(there, probe)
-    if text is None: _missing(source, {"text_column": " or ".join(map(repr, probe))}, there)
+    text = find_column(available, probe)
+    if text is None: _missing(source, {"text_column": " or ".join(map(repr, probe))}, available)
     if not cfg.text_column and folded(text) != "text": _say_column(source, "texts", text, "text-column")
-    return {"id": find_column(there, [*filter(None, [cfg.id_column]), *ID_COLUMNS]), "text": text}
+    return {"id": find_column(available, [*filter(None, [cfg.id_column]), *ID_COLUMNS]), "text": text}
 
 # %% ../../nbs/data/04_sources.ipynb #cfdf4e6c
 ALIASES = {"train": ("train", "training", "trn"), "validation": ("validation", "valid", "val", "dev", "devel", "development"),
@@ -329,19 +341,19 @@ def named_splits(
     cfg:Config,
 ) -> dict: # split -> (start, end) of the word
     "The splits that a name says. What the config calls a split counts only between separators, as it is written."
-    found = {}
-    asked = {split: name for split in ALIASES if (name := getattr(cfg, f"{split}_split")) != split}
-    for split, name in asked.items():
-        own = re.search(rf"(^|[._-])({re.escape(name)})($|[._-])", stem)
-        if own: found[split] = own.span(2)
-    if found: return found
-    usual = {s: names for s, names in ALIASES.items() if asked.get(s) not in sum(ALIASES.values(), ())} # --train-split test means test alone
+    spans = {}
+    renamed = {split: name for split in ALIASES if (name := getattr(cfg, f"{split}_split")) != split}
+    for split, name in renamed.items():
+        match = re.search(rf"(^|[._-])({re.escape(name)})($|[._-])", stem)
+        if match: spans[split] = match.span(2)
+    if spans: return spans
+    usual = {s: names for s, names in ALIASES.items() if renamed.get(s) not in sum(ALIASES.values(), ())} # --train-split test means test alone
     for m in _WORDS.finditer(stem):
         word = re.sub("(set|split)$", "", m[0].lower())
         split = next((s for s, names in usual.items() if word in names), None)
         tail = re.match(r"[ _-]?([Ss]et|SET|[Ss]plit)(?![a-z])", stem[m.end():])
-        if split: found.setdefault(split, (m.start(), m.end() + (tail.end() if tail else 0)))
-    return found
+        if split: spans.setdefault(split, (m.start(), m.end() + (tail.end() if tail else 0)))
+    return spans
 
 # %% ../../nbs/data/04_sources.ipynb #dd3cd307
 @dataclass(frozen=True)
@@ -355,10 +367,10 @@ def _read_name(path:Path, cfg:Config, any_ending:bool=False) -> Optional[_File]:
     stem, ending, _ = endings(path)
     if path.name.startswith(".") or not (ending in FORMATS or any_ending): return None
     stem = re.sub(r"-\d+-of-\d+$", "", stem)
-    found = named_splits(stem, cfg)
-    if not found: return _File(path, None, stem + "|")
-    start, end = list(found.values())[0]
-    return _File(path, " and ".join(found), stem[:start].rstrip("._- ") + "|" + stem[end:].lstrip("._- "))
+    splits = named_splits(stem, cfg)
+    if not splits: return _File(path, None, stem + "|")
+    start, end = list(splits.values())[0]
+    return _File(path, " and ".join(splits), stem[:start].rstrip("._- ") + "|" + stem[end:].lstrip("._- "))
 
 # %% ../../nbs/data/04_sources.ipynb #6e47823d
 def _folder_split(folder:Path, cfg:Config) -> Optional[str]:
@@ -368,29 +380,34 @@ def _folder_split(folder:Path, cfg:Config) -> Optional[str]:
 
 def _in_folder(folder:Path, cfg:Config) -> list:
     "All readable files of a folder, those in subfolders named by split included."
-    found = [f for p in sorted(folder.iterdir()) if p.is_file() and (f := _read_name(p, cfg))]
+    files = [f for p in sorted(folder.iterdir()) if p.is_file() and (f := _read_name(p, cfg))]
     for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
         split = _folder_split(sub, cfg)
         if split is None: continue
         inside = [f for p in sorted(sub.iterdir()) if p.is_file() and (f := _read_name(p, cfg))]
-        found += [_File(f.path, f.split or split, f.base) for f in inside]
-    return found
+        files += [_File(f.path, f.split or split, f.base) for f in inside]
+    return files
 
-def _by_split(found:list) -> dict:
+def _by_split(files:list) -> dict:
     "Files by split; those that name none count as `all`, unless another file is the train split: then they are left out, which is told."
-    two = next((f for f in found if f.split and f.split not in ALIASES), None)
+    two = next((f for f in files if f.split and f.split not in ALIASES), None)
     if two: raise DataError(f"The name of {two.path} says two splits, {two.split}. Rename it, so that it says which rows it holds.")
-    has_train = any(f.split == "train" for f in found)
-    unnamed = [f for f in found if not f.split] if has_train else []
-    if unnamed: say_once(f"left out, for their names say no split: {', '.join(f.path.name for f in unnamed)}.")
-    named = [f for f in found if f not in unnamed]
-    return {s: [f for f in named if (f.split or "all") == s] for s in dict.fromkeys(f.split or "all" for f in named)}
+    has_train = any(f.split == "train" for f in files)
+    unnamed = [f for f in files if not f.split] if has_train else []
+    if unnamed: say_once(f"left out, for their names say no split: {_file_names(unnamed)}.")
+    splits = {}
+    for f in files:
+        if f not in unnamed: splits.setdefault(f.split or "all", []).append(f)
+    return splits
 
 def _say_splits(name:str, files:dict) -> dict:
     "Tell which files were taken for which split, where names say it."
-    told = [f"{split}: {', '.join(f.path.name for f in found)}" for split, found in files.items()]
-    if set(files) != {"all"}: say_once(f"{name} by the names of its files: {'; '.join(told)}.")
+    parts = [f"{split}: {_file_names(group)}" for split, group in files.items()]
+    if set(files) != {"all"}: say_once(f"{name} by the names of its files: {'; '.join(parts)}.")
     return files
+
+# %% ../../nbs/data/04_sources.ipynb #29429337
+def _file_names(files:list) -> str: return ", ".join(f.path.name for f in files)
 
 # %% ../../nbs/data/04_sources.ipynb #9a54f997
 def _chat_options(cfg:Optional[Config]) -> dict:
@@ -405,9 +422,9 @@ def _look_at(path, cfg:Optional[Config], name:Optional[str]=None): # a Form
 def _beside(path:Path, cfg:Config) -> list:
     "The files that a file's split folder belongs to: `test/chats.csv` is test data where a folder `train` stands beside `test`."
     folder = path.absolute().parent
-    own = _folder_split(folder, cfg)
-    others = [_folder_split(p, cfg) for p in folder.parent.iterdir() if p.is_dir()] if own else []
-    if not {*others} - {own, None}: return []
+    split = _folder_split(folder, cfg)
+    others = [_folder_split(p, cfg) for p in folder.parent.iterdir() if p.is_dir()] if split else []
+    if not {*others} - {split, None}: return []
     return [f for f in _in_folder(folder.parent, cfg) if f.path.name == path.name]
 
 _PROJECTS = ("dev", "devel", "development") # as likely the folder of somebody's projects as a split
@@ -417,28 +434,29 @@ def _alone_in_split(folder:Path, cfg:Config) -> Optional[str]:
     split = _folder_split(folder, cfg)
     return split if split in ("validation", "test") and folder.name.lower() not in _PROJECTS else None
 
-def _split_folder(folder:Path, found:list, cfg:Config) -> list:
-    "The files of a folder that is named after a split, with those of the folders beside it; else `found` as it is."
+def _split_folder(folder:Path, files:list, cfg:Config) -> list:
+    "The files of a folder that is named after a split, with those of the folders beside it; else `files` as it is."
     split = _folder_split(folder, cfg)
-    if split is None or any(f.split for f in found): return found
-    others = [(p, s) for p in sorted(folder.absolute().parent.iterdir()) if p.is_dir() and (s := _folder_split(p, cfg)) not in (None, split)]
-    if not others and not _alone_in_split(folder, cfg): return found
-    inside = [(f, s) for p, s in others for f in _in_folder(p, cfg)]
-    return [_File(f.path, split, f.base) for f in found] + [_File(f.path, f.split or s, f.base) for f, s in inside]
+    if split is None or any(f.split for f in files): return files
+    beside = [(p, s) for p in sorted(folder.absolute().parent.iterdir()) if p.is_dir() and (s := _folder_split(p, cfg)) not in (None, split)]
+    if not beside and not _alone_in_split(folder, cfg): return files
+    others = [_File(f.path, f.split or other, f.base) for p, other in beside for f in _in_folder(p, cfg)]
+    return [_File(f.path, split, f.base) for f in files] + others
 
+# %% ../../nbs/data/04_sources.ipynb #485ca9d7
 def _named_file(path:Path, near:list, cfg:Config) -> list:
     "A file that was named, with the other splits of the same source."
-    own = _read_name(path, cfg, any_ending=True)
+    file = _read_name(path, cfg, any_ending=True)
     if endings(path)[1] not in FORMATS and _look_at(path, cfg).kind == "txt":
         raise DataError(f"{path} is not a format this package reads: {READABLE}.")
-    if own.split is None and (found := _beside(path, cfg)): return found
-    if own.split is None and (split := _alone_in_split(path.parent, cfg)): return [_File(path, split, own.base)]
-    return [f for f in near if f.base == own.base and f.split != own.split and f.split and own.split] + [own]
+    if file.split is None and (beside := _beside(path, cfg)): return beside
+    if file.split is None and (split := _alone_in_split(path.parent, cfg)): return [_File(path, split, file.base)]
+    return [f for f in near if f.base == file.base and f.split != file.split and f.split and file.split] + [file]
 
-def _is_export(folder:Path, found:list, cfg:Config) -> bool:
+def _is_export(folder:Path, files:list, cfg:Config) -> bool:
     "Whether a folder is what a messenger exported; one whose files are named by split is not, unless it lists people or channels."
     lists = any((folder/name).is_file() for name in ("users.json", "channels.json", "result.json"))
-    return (lists or not any(f.split for f in found)) and bool(chats_in(folder, None, **_chat_options(cfg)))
+    return (lists or not any(f.split for f in files)) and bool(chats_in(folder, None, **_chat_options(cfg)))
 
 def local_files(
     name:str, # file, folder or stem
@@ -446,12 +464,12 @@ def local_files(
 ) -> dict: # split -> list of files; the split is all when nothing names one
     "The files a local source consists of; raises `DataError` when there are none."
     path = Path(name).expanduser()
-    found = _in_folder(path, cfg) if path.is_dir() else []
-    if path.is_dir() and _is_export(path, found, cfg): return {"all": [_File(path, None, "")]}
-    if found: return _say_splits(name, _by_split(_split_folder(path, found, cfg)))
+    inside = _in_folder(path, cfg) if path.is_dir() else []
+    if path.is_dir() and _is_export(path, inside, cfg): return {"all": [_File(path, None, "")]}
+    if inside: return _say_splits(name, _by_split(_split_folder(path, inside, cfg)))
     if path.is_file():
-        own = _read_name(path, cfg, any_ending=True)
-        near = _in_folder(path.parent, cfg) if own.split else []
+        file = _read_name(path, cfg, any_ending=True)
+        near = _in_folder(path.parent, cfg) if file.split else []
         return _say_splits(name, _no_doubles(_by_split(_named_file(path, near, cfg))))
     near = _in_folder(path.parent, cfg) if path.parent.is_dir() else []
     files = [f for f in near if f.base in (path.name + "|", path.name + "|" + path.name)]
@@ -472,8 +490,8 @@ def _nothing(path:Path) -> str:
 
 def _no_doubles(files:dict) -> dict:
     "Refuse `x.train.json` beside `x.train.csv`: which of them is meant is not ours to guess."
-    for split, found in files.items():
-        kinds = sorted({re.sub(r"-\d+-of-\d+", "", f.path.name) for f in found})
+    for split, parts in files.items():
+        kinds = sorted({re.sub(r"-\d+-of-\d+", "", f.path.name) for f in parts})
         if len(kinds) > 1: raise DataError(f"Two files claim the {split} split: {', '.join(kinds)}. Name one of them, or move the other away.")
     return files
 
@@ -529,15 +547,20 @@ _FLAGS = {"dataset_name": "--dataset-name", "wikitext_dataset": "--wikitext-data
 def _flag(cfg:Config, name:str) -> str:
     return next((flag for f, flag in _FLAGS.items() if getattr(cfg, f) == name), "--dataset-name")
 
-def looks_local(name:str) -> bool:
+def looks_local(
+    name:str, # of a source
+) -> bool:
     "Whether a name is that of a file or folder, not of a dataset on the hub."
     path = Path(name).expanduser()
-    known = any(s.lower() in FORMATS or s.lower() in COMPRESSED for s in path.suffixes)
-    return path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1 or known or \
+    has_ending = any(s.lower() in FORMATS or s.lower() in COMPRESSED for s in path.suffixes)
+    return path.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1 or has_ending or \
         (path.parent.is_dir() and any(p.name.startswith(path.name + ".") for p in path.parent.iterdir()))
 
 # %% ../../nbs/data/04_sources.ipynb #a33d8ccb
-def open_source(cfg:Config, name:str) -> Source:
+def open_source(
+    cfg:Config, # for the names of splits and columns
+    name:str, # a file, a folder, a stem, a hub id, or a built-in corpus
+) -> Source:
     "Find out what `name` is and which splits it has; raises `DataError` when it is nothing."
     if not name: raise DataError("The source has an empty name; give a hub id, a file, a folder, or messenger.")
     if name in BUILT_IN: return Source(name, list(ALIASES), partial(_open_built_in, cfg, name))
@@ -567,10 +590,11 @@ def _open_built_in(cfg, name, split, choose, max_rows) -> tuple:
     rows = built_in_rows(cfg, name, split, max_rows)
     return choose(list(rows[0])), iter(rows)
 
+# %% ../../nbs/data/04_sources.ipynb #d6c31c35
 def _open_files(files:list, choose:Callable, cfg:Config) -> tuple:
     "Look at the columns of the files, then read what is used of them."
-    there = columns_of(files, cfg)
-    columns = choose(there) if there else {}
+    available = columns_of(files, cfg)
+    columns = choose(available) if available else {}
     return columns, read_files(files, column_names(columns), cfg)
 
 # %% ../../nbs/data/04_sources.ipynb #f8507cfe
@@ -580,15 +604,15 @@ def pick_split(
     split:str, # train, validation or test
 ) -> tuple: # (the source's split, None | "train" | "validation": the side of it to take)
     "Map a split to what the source has. A source without a validation split is divided by row id; without a test split, validation stands in, and it is said."
-    have = {s: next((n for n in split_names(cfg, s) if n in source.splits), None) for s in ALIASES}
-    only = source.splits[0] if len(source.splits) == 1 and not any(have.values()) else None
-    whole = have["train"] or ("all" if "all" in source.splits else only)
-    if split == "test" and not have["test"]:
+    names = {s: next(filter(source.splits.__contains__, split_names(cfg, s)), None) for s in ALIASES}
+    only = source.splits[0] if len(source.splits) == 1 and not any(names.values()) else None
+    whole = names["train"] or ("all" if "all" in source.splits else only)
+    if split == "test" and not names["test"]:
         say_once(f"{source.name} has no test split; its validation rows stand in for it.")
         split = "validation"
-    if split != "train" and have[split]: return have[split], None
+    if split != "train" and names[split]: return names[split], None
     if whole is None: raise DataError(f"{source.name} has no {split} split; it has {', '.join(source.splits)}. Name one with --{split}-split.")
-    if have["validation"]: return whole, None
+    if names["validation"]: return whole, None
     if split == "validation": say_once(f"{source.name} has no validation split; {cfg.preprocess_validation_fraction:.0%} of its rows are held out, by row id.")
     return whole, split
 
@@ -614,6 +638,7 @@ def _load(
     _check(rows.report, cfg)
     return rows
 
+# %% ../../nbs/data/04_sources.ipynb #9b379c8a
 def _check(report:dict, cfg:Config):
     "No rows is an error with its reason; dropped rows are told once."
     where, drops = f"{report['source']} ({report['split']})", ", ".join(f"{n:,} {why}" for why, n in report["dropped"].items())
@@ -666,16 +691,17 @@ def _input_text(row, keys:tuple) -> tuple: # (text, None), or (empty, the reason
 def _unique_ids(ids:list, name:str) -> list:
     "Ids of which no two are the same; a repeat is told."
     again, taken, out = Counter(), set(), []
-    for own in ids:
-        new = own
+    for given_id in ids:
+        new = given_id
         while new in taken:
-            again[own] += 1
-            new = f"{own}#{again[own] + 1}"
+            again[given_id] += 1
+            new = f"{given_id}#{again[given_id] + 1}"
         taken.add(new)
         out.append(new)
     if again: say_once(f"{name}: {sum(map(bool, again.values())):,} ids occur again; the later rows' end in #2 and so on.")
     return out
 
+# %% ../../nbs/data/04_sources.ipynb #1efef7f0
 def input_rows(
     path, # of a file
     cfg:Config, # for the names of columns
@@ -687,13 +713,13 @@ def input_rows(
         with open_text(form) as f: return [(None, *_input_text(dict(text=f.read()), ("text",)))], False
     rows = list(numbered_rows(form))
     if not rows: raise DataError(f"{form.name} holds {'no message that somebody wrote' if form.kind == 'chats' else 'no rows'}: there is nothing to summarise.")
-    there = list(dict.fromkeys(key for _, row in rows for key in row or ()))
+    available = list(dict.fromkeys(key for _, row in rows for key in row or ()))
     keys = tuple(dict.fromkeys(k for k in (cfg.dialogue_column, cfg.text_column, "dialogue", "text") if k))
-    own = id_column(cfg, there, form.name)
-    if there and find_column(there, (*keys, *TURN_COLUMNS)) is None:
-        raise DataError(f"{form.name}, line {rows[0][0]} has no text under {' or '.join(keys)}; its columns are {', '.join(map(str, there))}. "
-                        f"Name the right one with --dialogue-column.{_header_hint(there)}")
-    ids = [id_text((row or {}).get(own)) or str(n) for n, (_, row) in enumerate(rows, 1)]
+    id_name = id_column(cfg, available, form.name)
+    if available and find_column(available, (*keys, *TURN_COLUMNS)) is None:
+        raise DataError(f"{form.name}, line {rows[0][0]} has no text under {' or '.join(keys)}; its columns are {', '.join(map(str, available))}. "
+                        f"Name the right one with --dialogue-column.{_header_hint(available)}")
+    ids = [id_text((row or {}).get(id_name)) or str(n) for n, (_, row) in enumerate(rows, 1)]
     texts = [_input_text(row, (*keys, *TURN_COLUMNS)) for _, row in rows]
     return [(i, *text) for i, text in zip(_unique_ids(ids, form.name), texts)], form.kind != "chats" or len(rows) > 1
 

@@ -325,7 +325,8 @@ def write_side_by_side(
 
 # %% ../../nbs/use/06_evaluate.ipynb #ea15f93b
 _PREDICTED = ("prediction", "predictions", "predicted", "pred", "predicted_summary", "generated_summary", "generated", "generation", "model_output",
-              "model_summary", "system_summary", "system", "hypothesis", "hyp", "candidate", "decoded", "response", "output", "generated_text", "summary_text", "completion", "summary", "text")
+              "model_summary", "system_summary", "system", "hypothesis", "hyp", "candidate", "decoded", "response", "output",
+              "generated_text", "summary_text", "completion", "summary", "text")
 _NOT_PREDICTED = ("dialogue", "dialog", "conversation", "document", "article", "source", "input", "reference", "references", "gold", "gold_summary",
                   "reference_summary", "target", "label", "ground_truth", "topic", "title", "model", "speaker", "speakers", "missed", "error",
                   "reason", "unsupported", "stands", "least_word", "candidates") # what `latent_summ summarize` writes beside a summary
