@@ -133,6 +133,7 @@ def _named_block(stamp:str, who:str, lines:list) -> tuple: # (stamp, who, lines)
     "A block with the name from its first line, where there is none beside the stamp."
     return (stamp, who, lines) if who else (stamp, next(filter(None, lines), ""), _after_first(lines))
 
+# %% ../../nbs/data/02_exports.ipynb #cf1a9594
 def _after_first(lines:list) -> list:
     "The lines below the first one that is not empty."
     place = next((i for i, line in enumerate(lines) if line), len(lines))

@@ -195,6 +195,7 @@ def _check_no_markup(sample:str, name):
 
 _OPENS_JSON = re.compile(r'\{\s*["}]|\[\s*[\[{"\]]') # prose does not begin so, nor does "[12/03/2026, 18:02] Maya: hi"
 
+# %% ../../nbs/data/03_formats.ipynb #a6f0155c
 def _json_kind(text:str, ending:str) -> str:
     "json or jsonl, for text that begins like JSON."
     first, _, rest = text.partition("\n")
@@ -345,6 +346,7 @@ def chats_in(
     rows = _unpacked_chats(path, *options) if packed else _read_chats(str(path), options[0], _stamp(path), *options[1:])
     return None if rows is None else [dict(id=row["id"], text=row["text"]) for row in rows]
 
+# %% ../../nbs/data/03_formats.ipynb #a2b636ee
 def _head(path:Path) -> bytes:
     with open(path, "rb") as f: return f.read(16)
 
@@ -509,6 +511,7 @@ def rows_in(
     say_once(f"{name}: the rows are those under {inside!r}.")
     return rows_in(value[inside], name)
 
+# %% ../../nbs/data/03_formats.ipynb #c3bd3490
 def _rows_below(value:dict, name:str) -> list:
     "The rows of an object with one value: those inside it, if that is an object, too."
     (inner,) = value.values()

@@ -182,6 +182,7 @@ def _is_book(book) -> bool:
     kinds = dict(parts=list, complete=bool, datasets=str)
     return isinstance(book, dict) and all(type(book.get(k)) is kind for k, kind in kinds.items()) and all(map(_is_part, book["parts"]))
 
+# %% ../../nbs/data/00_hub.ipynb #b03471cf
 def read_book(folder:Path) -> dict: # parts: file, rows, sha256, state; complete; datasets: the version whose states these are
     "The files kept in `folder`, as far as they are what was written."
     try: book = json.loads((folder / "book.json").read_text(encoding="utf-8"))
@@ -263,6 +264,7 @@ def hub_splits(
         ask = lambda: list(datasets.get_dataset_split_names(name, revision=commit))
         return _remembered(folder / "splits.json", ask) if folder else ask()
 
+# %% ../../nbs/data/00_hub.ipynb #feeda8d5
 def read_hub(
     name:str, # hub id
     flag:str, # the flag it was named with, for messages

@@ -1057,6 +1057,7 @@ def _value(rng, slot, pool, values, taken):
         v = _amount(rng, pool, values) if pool in AMOUNTS or pool == "more" else _pick(rng, POOLS[pool])
         if v not in taken: return v
 
+# %% ../../nbs/data/01_messenger.ipynb #4e520653
 def _forms(slot: str, # its name in the templates
            v: str     # its value
           ) -> dict:  # {"day": "Friday", "on_day": "on Friday"}
@@ -1115,6 +1116,7 @@ _ASIDE = _say("sorry, I am typing with one hand | wait, someone is at the door |
               "typing is hard | it is raining again | I need coffee | sorry, I was in the shower | {o_name} is calling me, one second | "
               "I am on the {o_time} bus | why is it only {o_day}?")
 
+# %% ../../nbs/data/01_messenger.ipynb #2d68b4e4
 _SMALL = [tuple(_expand(turn) for turn in line.split(" || ")) for line in """
 <it is so hot today/what a grey day/so much rain again/it is freezing here>, <I do not want to leave the house/even the dog stays \
 in/I should have stayed in bed> || <tell me about it/same here/I know/at least it is dry here>
@@ -1192,6 +1194,7 @@ def _correctable(rng, kind, lines, spec):
     forms = [f for f in ("on_" + slot, slot) if "{%s}" % f in lines[place][1]]
     return (slot, place, forms[0]) if len(forms) == 1 and lines[place][1].count("{%s}" % forms[0]) == 1 else None
 
+# %% ../../nbs/data/01_messenger.ipynb #3d6b3ec6
 def _correct(rng, kind, lines, spec, values):
     "Let one slot be said wrong and put right, in place; the kind of correction, or None. `lines` are [speaker, wording, slots, values]."
     choice = _correctable(rng, kind, lines, spec)
@@ -1235,6 +1238,7 @@ def _exchange(rng, cast, values, room):
     turns = turns[:1] if len(turns) == 2 and rng.random() < .2 and not turns[0][0].endswith("?") else turns
     return [_line((x, y)[i % 2], _pick(rng, t), values) for i, t in enumerate(turns)] if len(turns) <= room else []
 
+# %% ../../nbs/data/01_messenger.ipynb #bb94c901
 def _small_talk(rng, lines, cast, values, room):
     "Put small talk before the script, in its gaps, or after it; drop the gap marks."
     gaps = [0] + [i for i, line in enumerate(lines) if line is None] + [len(lines)]
@@ -2009,6 +2013,7 @@ def _sum(rng):
     text = _pick(rng, (f"{a} and {b} make {a+b}.", f"{a+b} minus {b} is {a}.", f"{k} times {m} is {k*m}.", f"Half of {2*a} is {a}."))
     return dict(a=str(a), b=str(b), c=str(a + b), text=text)
 
+# %% ../../nbs/data/01_messenger.ipynb #0be15a31
 _NUMBERS = dict(
     small=lambda rng: _pick(rng, ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")),
     n=lambda rng: str(rng.randrange(13, 100) if rng.random() < .7 else rng.randrange(1, 40)*50),
@@ -2031,6 +2036,7 @@ def _row(rng, cat):
 
 _FILL = re.compile(r"\{(a )?(\w+?)(?::(\w))?(?:\.(\w+))?\}")
 
+# %% ../../nbs/data/01_messenger.ipynb #bf4ec067
 def _fill(rng, template):
     "Fill a template; rows drawn for one category differ within it."
     memo, used = {}, {}
