@@ -25,7 +25,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional
 
@@ -577,9 +577,7 @@ def look_at(
     path = Path(path).expanduser()
     form = Form(path, str(name or path), "txt")
     head = b"PK\x03\x04" if path.is_dir() else next(pieces(path, form.name), b"")
-    if head.startswith(b"PAR1"):
-        form.kind = "parquet"
-        return form
+    if head.startswith(b"PAR1"): return replace(form, kind="parquet")
     if head.startswith(b"PK\x03\x04") and chats and _set_chats(form, gap_hours, hide_names): return form
     if path.is_dir():
         pages = any(p.suffix.lower() in (".html", ".htm") for p in path.iterdir())

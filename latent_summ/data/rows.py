@@ -80,9 +80,9 @@ class Rows:
         return self.rows.numbers() if isinstance(self.rows, RowStore) else {r["id"]: n for n, r in enumerate(self.rows, 1)}
 
 def digest_of(
-    texts:list,
-) -> bytes:
-    "What stands for some texts where only their sameness counts."
+    texts:list, # of a row
+) -> bytes: # 32 of them
+    "A hash of some texts: equal texts have equal ones."
     return hashlib.sha256("\0".join(texts).encode()).digest()
 
 # %% ../../nbs/data/03_rows.ipynb #21ebe1df
