@@ -564,19 +564,31 @@ def _no_text(texts:list) -> str:
     reasons = dict.fromkeys(reason for *_, reason in texts if reason and reason != "empty")
     return f"None of the {len(texts):,} rows has a text: {'; '.join(reasons)}." if reasons else "The text is empty: there is nothing to summarise."
 
+# %% ../../nbs/ui/07_cli.ipynb #c70a342d
+_NOT_WRITTEN = (".xlsx", ".xls", ".ods", ".docx", ".pdf", ".html") # what would hold something else than its name says
+
+def _checked_output(path:Optional[Path]) -> Optional[Path]:
+    "Where to write, with the home folder spelled out. Raises `DataError` for a place or a format that cannot be written."
+    if path is None: return None
+    if path.suffix.lower() in _NOT_WRITTEN:
+        raise DataError(f"--output {path}: {path.suffix} is not written here. Write .csv (a spreadsheet opens it), .tsv, .json, .jsonl or .parquet.")
+    if not path.exists(): check_writable(path.expanduser().parent)
+    return path.expanduser()
+
 # %% ../../nbs/ui/07_cli.ipynb #c70a342e
 def _written(own, origin:Origin, model:Path, key:str, write:Callable):
     "What `write(summarizer, texts, seed)` makes of the given texts, to the screen or a file; rows keep their ids."
+    output = _checked_output(own.output)
     texts, rows = input_texts(own, origin.cfg)
     summarizer = _load(origin, model)
     out = write(summarizer, [text for _, text, _ in texts], origin.cfg.seed if origin.cfg.do_sample else None)
     if empty := sum(not text for _, text, _ in texts): say_once(f"{empty:,} of {len(texts):,} rows are empty or could not be read; so is what is written for them.")
     records = [{"id": name or "1", key: _HALF.sub("\ufffd", str(s))} | getattr(s, "row", {}) | (dict(error=reason) if reason else {})
                for (name, _, reason), s in zip(texts, out)]
-    as_rows = bool(rows) or _is_table(own.output)
+    as_rows = bool(rows) or _is_table(output)
     _tell_doubts(out, as_rows)
-    if as_rows: _write_rows(records, own.output)
-    else: _write_lines([getattr(s, "line", s) for s in out], own.output)
+    if as_rows: _write_rows(records, output)
+    else: _write_lines([getattr(s, "line", s) for s in out], output)
 
 def _tell_doubts(found:list, as_rows:bool):
     "Say on stderr which summaries are not to be trusted: why, for a text; how many, for rows."
