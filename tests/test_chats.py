@@ -516,3 +516,9 @@ def test_a_zip_with_a_password_is_told(tmp_path):
     raw[raw.index(b"PK\x01\x02") + 8] |= 1
     (tmp_path / "a.zip").write_bytes(raw)
     with pytest.raises(DataError, match="has a password. Unpack it"): read_chats(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("mark", ["このメッセージは編集されました", "此訊息已編輯", "此消息已编辑", "수정된 메시지", "تم تعديل هذه الرسالة", "הודעה זו נערכה", "Pesan ini diedit", "Tato zpráva byla upravena",
+                                  "Повідомлення змінено"])
+def test_edited_messages_of_more_languages(mark, tmp_path):
+    assert texts(tmp_path, f"12.03.2024, 18:02 - Maya: hi\n12.03.2024, 18:03 - Tom: ok <{mark}>") == [["Maya: hi", "Tom: ok"]]
