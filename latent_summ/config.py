@@ -436,6 +436,11 @@ class Bottleneck(Section):
                                         "other tokens weigh 1", gt=0, affects="training")
     teacher_kl_weight: float = par(0.0, "Stage 4: weight of the divergence from the same decoder reading the dialogue "
                                         "itself (needs cache_store_text)", ge=0, affects="training")
+    side_channel: int = par(0, "Bytes of facts (names, times, numbers) beside the latents of a text, which the decoder "
+                               "reads as words from stage 4 on; caches then keep the texts; in use: so many at most "
+                               "(0: none)", ge=0, le=255, affects="cache training")
+    side_channel_drop: float = par(0.5, "Share of stage 4's batches without the facts of side_channel, "
+                                        "so that latents alone still work", ge=0, le=1, affects="training")
     decoder_lora_rank: int = par(0, "Rank of a learned correction (LoRA) of the decoder's attention, "
                                     "in stage 4 and legacy mode (0: none)", ge=0, affects="model training")
 

@@ -301,7 +301,7 @@ def with_parameters(
 ): # the same object
     "Add the comments on parameters to a docstring, or to those of the public methods of a class, for `?` and `help`."
     import inspect
-    members = [m for name, m in vars(symbol).items() if name[0] != "_"] if isinstance(symbol, type) else [symbol]
+    members = [getattr(symbol, name) for name in vars(symbol) if name[0] != "_"] if isinstance(symbol, type) else [symbol]
     for member in members:
         function = getattr(member, "__func__", member) # of a class method
         if inspect.isfunction(function): _add_parameters(function)

@@ -136,8 +136,9 @@ def token_states(
     "The encoder's states that are pooled: the last ones, or their mean with those of an early layer."
     early = cfg.encoder_early_layer
     inputs = dict(input_ids=input_ids, attention_mask=attention_mask)
-    if not early: return encoder.model(**inputs).last_hidden_state
-    out = encoder.model(**inputs, output_hidden_states=True)
+    exact = torch.autocast(input_ids.device.type, enabled=False) if encoder.in_fp32 else contextlib.nullcontext()
+    with exact: out = encoder.model(**inputs, **(dict(output_hidden_states=True) if early else {}))
+    if not early: return out.last_hidden_state
     if early < len(out.hidden_states): return (out.hidden_states[early] + out.last_hidden_state) / 2
     raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: "
                      "choose a smaller one.")
@@ -351,12 +352,18 @@ def embed_texts(
     return np.concatenate(out)
 
 # %% ../../nbs/encode/06_embed.ipynb #981f82fa
+def _stored(cfg:Config) -> list: # of text, input_ids ...
+    "What a cached row keeps beside its vectors; a side-channel takes its facts from the text."
+    optional = ("text", "input_ids", "attention_mask", "target_ids", "target_attention_mask")
+    return [k for k in optional if getattr(cfg, f"cache_store_{k}") or k == "text" and cfg.side_channel]
+
 def _optional(cfg:Config, row:dict, ids:list, target:list) -> dict:
     "The fields of a cached row that the cache_store_* parameters choose."
     keep = {"target_ids": target, "target_attention_mask": [1] * len(target),
             "input_ids": ids, "attention_mask": [1] * len(ids)}
-    texts = {k: row[k] for k in ("dialogue", "summary", "text") if k in row and cfg.cache_store_text}
-    return {k: v for k, v in keep.items() if getattr(cfg, f"cache_store_{k}")} | texts
+    stored = _stored(cfg)
+    texts = {k: row[k] for k in ("dialogue", "summary", "text") if k in row and "text" in stored}
+    return {k: v for k, v in keep.items() if k in stored} | texts
 
 # %% ../../nbs/encode/06_embed.ipynb #2d83b4c2
 @dataclass
@@ -405,7 +412,6 @@ def cache_fingerprint(
     report:dict, # of the source's rows
 ) -> dict: # plain JSON
     "All that a cache of these rows depends on."
-    optional = ("text", "input_ids", "attention_mask", "target_ids", "target_attention_mask")
     return dict(
         encoder=encoder.identity,
         decoder_tokenizer=decoder.identity.get("tokenizer"),
@@ -415,7 +421,7 @@ def cache_fingerprint(
         pooling=cfg.encoder_pooling,
         vectors=n_vectors(cfg),
         int8=cfg.cache_store_embeddings_int8,
-        stored=[f for f in optional if getattr(cfg, f"cache_store_{f}")],
+        stored=_stored(cfg),
         format=cfg.preprocess_format,
         rows=report["kept"],
         rows_identity=report["identity"],

@@ -20,6 +20,7 @@ from ..plan import Stage
 from ..runtime import ModelError, autocast
 from ..encode.backbones import Decoder
 from ..model.compress import normalize_latents
+from ..model.decode import facts_before
 from ..model.head import prefix_loss, readout_loss, teacher_states, token_importance
 from ..model.layers import check_shape
 from ..model.model import LatentSummarizer
@@ -179,11 +180,17 @@ def _blurred(latents:torch.Tensor, model, cfg:Config, batch:dict) -> torch.Tenso
     return _noisy(latents, cfg) if cfg.latent_noise else latents
 
 # %% ../../nbs/train/02_objectives.ipynb #e6b43095
+def _with_facts(prefix:torch.Tensor, model, decoder:Decoder, cfg:Config, batch:dict) -> torch.Tensor:
+    "The prefix with the batch's facts before it; while the model learns, a share of the batches goes without."
+    if "facts" not in batch: return prefix
+    if is_learning(model) and torch.rand(()) < cfg.side_channel_drop: return prefix
+    return facts_before(decoder, batch["facts"], prefix)
+
 def text_loss(
     model:LatentSummarizer,
     decoder:Decoder,
     cfg:Config,
-    batch:dict, # inputs (rows, latent_seq_len, latent_dim), labels (rows, tokens), perhaps outputs and context
+    batch:dict, # inputs (rows, latent_seq_len, latent_dim), labels (rows, tokens), perhaps outputs, context and facts
     progress:float=1.0, # share of the stage's steps that is done
     middle:bool=True, # send the latents through the middle first
     readout:float=0.0, # weight of the readout loss
@@ -201,6 +208,7 @@ def text_loss(
     prefix = model.prefix(latents)
     slots, slot_parts = _slot_loss(decoder, prefix, labels) if progress < warmup or readout else (0.0, {})
     if progress < warmup: return slots, slot_parts
+    prefix = _with_facts(prefix, model, decoder, cfg, batch)
     nats, parts = word_loss(decoder, cfg, prefix, labels, batch.get("context"))
     return slots * readout + nats, slot_parts | parts
 

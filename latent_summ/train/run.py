@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..config import Config
+from ..config import Config, read_json
 from ..runtime import CheckpointError, LatentSummError, say_once, write_json
 from ..plan import Stage
 from ..encode.backbones import Decoder, Encoder
@@ -30,6 +30,11 @@ from .teach import ABOUT
 from .trainer import step_files
 
 # %% ../../nbs/train/07_run.ipynb #9d4a8b83
+def _taught_from(folder:Path) -> dict:
+    "The name of the encoder that stage 0 started from, where a run had one."
+    lesson = folder/"encoder"/ABOUT
+    return dict(taught_from=read_json(lesson)["encoder"]["name"]) if lesson.is_file() else {}
+
 @dataclass
 class Run:
     "What the stages share: settings, backbones, rows, model, and where things are written."
@@ -50,7 +55,7 @@ class Run:
     @property
     def backbones(self) -> dict:
         "What a saved model needs beside its weights: its backbones' identities, and the class of a middle of your own."
-        about = dict(encoder=self.encoder.identity, decoder=self.decoder.identity)
+        about = dict(encoder=self.encoder.identity | _taught_from(self.folder), decoder=self.decoder.identity)
         kind = type(self.model.middle)
         if kind.__module__.startswith("latent_summ."): return about
         return about | dict(middle=f"{kind.__module__}.{kind.__qualname__}")

@@ -19,6 +19,7 @@ from ..encode.backbones import Decoder, Encoder
 from ..config import Config
 from ..model.head import prefix_loss, readout_loss
 from ..encode.embed import encode_batch
+from ..encode.families import head_count
 from ..encode.tokens import n_vectors
 from ..model.middle import zero_
 from ..model.model import top_layers
@@ -42,7 +43,7 @@ def with_latent_tokens(
     spread = words.std(0)
     if len(tokenizer) > len(words): model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.requires_grad_(False)
-    extended = Encoder(model, tokenizer, encoder.identity)
+    extended = Encoder(model, tokenizer, encoder.identity, in_fp32=encoder.in_fp32)
     new = extended.latent_ids[count:n]
     model.get_input_embeddings().weight[new] = mean + spread * torch.randn(len(new), len(mean)).to(mean)
     return extended
@@ -55,8 +56,7 @@ def with_queries(
 ) -> Encoder:
     "The encoder with `n` queries; new ones are drawn from torch's generator."
     if encoder.queries is None or (len(encoder.queries), len(encoder.queries.layers)) != (n, layers):
-        config = encoder.model.config
-        queries = Queries(n, config.hidden_size, config.num_attention_heads, layers)
+        queries = Queries(n, encoder.hidden_size, head_count(encoder.model), layers)
         encoder.queries = queries.eval().to(encoder.model.device)
     return encoder
 
