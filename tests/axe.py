@@ -50,11 +50,11 @@ def look(tab, axe, path:Path, view:str, docs:Path) -> list[dict]:
     return found
 
 
-def look_at_all(docs:Path, chromium:str|None) -> tuple[list[str], list[dict], str]: # (pages, findings, axe-core's version)
-    "Every page in every view."
+def look_at_all(docs:Path, names:list[str], chromium:str|None) -> tuple[list[dict], str]: # (findings, axe-core's version)
+    "The pages in every view."
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import sync_playwright
-    pages, axe, found = sorted(docs.rglob("*.html")), Axe(), []
+    pages, axe, found = [docs / name for name in names], Axe(), []
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=QUIET)
         for view, ((width, height), scheme, _) in VIEWS.items():
@@ -65,21 +65,26 @@ def look_at_all(docs:Path, chromium:str|None) -> tuple[list[str], list[dict], st
             tab.close()
         browser.close()
     version = axe.axe_script[:80].split("axe v")[1].split()[0]
-    return [p.relative_to(docs).as_posix() for p in pages], found, version
+    return found, version
 
 
 def main() -> int:
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--docs", type=Path, default=ROOT / "_docs", help="folder of the website's pages")
     ap.add_argument("--chromium", help="path of a Chromium")
+    ap.add_argument("--pages", nargs="*", help="only these, such as faq.html: what they had in --out is replaced, the other pages keep theirs")
     ap.add_argument("--out", type=Path, help="where the result goes, as JSON")
     args = ap.parse_args()
     if not (args.docs / "index.html").exists(): sys.exit(f"There are no pages in {args.docs}: run `make docs` first.")
-    pages, found, version = look_at_all(args.docs.resolve(), args.chromium)
+    docs = args.docs.resolve()
+    pages = sorted(p.relative_to(docs).as_posix() for p in docs.rglob("*.html"))
+    found, version = look_at_all(docs, args.pages or pages, args.chromium)
+    if args.pages: found = [f for f in json.loads(args.out.read_text(encoding="utf-8"))["findings"] if f["page"] not in args.pages] + found
     counts = Counter(f["impact"] for f in found)
     grave = counts["serious"] + counts["critical"]
-    result = {"command": "make docs && python tests/axe.py --out benchmarks/results/axe.json", "axe_core": version, "views": {view: "all rules" if is_all else "contrast" for view, (_, _, is_all) in VIEWS.items()},
-              "pages": pages, "by_impact": dict(counts), "serious_or_critical": grave, "findings": found}
+    views = {view: "all rules" if is_all else "contrast" for view, (_, _, is_all) in VIEWS.items()}
+    result = {"command": "make docs && python tests/axe.py --out benchmarks/results/axe.json", "axe_core": version, "views": views, "pages": pages,
+              "by_impact": dict(counts), "serious_or_critical": grave, "findings": found}
     if args.out: args.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for (rule, impact), n in Counter((f["rule"], f["impact"]) for f in found).most_common(): print(f"{n:5}  {impact:9} {rule}")
     print(f"{len(pages)} pages in {len(VIEWS)} views with axe-core {version}: {grave} serious or critical findings")

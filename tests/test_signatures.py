@@ -28,8 +28,11 @@ def test_a_backtick_is_found():
     assert quoted("def f(\n    a, # of `g`\n): return a\n") == ["# of `g`"]
 
 
-@pytest.mark.parametrize("owner, method, parameter", [("run_pipeline", "", "listeners"), ("load_pairs", "", "duplicates"), ("evaluate", "", "split"), ("Config", "override", "changes"),
-                                                      ("Config", "load", "path"), ("Summarizer", "summarize", "candidates"), ("Summarizer", "from_pretrained", "revision")])
+PARAMETERS = [("run_pipeline", "", "listeners"), ("load_pairs", "", "duplicates"), ("evaluate", "", "split"), ("Config", "override", "changes"), ("Config", "load", "path"),
+              ("Summarizer", "summarize", "candidates"), ("Summarizer", "from_pretrained", "revision")]
+
+
+@pytest.mark.parametrize("owner, method, parameter", PARAMETERS)
 def test_a_question_mark_documents_parameters(owner, method, parameter):
     "`?` and `help` show what the docstring says: it names the parameters, with their comments."
     import latent_summ
