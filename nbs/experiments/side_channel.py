@@ -24,8 +24,8 @@ from latent_summ.use.privacy import coarse
 from latent_summ.use.sweep import stored_bytes
 
 RESULTS = Path(__file__).resolve().parent / "side_channel.json"
-BYTES = (0, 8, 16, 24, 32)
-BITS = (1, 2, 3, 4, 8)
+BYTES = (0, 16, 32)
+BITS = (1, 2, 3, 8)
 
 
 def train(opts):
@@ -89,7 +89,7 @@ def main():
     p.add_argument("--rows", type=int, default=4000, help="training chats (default: %(default)s)")
     p.add_argument("--epochs", type=int, default=1, help="(default: %(default)s)")
     p.add_argument("--noise", type=float, default=2.0, help="on the latents while training (default: %(default)s)")
-    p.add_argument("--test-rows", type=int, default=300, help="held-out chats (default: %(default)s)")
+    p.add_argument("--test-rows", type=int, default=200, help="held-out chats (default: %(default)s)")
     p.add_argument("--output", type=Path, default=RESULTS)
     opts = p.parse_args()
     torch.set_num_threads(1)
