@@ -181,5 +181,5 @@ def holds_latents(
 def needs_live_encoder(
     cfg:Config, # whose stages and cache switches count
 ) -> bool:
-    "Whether the encoder runs while training, because it learns or because cached embeddings are not wanted."
+    "Whether the encoder runs during training, because it is trained or because cached embeddings are switched off."
     return tuned_layers(cfg) > 0 or not cfg.cache_use_embeddings_for_training

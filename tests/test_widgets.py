@@ -217,7 +217,7 @@ def test_start_pause_go_on_stop_resume(toy):
     toy.refresh()
     held = at()
     time.sleep(0.3)
-    assert (toy.doing, at(), toy.pause.description) == ("paused", held, "go on")
+    assert (toy.doing, at(), toy.pause.description) == ("paused", held, "continue")
     toy.pause.click()
     until(lambda: at() > held + 3)
     toy.pause.click()

@@ -19,7 +19,7 @@ def n_vectors(
     return 1 if cfg.encoder_pooling == "mean" else cfg.latent_seq_len
 
 def _plain_ids(tokenizer, texts) -> list:
-    "Token ids of texts, without special tokens; a special token that is written in a text is spelt out."
+    "Token ids of texts, without special tokens; a special token written in a text is spelt out."
     if not len(texts): return []
     options = dict(add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)
     return tokenizer(list(texts), **options)["input_ids"]

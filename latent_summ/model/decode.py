@@ -65,7 +65,7 @@ def _in_legs(
     prompt, # (batch, positions, hidden)
     options:dict, # of transformers' generate
 ) -> torch.Tensor: # ids (batch, max_new_tokens), filled up with the padding id
-    "What `generate` writes after each prompt, in legs: rows that have ended leave."
+    "What `generate` writes after each prompt, a few tokens at a time: rows that have ended leave the batch."
     device = prompt.device
     width = prompt.shape[1]
     most = options["max_new_tokens"]

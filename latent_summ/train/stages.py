@@ -132,7 +132,7 @@ def _fit_normalizer(run:Run):
 def _new_model(
     cfg:Config, encoder:Encoder, decoder:Decoder, device, middle:Optional[nn.Module]=None,
 ) -> LatentSummarizer:
-    "The model, drawn from `seed` (a middle of your own is used as it is)."
+    "The model, initialised from `seed` (a middle of your own is used as it is)."
     seed_everything(cfg.seed)
     model = LatentSummarizer(cfg, decoder.embedding_rms, middle).to(device)
     adopt_encoder(model, encoder.model, tuned_layers(cfg))
@@ -271,7 +271,7 @@ def _cache_waiting(run:Run, stage:Stage):
     finished = holds_latents(run.cfg, kind, run.stages)
     if finished: run.finished.add(kind)
     else:
-        say_once(f"cache_store_latents: the compression head still has to learn, "
+        say_once(f"cache_store_latents: the compression head is still to be trained, "
                  f"so {kind} are cached as the encoder's vectors.")
     encoder = finished_encoder(run.encoder, run.model, run.cfg) if finished else run.encoder
     run.sources |= _first_process_first(preprocess, run.cfg, encoder, run.decoder, _reports(run.log), sources=waiting)
@@ -377,7 +377,7 @@ def _same_training(cfg:Config, names:list) -> tuple: # (newest step checkpoint o
     return newest, meta, i
 
 def _same_rows(cfg:Config, stage:Stage, needed:list, meta:dict, path:Path):
-    "Raise `CheckpointError` where the stage of the step checkpoint `path` would go on with other rows."
+    "Raise `CheckpointError` where the stage of the step checkpoint `path` would continue with other rows."
     now = _read_by(stage, _identities(needed))
     before = meta.get("rows", now) # 0.1.0 kept no hashes
     changed = [key for key in before if before[key] != now.get(key)]

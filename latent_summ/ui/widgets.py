@@ -387,13 +387,13 @@ def _buttons(self:TrainingDashboard):
     self.start.description = "resume" if self.log.events and doing != "finished" and not is_alive else "start"
     self.pause.disabled = not is_alive or not _CAN_PAUSE
     self.stop.disabled = not is_alive
-    self.pause.description = "go on" if self.paused else "pause"
+    self.pause.description = "continue" if self.paused else "pause"
     for b in (self.start, self.pause, self.stop): b.tooltip = reason
 
 # %% ../../nbs/ui/02_widgets.ipynb #14d7041a
 @patch
 def begin(self:TrainingDashboard):
-    "Start the run, or go on with it."
+    "Start the run, or continue it."
     if self.process and self.process.poll() is None: return
     words = ["train", *flag_words(self.cfg, Config()), *(["--resume"] if self.log.events else [])]
     self.output = tempfile.TemporaryFile()
@@ -406,7 +406,7 @@ def begin(self:TrainingDashboard):
 # %% ../../nbs/ui/02_widgets.ipynb #7d01fb4c
 @patch
 def hold(self:TrainingDashboard):
-    "Pause the process and its loaders, or let them go on."
+    "Pause the process and its loaders, or let them continue."
     if self.process is None or self.process.poll() is not None: return
     self._signal(os.killpg, signal.SIGCONT if self.paused else signal.SIGSTOP)
     self.paused = not self.paused

@@ -41,7 +41,7 @@ def has_fact(
     prediction:str, # what was written
     fact:dict, # type and text
 ) -> bool:
-    "Whether `fact['text']` stands in the prediction as whole words."
+    "Whether `fact['text']` appears in the prediction as whole words."
     return bool(_as_words(fact["text"]).search(prediction))
 
 def fact_recall(
