@@ -93,7 +93,7 @@ def test_a_file_of_another_compressor(version):
 def test_a_file_of_a_later_version(tmp_path):
     with pytest.raises(CacheError, match=r"has format 4, this version reads 1 to 3\. A later version .* pip install -U latent_summ"):
         read_latents(with_header(vector(2), tmp_path, format=4))
-    with pytest.raises(CacheError, match=r"has format 0, this version reads 1 to 2\.$"): read_latents(with_header(vector(2), tmp_path, format=0))
+    with pytest.raises(CacheError, match=r"has format 0, this version reads 1 to 3\.$"): read_latents(with_header(vector(2), tmp_path, format=0))
     for odd in ("2", None, True, [2]):
         with pytest.raises(CacheError, match="no file of latents"): read_latents(with_header(vector(2), tmp_path, format=odd))
 
