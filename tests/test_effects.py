@@ -695,7 +695,7 @@ def _(name):
     cfg = with_files(side_channel=16, run_pretraining=False)
     caches = embed.preprocess(cfg, encoder(), decoder())
     rows = stages._rows(mock.Mock(cfg=cfg, decoder=decoder(), sources=caches), stage(cfg, "finetune_adapter"), "train")
-    assert rows.batch([3])["facts"].shape == (1, 16) and decoder().tokenizer.decode(rows.batch([3])["facts"][0], skip_special_tokens=True).startswith("A, ")
+    assert rows.batch([3])["facts"].shape == (1, 16) and decoder().tokenizer.decode(rows.batch([3])["facts"][0], skip_special_tokens=True).split(", ").count("A") == 1
     live = training_rows.token_rows(cfg, encoder(), decoder(), list(sources.load_pairs(cfg, "train")))
     assert live.facts.batch([3])["input_ids"].tolist() == rows.facts.batch([3])["input_ids"].tolist()
 
