@@ -7,11 +7,12 @@
     python nbs/experiments/real_chats.py train "short, more pairs" # one that starts from the pretraining of another variant, which must be there
     python nbs/experiments/real_chats.py judge short              # scores and ladder on both validation splits
     python nbs/experiments/real_chats.py rebuild short            # texts of four lengths back from their own latents: summaries, arXiv, Wikipedia
+    python nbs/experiments/real_chats.py own short                # summaries of the ten chats in ten_chats.txt, as they come
     python nbs/experiments/real_chats.py baselines                # copied lines and one constant sentence
     python nbs/experiments/real_chats.py reader --minutes 30      # ceiling: the same decoder reads the chat, with a trained correction
     python nbs/experiments/real_chats.py list
 
-Results go into nbs/experiments/real_chats.json: figures only. Weights and texts stay in --out (build/real_chats): the licences of
+Results go into nbs/experiments/real_chats.json: figures, and summaries of our own ten chats. Weights and texts stay in --out (build/real_chats): the licences of
 the datasets and of the backbones do not let them into a repository.
 """
 import argparse
@@ -166,6 +167,14 @@ def rebuild(name:str, out:Path, count:int):
             save(f"rebuild {name}", found)
 
 
+def own(name:str, out:Path):
+    "Summaries of ten chats that the project wrote itself."
+    summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
+    chats = (RESULTS.parent / "ten_chats.txt").read_text().strip().split("\n\n")
+    rows = [dict(chat=chat, summary=text) for chat, text in zip(chats, summarizer.summarize(chats))]
+    save(f"own {name}", dict(command=f"python nbs/experiments/real_chats.py own {name!r}", rows=rows))
+
+
 def constant_sentence(rows:list, kept:int=300) -> str:
     "The training summary that is nearest to the others by shared words: one sentence for every chat."
     words = [Counter(r["summary"].lower().split()) for r in rows]
@@ -237,7 +246,7 @@ def _teach_reader(cfg:Config, decoder, minutes:float, rank:int, most:int) -> tup
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("list", "train", "judge", "rebuild", "baselines", "reader"))
+    p.add_argument("what", choices=("list", "train", "judge", "rebuild", "own", "baselines", "reader"))
     p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
     p.add_argument("--out", type=Path, default=Path("build/real_chats"))
     p.add_argument("--rows", type=int, default=1000, help="validation rows of each dataset, at most")
@@ -252,6 +261,7 @@ def main():
     if opts.what == "reader": reader(opts.minutes, opts.rank, opts.rows, opts.most)
     for name in opts.names:
         if opts.what == "train": train(name, opts.out, opts.resume)
+        if opts.what == "own": own(name, opts.out)
         if opts.what == "rebuild": rebuild(name, opts.out, min(opts.rows, 50))
         if opts.what == "judge": judge(name, opts.out, opts.rows, opts.ladder_rows)
 
