@@ -110,7 +110,8 @@ def _check_side(
     "Raise `ConfigError` for more facts than the model was taught to read."
     if size <= trained.side_channel: return
     if trained.side_channel: raise ConfigError(f"This model reads at most {trained.side_channel} bytes of facts beside its latents, not {size}: lower side_channel.")
-    raise ConfigError(f"This model was trained without facts beside its latents, so it cannot read any (side_channel={size}). Train one that can: latent_summ train --side-channel {size}.")
+    raise ConfigError(f"This model was trained without facts beside its latents, so it cannot read any (side_channel={size}). "
+                      f"Train one that can: latent_summ train --side-channel {size}.")
 
 def _in_one_piece(head, inputs): return inputs[0].contiguous(), *inputs[1:]
 
@@ -204,7 +205,8 @@ def parts(self:Summarizer,
 
 # %% ../../nbs/use/04_inference.ipynb #f4b56e45
 _AT_ONCE = 512 # texts between the embedding and the latents at a time
-_USE = ("temperature", "max_generation_length", "do_sample", "top_p", "top_k", "batch_size", "preprocess_batch_size", "use_stop_latent", "stop_latent_cosine_threshold", "side_channel")
+_USE = ("temperature", "max_generation_length", "do_sample", "top_p", "top_k", "batch_size", "preprocess_batch_size", "use_stop_latent",
+        "stop_latent_cosine_threshold", "side_channel")
 
 @patch
 def _config(self:Summarizer, overrides:dict) -> Config:
@@ -470,7 +472,8 @@ def judge(self:Summarizer) -> Optional[Judge]:
 # %% ../../nbs/use/04_inference.ipynb #4cd87800
 @patch
 @own_world()
-def _evidence(self:Summarizer, cfg:Config, documents:torch.Tensor, predicted:torch.Tensor, summaries:list, sources:Optional[list], facts:Optional[list]=None) -> list: # of Support, without their number
+def _evidence(self:Summarizer, cfg:Config, documents:torch.Tensor, predicted:torch.Tensor, summaries:list, sources:Optional[list],
+              facts:Optional[list]=None) -> list: # of Support, without their number
     "The parts of each summary's support."
     read = self._latents(cfg, self.parts(summaries), False)
     cycles = agreement(predicted.cpu(), read).tolist()
@@ -533,7 +536,8 @@ def _withheld(found:Support, least:Optional[float]) -> Support:
 
 # %% ../../nbs/use/04_inference.ipynb #4d2d2d66
 @patch
-def _best(self:Summarizer, cfg:Config, documents:torch.Tensor, predicted:torch.Tensor, sources:list, candidates:int, advance:Callable, facts:Optional[list]=None) -> list: # of Support
+def _best(self:Summarizer, cfg:Config, documents:torch.Tensor, predicted:torch.Tensor, sources:list, candidates:int, advance:Callable,
+          facts:Optional[list]=None) -> list: # of Support
     "The best supported of so many candidates for each row."
     tries = [self._write(cfg, predicted, advance, facts)]
     sampled = cfg.override(do_sample=True)
