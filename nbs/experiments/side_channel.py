@@ -3,8 +3,8 @@
     python nbs/experiments/side_channel.py train      # goes on from mini with stage 4, with facts and without: two minutes of one core each
     python nbs/experiments/side_channel.py measure    # held-out chats from fewer and coarser latents, with 0 to 32 bytes of facts
 
-Both runs get the same rows, steps and noise on the latents; the facts are the only difference. Facts are only needed where latents are not enough, so latents are rounded, and some are left out: those that carry
-the fewest bits (latent_bits.json) are then the average of training chats.
+Both runs get the same rows, steps and noise on the latents; the facts are the only difference. Facts are only needed where latents are not enough,
+so latents are rounded, and some are left out: those that carry the fewest bits (latent_bits.json) are then the average of training chats.
 """
 import argparse
 import json
