@@ -198,8 +198,8 @@ def _constants(self:Trunk, positions:int, device) -> list: # for each layer: cos
     if len(self.constants) >= _KEPT: self.constants.clear()
     keys = list(zip(self.kinds, self.windows))
     with torch.inference_mode(False), torch.no_grad(): # the first call may be one that only looks
-        made = {key: self._constants_of(*key, torch.arange(positions, device=device)) for key in set(keys)}
-    self.constants[positions] = [made[key] for key in keys]
+        tables = {key: self._constants_of(*key, torch.arange(positions, device=device)) for key in set(keys)}
+    self.constants[positions] = [tables[key] for key in keys]
     return self.constants[positions]
 
 @patch
@@ -229,9 +229,8 @@ def __call__(self:Trunk,
 @patch
 def _compile(self:Trunk):
     "Have one layer compiled for rows and positions of any number, both ways; a line says so where that fails."
-    plain = self.layer
-    compiled = torch.compile(plain)
     try:
+        compiled = torch.compile(self.layer)
         x = torch.zeros(2, 5, len(self.norm), device=self.norm.device, requires_grad=True)
         constants = self._constants(5, x.device)[0]
         for tensor, sizes in zip((x, *constants), ((0, 1), (0,), (0,), (0, 1))):
@@ -251,9 +250,9 @@ def agrees(
     "Whether the layers as they are run here compute what the model computes, in fp32."
     table = model.get_input_embeddings()
     x = table(torch.arange(2, 14, device=table.weight.device).view(2, 6) % len(table.weight)).float()
-    wanted = model.base_model(inputs_embeds=x, use_cache=False).last_hidden_state
-    trunk = Trunk(model, torch.float32)
-    return bool((trunk(x) - wanted).abs().max() <= TOLERANCE * wanted.abs().max().clamp(min=1))
+    states = model.base_model(inputs_embeds=x, use_cache=False).last_hidden_state
+    error = (Trunk(model, torch.float32)(x) - states).abs().max()
+    return bool(error <= TOLERANCE * states.abs().max().clamp(min=1))
 
 # %% ../../nbs/encode/09_trunk.ipynb #b5f30ad8
 def with_trunk(
