@@ -81,6 +81,7 @@ def main():
     p.add_argument("--rows", type=int, default=16)
     p.add_argument("--repeats", type=int, default=3)
     opts = parse(p)
+    if opts.weights: opts.words = opts.words.replace(str(opts.weights), opts.weights.name) # no folder of this machine in the figures
     run_parts(__file__, opts, PARTS)
 
 

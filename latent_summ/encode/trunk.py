@@ -135,8 +135,9 @@ def layer_weights(
                  layer.post_feedforward_layernorm]
     first, second, third, fourth = map(_norm_weight, norms)
     in_heads = (_norm_weight(getattr(attention, name, None)) for name in ("q_norm", "k_norm"))
-    return Weights(first, _merged(projections, dtype), bias, *in_heads, _merged([attention.o_proj], dtype), second, third,
-                   _merged([layer.mlp.gate_proj, layer.mlp.up_proj], dtype), _merged([layer.mlp.down_proj], dtype), fourth)
+    groups = (projections, [attention.o_proj], [layer.mlp.gate_proj, layer.mlp.up_proj], [layer.mlp.down_proj])
+    qkv, out, gate_up, down = (_merged(group, dtype) for group in groups)
+    return Weights(first, qkv, bias, *in_heads, out, second, third, gate_up, down, fourth)
 
 # %% ../../nbs/encode/09_trunk.ipynb #e4a2f7f0
 def _gate(config) -> str: # the name of the function in the MLP
@@ -176,8 +177,8 @@ class Trunk:
         base = model.base_model
         config = model.config
         attention = base.layers[0].self_attn
-        self.shape = Shape(config.num_attention_heads, config.num_key_value_heads, attention.head_dim, attention.scaling,
-                           config.rms_norm_eps, _gate(config) != "silu")
+        heads = (config.num_attention_heads, config.num_key_value_heads, attention.head_dim)
+        self.shape = Shape(*heads, attention.scaling, config.rms_norm_eps, _gate(config) != "silu")
         self.rotary = base.rotary_emb
         self.is_by_kind = "Gemma" in type(base).__name__ # its layers turn by two tables
         self.windows = [getattr(layer.self_attn, "sliding_window", None) for layer in base.layers]
@@ -256,11 +257,11 @@ def agrees(
 
 # %% ../../nbs/encode/09_trunk.ipynb #b5f30ad8
 def with_trunk(
-    cfg:Config, # its precision, use_torch_compile and use_gradient_checkpointing; no trunk where the decoder is split or learns
+    cfg:Config, # precision, use_torch_compile, use_gradient_checkpointing; whether the decoder is split or corrected
     decoder:Decoder,
     device, # a torch.device
 ) -> Decoder: # the same, or one with a trunk
-    "The decoder as training runs it."
+    "The decoder as training runs it: as it is where it is split or corrected."
     dtype = autocast_dtype(cfg, device, decoder=True)
     pays = cfg.use_torch_compile or (device.type == "cpu" and dtype is not torch.float32)
     if not pays or cfg.shard_decoder or cfg.decoder_lora_rank: return decoder
