@@ -208,8 +208,8 @@ class ModelNames(Section):
 @dataclass
 class DeviceAndOptimization(Section):
     "Device and Optimization"
-    device: str = par("cuda", "Where to compute: cuda, cuda:1, mps or cpu; without that device the CPU is used and it "
-                              "is said once",
+    device: str = par("cuda", "Where to compute: cuda, cuda:1, mps or cpu; falls back to the CPU, with a note, where "
+                              "there is no such device",
                       form=r"cuda(:\d{1,2})?|mps|cpu", means="cuda, cuda:N, mps or cpu")
     use_fp16: bool = par(True, "Allow fp16 autocast on a GPU without bf16 (Gemma itself then stays in fp32: "
                                "its activations overflow)", affects="training")
@@ -226,8 +226,8 @@ class DeviceAndOptimization(Section):
 @dataclass
 class AttentionAndNormalization(Section):
     "Attention and Normalization"
-    attn_implementation: str = par("flash_attention_2", "Attention kernel of the backbones; without flash-attn, "
-                                                        "sdpa is used and it is said once",
+    attn_implementation: str = par("flash_attention_2", "Attention kernel of the backbones; falls back to sdpa, "
+                                                        "with a note, where flash-attn is not installed",
                                    choices=("flash_attention_2", "sdpa", "eager"))
     use_rmsnorm: bool = par(True, "RMSNorm in middle and adapter (else LayerNorm)", affects="model")
     rmsnorm_eps: float = par(1e-6, "Epsilon of the norms", gt=0, affects="model")
@@ -270,7 +270,7 @@ class UI(Section):
 class LatentHandling(Section):
     "Latent Handling"
     normalize_latent: bool = par(True, "L2-normalise each latent vector before it is decoded", affects="model")
-    use_stop_latent: bool = par(True, "Learn a latent that means 'nothing to say'", affects="model training")
+    use_stop_latent: bool = par(True, "Learn a stop latent, which means 'nothing to say'", affects="model training")
     stop_latent_init: str = par("random_normalized", "How the stop latent starts",
                                 choices=("random_normalized", "random", "zeros"), affects="model")
     stop_latent_seed: int = par(1337, "Seed of the stop latent", ge=0, affects="model")
@@ -327,12 +327,12 @@ class PipelineControl(Section):
     pipeline_mode: str = par("two_stage_scientific", "two_stage_scientific: the four stages; legacy: "
                                                      "end to end with the MLP middle",
                              choices=("two_stage_scientific", "legacy"), affects="model training")
-    run_preprocessing: bool = par(True, "Fill the cache before training (False: only use what is there; "
-                                        "what is missing is an error)")
+    run_preprocessing: bool = par(True, "Fill the cache before training (False: use existing caches only; "
+                                        "a missing one is an error)")
     run_pretraining: bool = par(True, "Run stages 1-2")
     run_finetuning: bool = par(True, "Run stages 3-4")
-    freeze_encoder_compression_in_pipeline: bool = par(True, "Keep the compression head as drawn (False: "
-                                                       "it learns in stage 2 and is frozen after)", affects="training")
+    freeze_encoder_compression_in_pipeline: bool = par(True, "Keep the compression head at its random start (False: "
+                                                       "stage 2 trains it, then it is frozen)", affects="training")
     adapter_pretrain_use_middle: bool = par(False, "Send stage 2's latents through the middle", affects="training")
 
 # %% ../nbs/00_config.ipynb #c600adfb
@@ -404,18 +404,18 @@ class Bottleneck(Section):
     "Bottleneck (beyond the reference)"
     encoder_pooling: str = par("mean", "Encoder states to embedding: mean (one vector), "
                                        "segments (latent_seq_len means in order), "
-                               "latent_tokens (latent_seq_len learned tokens; the encoder must have been taught them: "
-                               "mini was, others by teach_encoder_steps), "
-                               "queries (as many learned vectors that ask its last states; "
+                               "latent_tokens (latent_seq_len learned tokens, which the encoder must have been taught: "
+                               "mini was, others need teach_encoder_steps), "
+                               "queries (as many learned vectors that attend to its last states; "
                                "teach_encoder_steps teaches them)",
                                choices=("mean", "segments", "latent_tokens", "queries"), affects="cache model")
     query_layers: int = par(3, "Blocks in which the queries read the encoder's states (encoder_pooling queries)", ge=1,
                             affects="cache model")
-    encoder_early_layer: int = par(0, "Average the encoder's last states with those behind this layer, "
+    encoder_early_layer: int = par(0, "Average the encoder's last states with the output of this layer, "
                                       "where words are easier to tell apart (0: last states alone)",
                                    ge=0, affects="cache model")
     cache_store_latents: bool = par(False, "Cache finished latents instead of the encoder's vectors, "
-                                           "wherever the compression head learns no more", affects="cache training")
+                                           "once the compression head is no longer trained", affects="cache training")
     embedding_normalizer: str = par("none", "Fitted once on the training cache and kept with the compression head: "
                                             "standard (per number), whiten (ZCA)",
                                     choices=("none", "standard", "whiten"), affects="model training")
@@ -437,6 +437,11 @@ class Bottleneck(Section):
                                         "other tokens weigh 1", gt=0, affects="training")
     teacher_kl_weight: float = par(0.0, "Stage 4: weight of the divergence from the same decoder reading the dialogue "
                                         "itself (needs cache_store_text)", ge=0, affects="training")
+    side_channel: int = par(0, "Bytes of facts (names, times, numbers) beside the latents of a text, which the decoder "
+                               "reads as words from stage 4 on; caches then keep the texts; in use: so many at most "
+                               "(0: none)", ge=0, le=255, affects="cache training")
+    side_channel_drop: float = par(0.5, "Share of stage 4's batches without the facts of side_channel, "
+                                        "so that latents alone still work", ge=0, le=1, affects="training")
     decoder_lora_rank: int = par(0, "Rank of a learned correction (LoRA) of the decoder's attention, "
                                     "in stage 4 and legacy mode (0: none)", ge=0, affects="model training")
 
@@ -463,8 +468,8 @@ class Teaching(Section):
                                                  "run the frozen encoder once and read its states from disk, as int8 "
                                            "(False: run it at every step)",
                                            affects="cache training")
-    teach_encoder_words: float = par(0.0, "Weight of stage 0's second question: "
-                                          "which words stand in each part of a text (0: not asked)", ge=0,
+    teach_encoder_words: float = par(0.0, "Weight of stage 0's second objective: "
+                                          "naming the words in each part of a text (0: off)", ge=0,
                                      affects="cache training")
 
 # %% ../nbs/00_config.ipynb #0f2568d9
@@ -476,7 +481,7 @@ class Optimization(Section):
     muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains; change it together with "
                                           "learning_rate", gt=0,
                                     affects="training")
-    max_grad_norm: float = par(1.0, "Gradients are clipped to this norm", gt=0, affects="training")
+    max_grad_norm: float = par(1.0, "Largest gradient norm; larger gradients are scaled down to it", gt=0, affects="training")
     contrastive_temperature: float = par(0.1, "Temperature of the contrastive loss", gt=0, affects="training")
     contrastive_hardness: float = par(0.0, "How much more a wrong text counts in the contrastive loss if it is like "
                                            "the right one (0: all equal; try 5)", ge=0, affects="training")
@@ -484,7 +489,7 @@ class Optimization(Section):
                                      "prefix slot k must look like target token k", ge=0, affects="training")
     readout_warmup: float = par(0.0, "Share of stage 2 that trains on the readout loss alone, "
                                      "without running the decoder", ge=0, lt=1, affects="training")
-    keep_checkpoints: int = par(2, "Step checkpoints kept of a stage, the newest ones", ge=1)
+    keep_checkpoints: int = par(2, "How many of a stage's newest step checkpoints are kept", ge=1)
     shard_decoder: bool = par(False, "Under torchrun, keep only a share of each decoder layer in a process (FSDP): "
                                      "less memory, more traffic")
     rows_in_memory_gb: float = par(4.0, "Rows of a stage above this size are read from the cache while training, "
@@ -497,7 +502,7 @@ class Optimization(Section):
 @dataclass
 class Sources(Section):
     "Sources and runs (beyond the reference)"
-    text_column: Optional[str] = par(None, "Column with the text of pretraining sources (None: probe the usual names)",
+    text_column: Optional[str] = par(None, "Column with the text of pretraining sources (None: try the usual names)",
                                      affects="cache")
     dialogue_column: Optional[str] = par(None, "Column with the dialogue (None: dialogue)", affects="cache")
     summary_column: Optional[str] = par(None, "Column with the summary, or several with commas: "
@@ -531,7 +536,7 @@ def _divides(cfg, heads:str, width:str, rope_fields:tuple) -> list:
 
 # %% ../nbs/00_config.ipynb #586f87e0
 def _cache_problems(cfg) -> list:
-    "What the cache's fields ask of one another."
+    "What the cache's fields require of one another."
     out = []
     if cfg.cache_store_target_attention_mask and not cfg.cache_store_target_ids:
         out.append("cache_store_target_attention_mask needs cache_store_target_ids")
@@ -543,7 +548,7 @@ def _cache_problems(cfg) -> list:
     return out
 
 def _training_problems(cfg) -> list:
-    "What the stages' fields ask of one another."
+    "What the stages' fields require of one another."
     out = []
     if cfg.pretrain_middle_max_samples is not None and cfg.pretrain_middle_epochs == 0:
         out.append("pretrain_middle_max_samples caps a stage that pretrain_middle_epochs=0 leaves out")
@@ -573,7 +578,7 @@ SECTIONS = (
 REFERENCE_SECTIONS = SECTIONS[:-4]
 
 def _check_names(values, prefix:str=""):
-    "Raise `ConfigError` for the first name that is no parameter."
+    "Raise `ConfigError` for the first name that is not a parameter."
     names = Config.__dataclass_fields__
     for k in values:
         if k in names: continue
@@ -676,11 +681,11 @@ def preset(cls:Config,
 
 # %% ../nbs/00_config.ipynb #50ba9308
 def _no_duplicates(pairs):
-    "A dict of the pairs; a key that stands there twice is an error."
+    "A dict of the pairs; a key that appears twice is an error."
     values = dict(pairs)
     if len(values) < len(pairs):
         keys = [k for k, _ in pairs]
-        raise ConfigError(f"key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
+        raise ConfigError(f"key {next(k for k in keys if keys.count(k) > 1)!r} appears twice")
     return values
 
 def _no_constant(name): raise ConfigError(f"{name} is not a usable number")

@@ -22,7 +22,7 @@ class Stage:
     half: str # `pretrain`, `finetune`, or `alone` for a stage that is a training of its own
     trains: tuple # children of the model that learn
     reads: str # `texts` (pretraining sources), `pairs` (dialogues) or `summaries` (of the pairs, as texts of their own)
-    wants: tuple # what a batch holds besides inputs: `latents` (of the summary or the text itself), `text`, `teacher`
+    wants: tuple # what a batch holds besides inputs: `latents` (of the summary or the text itself), `text`, `teacher`, `facts`
     objective: str # name of the loss
     options: dict = field(default_factory=dict) # keyword arguments of the loss
     sources: tuple = () # keys of the pretraining sources it reads
@@ -82,12 +82,14 @@ def _finetune_stages(cfg:Config) -> list:
     lora = ("decoder_lora",) if cfg.decoder_lora_rank else ()
     mixing = ("latents",) if cfg.latent_mixing else ()
     teacher = ("teacher",) if cfg.teacher_kl_weight else ()
+    facts = ("facts",) if cfg.side_channel else ()
     return [
         _sized(cfg, "finetune_middle", title="3 finetune middle: dialogue latents to summary latents", half="finetune",
                trains=("middle",), reads="pairs", wants=("text", "latents") if words else ("latents",),
                objective="latents", options=dict(words=words)),
         _sized(cfg, "finetune_adapter", title="4 finetune adapter: summary latents to the summary", half="finetune",
-               trains=("adapter", *middle, *lora), reads="pairs", wants=("text", *mixing, *teacher), objective="text")]
+               trains=("adapter", *middle, *lora), reads="pairs", wants=("text", *mixing, *teacher, *facts),
+               objective="text")]
 
 # %% ../nbs/02_plan.ipynb #plan0015
 def _single_stage(
@@ -179,5 +181,5 @@ def holds_latents(
 def needs_live_encoder(
     cfg:Config, # whose stages and cache switches count
 ) -> bool:
-    "Whether the encoder runs while training, because it learns or because cached embeddings are not wanted."
+    "Whether the encoder runs during training, because it is trained or because cached embeddings are switched off."
     return tuned_layers(cfg) > 0 or not cfg.cache_use_embeddings_for_training

@@ -41,7 +41,7 @@ def peak_memory_mb() -> float: # or None on a system that does not say (Windows)
 def is_terminal(
     stream, # sys.stdout, sys.stderr, or what stands in their place
 ) -> bool:
-    "Whether `stream` is a terminal. A stream that is missing, closed or cannot say is none."
+    "Whether `stream` is a terminal; False for one that is missing, closed or cannot tell."
     try: return bool(stream.isatty())
     except (AttributeError, ValueError, OSError): return False
 
@@ -63,7 +63,7 @@ def speak(
 
 # %% ../nbs/01_runtime.ipynb #4bfc93fc
 class Interrupted(LatentSummError):
-    "The work was stopped on request; its message says how to go on."
+    "The work was stopped on request; its message says how to continue."
 
 @contextlib.contextmanager
 def stop_on_signal(
@@ -104,7 +104,7 @@ def _available(device) -> bool:
 def pick_device(
     cfg:Config, # cfg.device is what was asked for
 ): # a torch.device
-    "The device of `cfg`, or the CPU with a note when there is none such here."
+    "The device of `cfg`, or the CPU, with a note, when it is not available."
     import torch
     device = torch.device(cfg.device)
     if _available(device): return device

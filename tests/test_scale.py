@@ -204,7 +204,7 @@ def test_a_killed_worker_and_a_restarted_driver_repeat_unfinished_shards_only(tm
 
     with monkeypatch.context() as m:
         m.setattr(scale.EmbedProgress, "advance", stopped)
-        with pytest.raises(Interrupted, match="the same command goes on from there"): preprocess_ray(there, encoder, decoder, pool=Pool(models=2))
+        with pytest.raises(Interrupted, match="the same command continues from there"): preprocess_ray(there, encoder, decoder, pool=Pool(models=2))
     stop.set(); thread.join()
     assert killed, "no worker was seen in the middle of a part"
     before = killed[0][1] | finished(folder)

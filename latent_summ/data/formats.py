@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'COMPRESSED', 'READABLE', 'ID_COLUMNS', 'TURN_COLUMNS', 'SPEAKER_KEYS', 'SAID_KEYS', 'MAX_ID', 'packing',
-           'endings', 'pieces', 'likely_encoding', 'encoding_of', 'folded', 'find_dialect', 'Form', 'open_text',
-           'chats_in', 'look_at', 'json_line', 'rows_in', 'numbered_rows', 'columns_in', 'join_turns', 'plain_text',
-           'id_text', 'find_column', 'given_file', 'rows_as_bytes']
+           'endings', 'pieces', 'encoding_of', 'folded', 'find_dialect', 'Form', 'open_text', 'chats_in', 'json_line',
+           'rows_in', 'numbered_rows', 'columns_in', 'look_at', 'join_turns', 'listed', 'plain_text', 'id_text',
+           'find_column', 'given_file', 'rows_as_bytes']
 
 # %% ../../nbs/data/03_formats.ipynb #5561d4c3
+import ast
 import bz2
 import codecs
 import contextlib
@@ -21,6 +22,7 @@ import lzma
 import re
 import sys
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -29,12 +31,15 @@ from typing import Optional
 
 from ..runtime import DataError, say_once
 from .hub import first_line
-from .chats import read_chats
+from .chats import chat_rows, describe, read_chats
+from .encodings import first_wrong_line, foreign_lines, is_damaged_utf8, known_encoding, likely_encoding
+from .messages import is_object_list
+from .exports import is_message_table, message_columns, parse_messages
 
 # %% ../../nbs/data/03_formats.ipynb #319eab7f
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".tab": "csv",
            ".parquet": "parquet", ".txt": "txt"} # ending -> what is expected inside
-COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
+COMPRESSED = (".gz", ".xz", ".bz2", ".zst", ".zip")
 READABLE = f"{', '.join(FORMATS)}, each also as {', '.join(COMPRESSED)}"
 _MAGIC = {"gz": rb"\x1f\x8b", "xz": rb"\xfd7zXZ\x00", "bz2": rb"BZh\d(1AY&SY|\x17rE8P\x90)", "zst": rb"\x28\xb5\x2f\xfd"}
 
@@ -73,11 +78,20 @@ def _zst_pieces(f):
             left = b""
         left = unpack.unused_data or f.read(2**12)
 
+def _lone_file(path:Path) -> Optional[zipfile.ZipInfo]:
+    "The only file in a zip; None where there are several, where it has a password, or where it is an Office document."
+    with zipfile.ZipFile(path) as archive: infos = [i for i in archive.infolist() if not i.is_dir() and not i.filename.startswith(("__MACOSX/", "."))]
+    return infos[0] if len(infos) == 1 and not infos[0].flag_bits & 1 and endings(infos[0].filename)[1] in FORMATS else None
+
 def _raw_pieces(path:Path):
     "What a file holds, unpacked and not yet checked, piece by piece."
     with open(path, "rb") as f:
-        packed = packing(f.read(16))
+        head = f.read(16)
+        packed = packing(head)
         f.seek(0)
+        if head.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path) and (lone := _lone_file(path)):
+            with zipfile.ZipFile(path) as archive, archive.open(lone) as unpacked: yield from iter(functools.partial(unpacked.read, _PIECE), b"")
+            return
         if packed == "zst":
             yield from _zst_pieces(f)
             return
@@ -100,33 +114,11 @@ def pieces(
                 raise DataError(f"{name} unpacks to more than {most:,} bytes, over {_MOST_TIMES} times its size. "
                                 "If that is meant, unpack it yourself and name the unpacked file.")
             yield piece
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as e:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as e:
         raise DataError(f"Cannot read {name}: {getattr(e, 'strerror', None) or first_line(e)}.") from e
 
-# %% ../../nbs/data/03_formats.ipynb #44180bdd
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-_PAGES = ("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp932", "gb18030", "big5",
-          "cp949", "euc_jp", "koi8_r", "mac_roman", "cp850", "cp437") # the most common first
-
-def likely_encoding(
-    raw:bytes, # text in an unknown encoding
-) -> Optional[str]: # None: in none that is known here
-    "The encoding that charset-normalizer finds; of equally likely ones the most common."
-    from charset_normalizer import from_bytes
-    found = list(from_bytes(raw, cp_isolation=list(_PAGES)))
-    best = [(m.chaos, m.coherence) for m in found[:1]]
-    same = [m for m in found if (m.chaos, m.coherence) in best]
-    return min(same, key=lambda m: _PAGES.index(m.encoding)).encoding if same else None
-
-def _wide(head:bytes) -> Optional[str]:
-    "UTF-16 without a mark shows by the zeros in every second place."
-    zeros = [head[start::2].count(0) / max(len(head[start::2]), 1) for start in (0, 1)]
-    if max(zeros) < 0.4 or min(zeros) > 0.1: return None
-    return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
-
 # %% ../../nbs/data/03_formats.ipynb #eeae997b
-_SAMPLE = 2**16 # bytes that are not UTF-8, for the guess; characters of a table, for its separator
+_SAMPLE = 2**16 # characters of a table, for its separator
 
 def _check_decoded(path, name, encoding:str):
     "Raise `DataError` unless the whole file is text in this encoding."
@@ -138,22 +130,12 @@ def _check_decoded(path, name, encoding:str):
         raise DataError(f"Cannot read {name} as text: it begins as {encoding}, but {e.reason if hasattr(e, 'reason') else e}. "
                         "Save it as UTF-8.") from e
 
-def _foreign_lines(path, name) -> bytes:
-    "The first lines that hold bytes beyond ASCII."
-    found, size = [], 0
-    for piece in pieces(path, name):
-        for line in piece.split(b"\n"):
-            if not line.isascii(): found.append(line)
-        size = sum(map(len, found))
-        if size > _SAMPLE: break
-    return b"\n".join(found)[:4 * _SAMPLE]
-
 def _find_encoding(path, name) -> str:
     head = next(pieces(path, name), b"")
-    known = next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None) or _wide(head[:_SAMPLE])
-    if known:
-        _check_decoded(path, name, known)
-        return known
+    encoding = known_encoding(head)
+    if encoding:
+        _check_decoded(path, name, encoding)
+        return encoding
     try: _check_decoded(path, name, "utf-8")
     except DataError as e:
         if not isinstance(e.__cause__, UnicodeError): raise
@@ -163,7 +145,11 @@ def _find_encoding(path, name) -> str:
 # %% ../../nbs/data/03_formats.ipynb #cb3dfd22
 def _guessed_encoding(path, name) -> str:
     "The likely encoding of a file that is not UTF-8, said aloud. Raises `DataError` where there is none."
-    encoding = likely_encoding(_foreign_lines(path, name))
+    foreign = foreign_lines(pieces(path, name))
+    if is_damaged_utf8(foreign):
+        raise DataError(f"{name}, line {first_wrong_line(pieces(path, name))} is not UTF-8, as other lines are: "
+                        "the file is cut or was joined from several. Save it as UTF-8.")
+    encoding = likely_encoding(foreign)
     if encoding is None: raise DataError(f"Cannot read {name} as text: it is in no encoding that is known here. Save it as UTF-8.")
     _check_decoded(path, name, encoding)
     say_once(f"{name}: read as {encoding}; it is not UTF-8. If its letters look wrong, save it as UTF-8.")
@@ -192,6 +178,15 @@ def _check_ours(head:bytes, name):
     what = next((text for magic, text in _NOT_OURS.items() if head.startswith(magic)), None)
     if what: raise DataError(f"{name} is {what}. What can be read: {READABLE}.")
 
+_MARKUP = {r"<!doctype html|<html|<head[ >]": "a web page (HTML). Messengers export JSON as well: choose that. Of an article, save the text as .txt",
+           r"\[script info\]": "subtitles in ASS. Save them as .srt or .vtt",
+           r"<\?xml|<smses|<tt[ >]": "XML. Export it as csv, JSON or captions (.vtt), or save its text as .txt"}
+
+def _check_no_markup(sample:str, name):
+    "Raise `DataError` for text that is mostly tags, which are nobody's words."
+    kind = next((text for mark, text in _MARKUP.items() if re.match(rf"\s*(?:{mark})", sample.lstrip("\ufeff"), re.I)), None)
+    if kind: raise DataError(f"{name} is {kind}. What can be read: {READABLE}.")
+
 _OPENS_JSON = re.compile(r'\{\s*["}]|\[\s*[\[{"\]]') # prose does not begin so, nor does "[12/03/2026, 18:02] Maya: hi"
 
 def _json_kind(text:str, ending:str) -> str:
@@ -207,7 +202,7 @@ def _json_kind(text:str, ending:str) -> str:
 
 # %% ../../nbs/data/03_formats.ipynb #60fba7fe
 ID_COLUMNS = ("id", "fname", "dialogue_id", "dialog_id", "sample_id", "example_id", "guid", "uid")
-TURN_COLUMNS = ("messages", "conversations", "turns", "meeting_transcripts", "utterances") # lists of what was said
+TURN_COLUMNS = ("messages", "conversations", "turns", "meeting_transcripts", "utterances", "chat_messages", "segments") # lists of what was said
 _USUAL = {*ID_COLUMNS, *TURN_COLUMNS, "dialogue", "dialog", "conversation", "summary", "text", "abstract", "article", "document",
           "prediction", "predictions", "generated_summary", "reference", "references", "topic", "output", "hypothesis"}
 _SEPARATORS = ",;\t|"
@@ -342,48 +337,6 @@ def chats_in(
 def _head(path:Path) -> bytes:
     with open(path, "rb") as f: return f.read(16)
 
-# %% ../../nbs/data/03_formats.ipynb #52871b47
-def look_at(
-    path, # of a file, or of a folder or zip that a messenger exported
-    name=None, # for messages (None: the path)
-    chats:bool=True, # look whether it is an export of a messenger or a transcript
-    gap_hours:float=6.0, # as for chats_in
-    hide_names:bool=False, # as for chats_in
-) -> Form:
-    "Find out how a file is to be read. Raises `DataError` for one that cannot be."
-    path = Path(path).expanduser()
-    form = Form(path, str(name or path), "txt")
-    head = b"PK\x03\x04" if path.is_dir() else next(pieces(path, form.name), b"")
-    if head.startswith(b"PAR1"):
-        form.kind = "parquet"
-        return form
-    if head.startswith(b"PK\x03\x04") and chats and _set_chats(form, gap_hours, hide_names): return form
-    if path.is_dir(): raise DataError(f"{form.name} is a folder, and no export of a messenger. Name one of its files.")
-    _check_ours(head, form.name)
-    form.encoding = encoding_of(path, form.name)
-    with open_text(form, newline="") as f:
-        sample = f.read(_SAMPLE)
-        whole = not f.read(1)
-    form.kind = _kind(sample, endings(form.name)[1])
-    if form.kind == "csv": _set_dialect(form, sample, whole)
-    if form.kind in ("txt", "json") and chats: _set_chats(form, gap_hours, hide_names)
-    return form
-
-def _set_chats(form:Form, gap_hours:float, hide_names:bool) -> bool:
-    "Whether a file is an export of a messenger; then its conversations are its rows."
-    found = chats_in(form.path, form.name, gap_hours, hide_names)
-    if found is None: return False
-    form.kind = "chats"
-    form.chats = found
-    return True
-
-def _set_dialect(form:Form, sample:str, whole:bool):
-    "Find a table's separator and quotes, or take them from its first line."
-    hint = re.match(r"\ufeff?sep=(.)\r?\n", sample)
-    form.skip = 1 if hint else 0
-    form.dialect = find_dialect(sample[hint.end():] if hint else sample, whole, endings(form.name)[1])
-    if hint: form.dialect["delimiter"] = hint[1]
-
 # %% ../../nbs/data/03_formats.ipynb #4f8f959f
 def _more_fields(form:Form, line:int, width:int, header:list):
     raise DataError(f"{form.name}, line {line} has {width} columns, its header {len(header)} ({', '.join(map(_shown, header))}). "
@@ -412,21 +365,26 @@ def _csv_rows(form:Form, columns, blanks:bool):
     with open_text(form, newline="") as f:
         for _ in range(form.skip): f.readline()
         header = None
+        short = []
         for line, fields in _fields(form, f):
             if header is None:
                 header = [name.strip().lstrip("\ufeff") for name in fields]
                 _check_header(form, header)
                 continue
             if len(fields) > len(header): _more_fields(form, line, len(fields), header)
+            if len(fields) < len(header): short.append(line)
             yield line, dict(zip(header, fields))
+        if short: say_once(f"{form.name}: rows with fewer columns than the header, {len(short):,} of them (the first in line {short[0]}); "
+                           "what they lack counts as missing.")
 
 # %% ../../nbs/data/03_formats.ipynb #a8ffb4a2
 def json_line(
     line:str, # of a jsonl file
 ) -> Optional[dict]: # None: it is no object
     "The row that a line holds."
-    try: row = json.loads(line.removeprefix("\ufeff"))
+    try: row = json.loads(line.removeprefix("\ufeff").rstrip().removesuffix(","))
     except (ValueError, RecursionError): return None
+    if isinstance(row, str): row = dict(text=row)
     return row if isinstance(row, dict) else None
 
 def _jsonl_rows(form:Form, columns, blanks:bool):
@@ -441,12 +399,25 @@ def _text_rows(form:Form, columns, blanks:bool):
             line = line.removesuffix("\n").removesuffix("\r")
             if blanks or line.strip(): yield n, dict(text=line)
 
+def _json_values(text:str) -> Optional[list]: # None: something else stands between or behind them
+    "Objects that stand one behind the other, each over as many lines as it likes."
+    decode = json.JSONDecoder().raw_decode
+    values = []
+    place = 0
+    try:
+        while place < len(text):
+            value, end = decode(text, place)
+            values.append(value)
+            place = re.compile(r"[\s,]*").match(text, end).end()
+    except (ValueError, RecursionError): return None
+    return values if all(isinstance(value, dict) for value in values) else None
+
 def _json_rows(form:Form, columns, blanks:bool):
-    with open_text(form) as f: text = f.read().removeprefix("\ufeff")
+    with open_text(form) as f: text = f.read().removeprefix("\ufeff").lstrip()
     if not text.strip(): return
     try: value = json.loads(text)
     except (ValueError, RecursionError) as e:
-        rows = [json_line(line) for line in text.split("\n") if line.strip()]
+        rows = _json_values(text) or [json_line(line) for line in text.split("\n") if line.strip()]
         if not any(rows) or text.lstrip().startswith("["):
             raise DataError(f"Cannot read {form.name} as json: {first_line(e)}. Is it whole?") from e
         yield from enumerate(rows, 1)
@@ -456,35 +427,68 @@ def _json_rows(form:Form, columns, blanks:bool):
 # %% ../../nbs/data/03_formats.ipynb #90d96caa
 _ROW_KEYS = _USUAL | {"reference", "summaries", "content", "body"}
 
+SPEAKER_KEYS = ("speaker", "role", "from", "name", "user", "author", "sender", "participant", "speaker_name")
+SAID_KEYS = ("text", "content", "value", "utterance", "message", "said", "body", "sentence")
+
 def _is_row(value) -> bool: return isinstance(value, dict) and any(folded(key) in _ROW_KEYS for key in value)
 
-def _whole_table(value:dict) -> Optional[list]:
-    "Rows of an object that is a table: lists or objects as columns, or rows under their ids. None: it is none."
+def _under_ids(value:dict) -> Optional[list]:
+    "Rows that stand under their ids: as objects, as texts, or as lists of turns. None: they do not."
     inner = list(value.values())
-    if not inner or not all(isinstance(v, type(inner[0])) for v in inner): return None
-    if isinstance(inner[0], dict) and not _is_row(value) and all(map(_is_row, inner)):
+    if _is_row(value) or not inner: return None
+    if all(map(_is_row, inner)):
         return [row if any(folded(k) in ID_COLUMNS for k in row) else dict(id=key) | row for key, row in value.items()]
+    if all(isinstance(v, str) for v in inner): return [dict(id=key, text=text) for key, text in value.items()]
+    if all(map(_are_turns, inner)): return [dict(id=key, dialogue=turns) for key, turns in value.items()]
+    return None
+
+def _are_turns(value) -> bool:
+    "Whether a value is a list of turns with speakers."
+    turns = value if isinstance(value, list) else []
+    names = [{folded(key) for key in turn} if isinstance(turn, dict) else set() for turn in turns[:20]]
+    return bool(names) and all(keys & set(SPEAKER_KEYS) and keys & set(SAID_KEYS) and not keys & {"summary", "dialogue"} for keys in names)
+
+def _columns_of(value:dict) -> Optional[list]:
+    "Rows of an object that holds the columns of a table, as lists or under numbers. None: it does not."
+    inner = list(value.values())
     if not _is_row(value) or len(value) < 2: return None
-    if isinstance(inner[0], dict) and all(v.keys() == inner[0].keys() for v in inner):
+    if isinstance(inner[0], dict) and all(isinstance(v, dict) and v.keys() == inner[0].keys() for v in inner):
         return [{name: column[key] for name, column in value.items()} for key in inner[0]]
-    flat = isinstance(inner[0], list) and all(len(v) == len(inner[0]) and all(isinstance(x, str | int) for x in v) for v in inner)
+    if not all(isinstance(v, list) and len(v) == len(inner[0]) for v in inner): return None
+    flat = all(isinstance(x, str | int) for v in inner for x in v)
     return [dict(zip(value, row)) for row in zip(*inner)] if flat else None
+
+# %% ../../nbs/data/03_formats.ipynb #90d96cab
+_LISTS_OF_TEXTS = ("predictions", "generated", "outputs", "texts", "data")
+
+def _texts_inside(value:dict) -> Optional[str]:
+    "The key of a list of texts that is all there is to read in an object."
+    keys = [key for key, v in value.items() if folded(key) in _LISTS_OF_TEXTS and isinstance(v, list) and v and all(isinstance(x, str) for x in v)]
+    others = [key for key, v in value.items() if key not in keys and isinstance(v, list | dict)]
+    return keys[0] if len(keys) == 1 and not others else None
 
 def rows_in(
     value, # what a json file holds
     name:str, # of the file, for messages
 ) -> list: # of dicts, or None for what is no row
     "The rows of a json file."
-    if isinstance(value, list) and value and all(isinstance(v, str) for v in value): return [dict(text=v) for v in value]
-    if isinstance(value, list): return [row if isinstance(row, dict) else None for row in value]
+    if isinstance(value, list): return [dict(text=v) if isinstance(v, str) else v if isinstance(v, dict) else None for v in value]
     if not isinstance(value, dict): raise DataError(f"{name} holds no rows: it is JSON, but neither a list nor an object.")
-    table = _whole_table(value)
-    if table is not None: return table
-    lists = [key for key, v in value.items() if isinstance(v, list) and v and all(isinstance(x, dict) for x in v)]
-    if _is_row(value) or not lists: return [value]
-    if len(lists) > 1: raise DataError(f"{name} holds several lists of rows: {', '.join(lists)}. Save the one that is meant as a file of its own.")
-    say_once(f"{name}: the rows are those under {lists[0]!r}.")
-    return value[lists[0]]
+    rows = _under_ids(value) or _columns_of(value)
+    if rows is not None: return rows
+    lists = [key for key, v in value.items() if is_object_list(v)]
+    inside = _texts_inside(value) or (lists[0] if len(lists) == 1 and (not _is_row(value) or lists[0] == "predictions") else None)
+    if inside is None and not _is_row(value) and len(value) == 1: return _rows_below(value, name)
+    if len(lists) > 1 and not _is_row(value):
+        raise DataError(f"{name} holds several lists of rows: {', '.join(lists)}. Save the one that is meant as a file of its own.")
+    if inside is None: return [value]
+    say_once(f"{name}: the rows are those under {inside!r}.")
+    return rows_in(value[inside], name)
+
+def _rows_below(value:dict, name:str) -> list:
+    "The rows of an object with one value: those inside it, if that is an object, too."
+    (inner,) = value.values()
+    return rows_in(inner, name) if isinstance(inner, dict) and inner else [value]
 
 # %% ../../nbs/data/03_formats.ipynb #9bcc20e0
 @contextlib.contextmanager
@@ -492,7 +496,8 @@ def _parquet(form:Form):
     "An open parquet file, unpacked into memory where it is packed."
     import pyarrow as pa
     import pyarrow.parquet as pq
-    with open(form.path, "rb") as f: packed = packing(f.read(16))
+    head = _head(form.path)
+    packed = packing(head) or head.startswith(b"PK\x03\x04")
     try:
         source = io.BytesIO(b"".join(pieces(form.path, form.name))) if packed else form.path
         with pq.ParquetFile(source) as f: yield f
@@ -532,10 +537,69 @@ def columns_in(
         for (_, row), _ in zip(found, range(rows)): names |= dict.fromkeys(row or ())
     return list(names)
 
-# %% ../../nbs/data/03_formats.ipynb #720f1f25
-SPEAKER_KEYS = ("speaker", "role", "from", "name", "user", "author", "sender", "participant", "speaker_name")
-SAID_KEYS = ("text", "content", "value", "utterance", "message", "said", "body", "sentence")
+# %% ../../nbs/data/03_formats.ipynb #52871b47
+def look_at(
+    path, # of a file, or of a folder or zip that a messenger exported
+    name=None, # for messages (None: the path)
+    chats:bool=True, # look whether it is an export of a messenger or a transcript
+    gap_hours:float=6.0, # as for chats_in
+    hide_names:bool=False, # as for chats_in
+    messages:bool=True, # take a table with a speaker and a message in each row for a chat
+) -> Form:
+    "Find out how a file is to be read. Raises `DataError` for one that cannot be."
+    path = Path(path).expanduser()
+    form = Form(path, str(name or path), "txt")
+    head = b"PK\x03\x04" if path.is_dir() else next(pieces(path, form.name), b"")
+    if head.startswith(b"PAR1"):
+        form.kind = "parquet"
+        return form
+    if head.startswith(b"PK\x03\x04") and chats and _set_chats(form, gap_hours, hide_names): return form
+    if path.is_dir():
+        pages = any(p.suffix.lower() in (".html", ".htm") for p in path.iterdir())
+        raise DataError(f"{form.name} is a folder, and no export of a messenger that can be read. "
+                        + ("It holds web pages (HTML): export the chat as JSON." if pages else "Name one of its files."))
+    _check_ours(head, form.name)
+    form.encoding = encoding_of(path, form.name)
+    with open_text(form, newline="") as f:
+        sample = f.read(_SAMPLE)
+        whole = not f.read(1)
+    form.kind = _kind(sample, endings(form.name)[1])
+    if form.kind == "csv": _set_dialect(form, sample, whole)
+    if form.kind == "txt": _check_no_markup(sample, form.name)
+    if form.kind in ("txt", "json") and chats: _set_chats(form, gap_hours, hide_names)
+    if form.kind in ("csv", "jsonl", "json") and chats and messages: _set_messages(form, gap_hours, hide_names)
+    return form
 
+def _set_chats(form:Form, gap_hours:float, hide_names:bool) -> bool:
+    "Whether a file is an export of a messenger; then its conversations are its rows."
+    found = chats_in(form.path, form.name, gap_hours, hide_names)
+    if found is None: return False
+    form.kind = "chats"
+    form.chats = found
+    return True
+
+def _set_messages(form:Form, gap_hours:float, hide_names:bool):
+    "Make conversations of a table with a message in each row; leave any other table as it is."
+    names = columns_in(form, 1)
+    if message_columns(names) is None: return
+    with contextlib.closing(numbered_rows(form)) as rows: first = [row for (_, row), _ in zip(rows, range(200)) if row]
+    if not is_message_table(first): return
+    chats = parse_messages(row for _, row in numbered_rows(form) if row)
+    for chat in chats: chat.name = chat.name or endings(form.name)[0]
+    rows = chat_rows(chats, gap_hours, hide_names)
+    said = message_columns(list(first[0]))["said"]
+    say_once(f"{form.name}: {describe('table of messages', chats, rows, gap_hours)} (--text-column {said} reads each row as a text of its own).")
+    form.chats = [dict(id=row["id"], text=row["text"]) for row in rows]
+    form.kind = "chats"
+
+def _set_dialect(form:Form, sample:str, whole:bool):
+    "Find a table's separator and quotes, or take them from its first line."
+    hint = re.match(r"\ufeff?\"?sep=(.)\"?\r?\n", sample)
+    form.skip = 1 if hint else 0
+    form.dialect = find_dialect(sample[hint.end():] if hint else sample, whole, endings(form.name)[1])
+    if hint: form.dialect["delimiter"] = hint[1]
+
+# %% ../../nbs/data/03_formats.ipynb #720f1f25
 def _under(turn:dict, keys:tuple):
     "What a turn holds under the first of the keys that it has."
     names = {folded(key): key for key in turn}
@@ -543,7 +607,9 @@ def _under(turn:dict, keys:tuple):
 
 def _said(value) -> Optional[str]:
     "What was said as one line: a text, or the texts among the parts of a message. None: neither."
-    if isinstance(value, list): value = " ".join(p["text"] for p in value if isinstance(p, dict) and isinstance(p.get("text"), str))
+    if isinstance(value, list):
+        parts = [part.get("text") if isinstance(part, dict) else part for part in value]
+        value = " ".join(part for part in parts if isinstance(part, str))
     return " ".join(value.split()) if isinstance(value, str) else None
 
 def _turn(turn) -> Optional[str]:
@@ -552,6 +618,7 @@ def _turn(turn) -> Optional[str]:
     if isinstance(turn, list) and len(turn) == 2: turn = dict(speaker=turn[0], text=turn[1])
     if not isinstance(turn, dict): return None
     names = {folded(key) for key in turn}
+    if len(turn) == 1 and not names & {*SAID_KEYS, *SPEAKER_KEYS}: turn = dict(speaker=next(iter(turn)), text=next(iter(turn.values()))) # {"Ann": "hi"}
     said = _said(_under(turn, SAID_KEYS))
     if said is None: return "" if names & set(SAID_KEYS) and _under(turn, SAID_KEYS) is None else None
     speaker = _under(turn, SPEAKER_KEYS)
@@ -570,14 +637,28 @@ def join_turns(
     return None, f"{there}: tried {', '.join(SPEAKER_KEYS)} for the speaker and {', '.join(SAID_KEYS)} for the text"
 
 # %% ../../nbs/data/03_formats.ipynb #9959905a
+def _read_array(text:str) -> list:
+    "The list that numpy prints without commas."
+    return ast.literal_eval(re.sub(r"([}\]\"'])\s+([{\[\"'])", r"\1, \2", text))
+
+def listed(
+    value, # of a field
+): # the list, or the value as it is
+    "The list that a text spells, as JSON or as Python writes it; pandas saves lists so."
+    if not isinstance(value, str) or not re.match(r"\s*\[.*\]\s*$", value, re.S): return value
+    for read in (json.loads, ast.literal_eval, _read_array):
+        try: spelled = read(value)
+        except (ValueError, SyntaxError, RecursionError, MemoryError): continue
+        if isinstance(spelled, list): return spelled
+    return value
+
 def plain_text(
     value, # what a row holds
 ) -> tuple: # (value, None), or (None, why there is no text)
     "A dialogue as text: turns are joined, also those that stand in a table as JSON; anything else stays as it is."
-    if isinstance(value, str) and re.match(r"\s*\[\s*[\[{]", value):
-        try: found = json.loads(value)
-        except (ValueError, RecursionError): return value, None
-        joined, reason = join_turns(found)
+    if isinstance(value, str) and re.match(r"\s*\[\s*[\[{(\"']", value):
+        turns = listed(value)
+        joined, reason = join_turns(turns) if isinstance(turns, list) else (None, "no list")
         return (value, None) if reason else (joined, None)
     if isinstance(value, dict) and (inner := next((v for k, v in value.items() if folded(k) in TURN_COLUMNS), None)): value = inner
     if isinstance(value, dict) and value and all(isinstance(v, list) for v in value.values()): # columns of turns
@@ -594,6 +675,7 @@ def id_text(
     if value is None or value != value: return None # NaN is not itself
     if isinstance(value, bytes): value = value.decode("utf-8", errors="backslashreplace")
     if hasattr(value, "isoformat"): value = value.isoformat()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53: value = int(value) # a column with a gap is one of floats
     if isinstance(value, list | dict): return None
     text = re.sub("[\0\ud800-\udfff]", "\ufffd", str(value)).replace("\r", "\n").strip()
     return text if text and text != "NaT" and len(text) <= MAX_ID else None
@@ -639,6 +721,12 @@ def _as_parquet(rows:list) -> bytes:
     return out.getvalue()
 
 # %% ../../nbs/data/03_formats.ipynb #544ae361
+def _zipped(name:str, content:bytes) -> bytes:
+    "A zip with one file."
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive: archive.writestr(name, content)
+    return out.getvalue()
+
 def _pack(ending:str) -> Callable:
     if ending == ".zst":
         import zstandard
@@ -650,9 +738,9 @@ def rows_as_bytes(
     name, # of the file they are for: csv, tsv, json, parquet by its ending, else jsonl
 ) -> bytes: # UTF-8, packed where the ending says so
     "Rows as a file that `numbered_rows` reads back."
-    _, ending, packed = endings(name)
+    stem, ending, packed = endings(name)
     if ending in (".csv", ".tsv", ".tab"): content = _as_table(rows, "," if ending == ".csv" else "\t")
     elif ending == ".parquet": content = _as_parquet(rows)
     elif ending == ".json": content = (json.dumps(rows, ensure_ascii=False, indent=1) + "\n").encode()
     else: content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    return _pack(packed)(content)
+    return _zipped(f"{stem}{ending or '.jsonl'}", content) if packed == ".zip" else _pack(packed)(content)

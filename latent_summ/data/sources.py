@@ -26,7 +26,7 @@ from typing import Optional
 from ..config import Config
 from ..runtime import DataError, say_once
 from .formats import chats_in, FORMATS, COMPRESSED, ID_COLUMNS, READABLE, TURN_COLUMNS, columns_in, endings
-from .formats import find_column, folded, id_text, look_at, numbered_rows, open_text, plain_text
+from .formats import find_column, folded, id_text, listed, look_at, numbered_rows, open_text, plain_text
 from .names import nameless_row
 from .hub import column_names, hub_splits, read_hub
 
@@ -97,12 +97,16 @@ def _digest(texts:list) -> bytes: return hashlib.sha256("\0".join(texts).encode(
 # %% ../../nbs/data/04_sources.ipynb #21ebe1df
 _REFERENCE_LISTS = ("references", "summaries")
 
-def _listed(value):
-    "A list that stands in a table as JSON; else the value."
-    if not isinstance(value, str) or not re.match(r'\s*\[\s*"', value): return value
-    try: found = json.loads(value)
-    except (ValueError, RecursionError): return value
-    return found if isinstance(found, list) and all(isinstance(text, str) for text in found) else value
+def _as_texts(value) -> list:
+    "What a field holds as a list: its texts, also where they stand in objects; any other value alone."
+    values = listed(value)
+    if not isinstance(values, list) or not all(isinstance(part, str | dict | None) for part in values): return [value]
+    return [_text_of(part) if isinstance(part, dict) else part for part in values]
+
+def _text_of(part:dict):
+    "The text in an object; the object itself where it holds none of the usual names."
+    key = find_column(list(part), ("text", "summary", "reference", "content"))
+    return part[key] if key else part
 
 def _references(
     given:dict, # a row of the source
@@ -111,10 +115,12 @@ def _references(
     "All summaries of a row in order, equal ones too; those that are missing are left out where there is another."
     values = []
     for name in [names] if isinstance(names, str) else names:
-        value = _listed(given.get(name))
+        value = given.get(name)
+        texts = _as_texts(value)
         if folded(name) in _REFERENCE_LISTS and values: # beside a summary: all of them, or somebody's own column
-            if isinstance(value, list): values = value if values[0] in value else values + value
-        else: values += value if isinstance(value, list) else [value]
+            if not isinstance(listed(value), list): continue
+            values = texts if values[0] in texts else values + texts
+        else: values += texts
     cleaned = [clean_text(value) for value in values] or [(None, "missing")]
     texts = [text for text, reason in cleaned if not reason]
     bad = [reason for _, reason in cleaned if reason not in (None, "missing", "empty", "only whitespace")]
@@ -222,7 +228,12 @@ def _missing(source:str, wrong:dict, there:list):
     names = ", ".join(str(c) if str(c).strip() else "(no name)" for c in there) or "(none)"
     flags = " and ".join(f"--{field.replace('_', '-')}" for field in wrong)
     ones = "right one" if len(wrong) == 1 else "right ones"
-    raise DataError(f"{source} has no column {' and no column '.join(wrong.values())}; its columns are {names}. Name the {ones} with {flags}.")
+    raise DataError(f"{source} has no column {' and no column '.join(wrong.values())}; its columns are {names}. Name the {ones} with {flags}.{_header_hint(there)}")
+
+def _header_hint(there:list) -> str:
+    "What to do where the names of columns look like texts."
+    texts = any(len(str(name)) > 40 or ": " in str(name) for name in there)
+    return " If the first line is a row already, put a line with names above it." if texts else ""
 
 def id_column(
     cfg:Config,
@@ -262,13 +273,20 @@ def summary_columns(
         found = [find_column(there, [name.strip()]) for name in asked.split(",") if name.strip()]
         return None if None in found or not found else found
     one = find_column(there, ["summary"])
-    if several := find_column(there, _REFERENCE_LISTS):
-        say_once(f"{source}: its column {several!r} is read for references (--summary-column names another).")
-        return [one, several] if one else several
-    if one: return one
-    numbered = sorted((int(m[1]), c) for c in there if (m := re.fullmatch(r"(?:summary|reference)[ _-]?(\d+)", str(c).strip().lower())))
-    if numbered: say_once(f"{source}: the references are its columns {', '.join(c for _, c in numbered)} (--summary-column names others).")
-    return [c for _, c in numbered] or None
+    lists = [column for column in (find_column(there, [name]) for name in _REFERENCE_LISTS) if column]
+    if lists:
+        say_once(f"{source}: its column {' and '.join(map(repr, lists))} is read for references (--summary-column names another).")
+        return [*filter(None, [one]), *lists] if one or len(lists) > 1 else lists[0]
+    numbered = _numbered_columns(there)
+    if numbered:
+        numbered = [*filter(None, [one]), *numbered]
+        say_once(f"{source}: the references are its columns {', '.join(numbered)} (--summary-column names others).")
+    return numbered or one
+
+def _numbered_columns(there:list) -> list:
+    "Columns such as summary1, summary2 or pandas' summary.1, in their order."
+    matches = {column: re.fullmatch(r"(?:summary|reference|ref)[ _.-]?(\d+)", folded(column)) for column in there}
+    return sorted((column for column, match in matches.items() if match), key=lambda column: int(matches[column][1]))
 
 # %% ../../nbs/data/04_sources.ipynb #11e5b3e1
 def pair_columns(
@@ -278,6 +296,9 @@ def pair_columns(
 ) -> dict: # our name -> the source's name, or a list of names for summary
     "Columns of a dialogue-summary source; raises `DataError` naming what is there and the flags to set."
     columns = {"id": id_column(cfg, there, source), "dialogue": dialogue_column(cfg, there, source), "summary": summary_columns(cfg, there, source)}
+    if list(there) == ["id", "text"] and not cfg.dialogue_column and not cfg.summary_column:
+        raise DataError(f"{source} holds texts without summaries. Summarise them with `latent_summ summarize --input`, or pretrain on them with "
+                        "--wikitext-dataset; to train summaries, name rows with a dialogue and a summary.")
     wrong = {f"{ours}_column": repr(getattr(cfg, f"{ours}_column") or ours) for ours in ("dialogue", "summary") if columns[ours] is None}
     if wrong: _missing(source, wrong, there)
     return columns
@@ -291,8 +312,8 @@ def text_columns(cfg:Config, there:list, source:str) -> dict:
     return {"id": find_column(there, [*filter(None, [cfg.id_column]), *ID_COLUMNS]), "text": text}
 
 # %% ../../nbs/data/04_sources.ipynb #cfdf4e6c
-ALIASES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev", "devel", "development"),
-           "test": ("test", "testing", "heldout")}
+ALIASES = {"train": ("train", "training", "trn"), "validation": ("validation", "valid", "val", "dev", "devel", "development"),
+           "test": ("test", "testing", "heldout", "holdout", "hiddentest", "tst")}
 
 def split_names(
     cfg:Config,
@@ -374,10 +395,12 @@ def _say_splits(name:str, files:dict) -> dict:
 # %% ../../nbs/data/04_sources.ipynb #9a54f997
 def _chat_options(cfg:Optional[Config]) -> dict:
     "How exported chats are read."
-    return dict(gap_hours=cfg.chat_gap_hours, hide_names=cfg.speakers == "anonymise") if cfg else {}
+    if cfg is None: return {}
+    return dict(gap_hours=cfg.chat_gap_hours, hide_names=cfg.speakers == "anonymise")
 
 def _look_at(path, cfg:Optional[Config], name:Optional[str]=None): # a Form
-    return look_at(path, name, **_chat_options(cfg))
+    named = cfg is not None and bool(cfg.text_column or cfg.dialogue_column) # then each row of a table is a text
+    return look_at(path, name, messages=not named, **_chat_options(cfg))
 
 def _beside(path:Path, cfg:Config) -> list:
     "The files that a file's split folder belongs to: `test/chats.csv` is test data where a folder `train` stands beside `test`."
@@ -387,12 +410,29 @@ def _beside(path:Path, cfg:Config) -> list:
     if not {*others} - {own, None}: return []
     return [f for f in _in_folder(folder.parent, cfg) if f.path.name == path.name]
 
+_PROJECTS = ("dev", "devel", "development") # as likely the folder of somebody's projects as a split
+
+def _alone_in_split(folder:Path, cfg:Config) -> Optional[str]:
+    "The held-out split that a folder's name says, also where no other split stands beside it."
+    split = _folder_split(folder, cfg)
+    return split if split in ("validation", "test") and folder.name.lower() not in _PROJECTS else None
+
+def _split_folder(folder:Path, found:list, cfg:Config) -> list:
+    "The files of a folder that is named after a split, with those of the folders beside it; else `found` as it is."
+    split = _folder_split(folder, cfg)
+    if split is None or any(f.split for f in found): return found
+    others = [(p, s) for p in sorted(folder.absolute().parent.iterdir()) if p.is_dir() and (s := _folder_split(p, cfg)) not in (None, split)]
+    if not others and not _alone_in_split(folder, cfg): return found
+    inside = [(f, s) for p, s in others for f in _in_folder(p, cfg)]
+    return [_File(f.path, split, f.base) for f in found] + [_File(f.path, f.split or s, f.base) for f, s in inside]
+
 def _named_file(path:Path, near:list, cfg:Config) -> list:
     "A file that was named, with the other splits of the same source."
     own = _read_name(path, cfg, any_ending=True)
     if endings(path)[1] not in FORMATS and _look_at(path, cfg).kind == "txt":
         raise DataError(f"{path} is not a format this package reads: {READABLE}.")
     if own.split is None and (found := _beside(path, cfg)): return found
+    if own.split is None and (split := _alone_in_split(path.parent, cfg)): return [_File(path, split, own.base)]
     return [f for f in near if f.base == own.base and f.split != own.split and f.split and own.split] + [own]
 
 def _is_export(folder:Path, found:list, cfg:Config) -> bool:
@@ -408,7 +448,7 @@ def local_files(
     path = Path(name).expanduser()
     found = _in_folder(path, cfg) if path.is_dir() else []
     if path.is_dir() and _is_export(path, found, cfg): return {"all": [_File(path, None, "")]}
-    if found: return _say_splits(name, _by_split(found))
+    if found: return _say_splits(name, _by_split(_split_folder(path, found, cfg)))
     if path.is_file():
         own = _read_name(path, cfg, any_ending=True)
         near = _in_folder(path.parent, cfg) if own.split else []
@@ -422,7 +462,9 @@ def local_files(
 def _nothing(path:Path) -> str:
     "Why there is no such local source, with what lies near."
     import difflib
-    if path.is_dir(): return f"The folder {path} holds no file this package reads ({READABLE})."
+    if path.is_dir():
+        inner = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))[:5]
+        return f"The folder {path} holds no file this package reads ({READABLE})." + (f" Or name one of its folders: {', '.join(inner)}." if inner else "")
     if not path.parent.is_dir(): return f"No such file or folder: {path} (there is no folder {path.parent})."
     bare = str(path.parent) == "." # then it may have been meant for a built-in name or a hub id
     near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()] + (list(BUILT_IN) if bare else []), n=3, cutoff=0.5)
@@ -644,12 +686,13 @@ def input_rows(
     if form.kind == "txt":
         with open_text(form) as f: return [(None, *_input_text(dict(text=f.read()), ("text",)))], False
     rows = list(numbered_rows(form))
+    if not rows: raise DataError(f"{form.name} holds {'no message that somebody wrote' if form.kind == 'chats' else 'no rows'}: there is nothing to summarise.")
     there = list(dict.fromkeys(key for _, row in rows for key in row or ()))
     keys = tuple(dict.fromkeys(k for k in (cfg.dialogue_column, cfg.text_column, "dialogue", "text") if k))
     own = id_column(cfg, there, form.name)
     if there and find_column(there, (*keys, *TURN_COLUMNS)) is None:
         raise DataError(f"{form.name}, line {rows[0][0]} has no text under {' or '.join(keys)}; its columns are {', '.join(map(str, there))}. "
-                        "Name the right one with --dialogue-column.")
+                        f"Name the right one with --dialogue-column.{_header_hint(there)}")
     ids = [id_text((row or {}).get(own)) or str(n) for n, (_, row) in enumerate(rows, 1)]
     texts = [_input_text(row, (*keys, *TURN_COLUMNS)) for _, row in rows]
     return [(i, *text) for i, text in zip(_unique_ids(ids, form.name), texts)], form.kind != "chats" or len(rows) > 1

@@ -596,7 +596,7 @@ def _disk(self:CacheWriter):
     except CacheError: raise
     except (LatentSummError, OSError) as e:
         raise CacheError(f"{e} {self.done:,} finished rows in {self.folder} are kept: "
-                         "run the same command again to go on.") from e
+                         "run the same command again to continue.") from e
 
 @patch
 def finish(self:CacheWriter,
@@ -654,7 +654,7 @@ def _no_manifest(folder:Path) -> str:
     "Why a folder without a manifest cannot be opened."
     partial, _ = _read_state(folder / "partial.json")
     if not partial: return f"There is no cache in {folder}. `latent_summ cache` makes one."
-    return f"{folder} is unfinished ({partial['rows']:,} rows so far). The command that began it goes on from there."
+    return f"{folder} is unfinished ({partial['rows']:,} rows so far). Run the command that began it again to continue."
 
 # %% ../../nbs/encode/05_cache.ipynb #9f9326d7
 def nearest_cache(

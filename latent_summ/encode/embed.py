@@ -89,7 +89,7 @@ def check_pooling(
     if cfg.encoder_pooling == "latent_tokens":
         _check_taught(cfg, "latent tokens", len(encoder.latent_ids), "--modernbert-model mini")
     if cfg.encoder_pooling == "queries":
-        _check_taught(cfg, "queries", len(encoder.queries or ()), "have it taught with --teach-encoder-steps 5000")
+        _check_taught(cfg, "queries", len(encoder.queries or ()), "train it with --teach-encoder-steps 5000")
 
 def _check_taught(cfg:Config, kind:str, taught:int, instead:str):
     "Raise `ModelError` unless the encoder was taught as many latent tokens or queries as the config asks for."
@@ -136,8 +136,9 @@ def token_states(
     "The encoder's states that are pooled: the last ones, or their mean with those of an early layer."
     early = cfg.encoder_early_layer
     inputs = dict(input_ids=input_ids, attention_mask=attention_mask)
-    if not early: return encoder.model(**inputs).last_hidden_state
-    out = encoder.model(**inputs, output_hidden_states=True)
+    exact = torch.autocast(input_ids.device.type, enabled=False) if encoder.in_fp32 else contextlib.nullcontext()
+    with exact: out = encoder.model(**inputs, **(dict(output_hidden_states=True) if early else {}))
+    if not early: return out.last_hidden_state
     if early < len(out.hidden_states): return (out.hidden_states[early] + out.last_hidden_state) / 2
     raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: "
                      "choose a smaller one.")
@@ -226,7 +227,7 @@ def _shrink(self:Embedder, rows:int, longest:int, error:BaseException):
     self.max_tokens = max(1, rows * longest // 2)
     if self.device.type == "cuda": torch.cuda.empty_cache()
     say_once(f"Out of memory with {rows} texts of up to {longest} tokens: "
-             f"going on with batches of at most {self.max_tokens:,} tokens.")
+             f"continuing with batches of at most {self.max_tokens:,} tokens.")
 
 # %% ../../nbs/encode/06_embed.ipynb #233013cc
 def clock(
@@ -351,12 +352,18 @@ def embed_texts(
     return np.concatenate(out)
 
 # %% ../../nbs/encode/06_embed.ipynb #981f82fa
+def _stored(cfg:Config) -> list: # of text, input_ids ...
+    "What a cached row keeps beside its vectors; a side-channel takes its facts from the text."
+    optional = ("text", "input_ids", "attention_mask", "target_ids", "target_attention_mask")
+    return [k for k in optional if getattr(cfg, f"cache_store_{k}") or k == "text" and cfg.side_channel]
+
 def _optional(cfg:Config, row:dict, ids:list, target:list) -> dict:
     "The fields of a cached row that the cache_store_* parameters choose."
     keep = {"target_ids": target, "target_attention_mask": [1] * len(target),
             "input_ids": ids, "attention_mask": [1] * len(ids)}
-    texts = {k: row[k] for k in ("dialogue", "summary", "text") if k in row and cfg.cache_store_text}
-    return {k: v for k, v in keep.items() if getattr(cfg, f"cache_store_{k}")} | texts
+    stored = _stored(cfg)
+    texts = {k: row[k] for k in ("dialogue", "summary", "text") if k in row and "text" in stored}
+    return {k: v for k, v in keep.items() if k in stored} | texts
 
 # %% ../../nbs/encode/06_embed.ipynb #2d83b4c2
 @dataclass
@@ -405,7 +412,6 @@ def cache_fingerprint(
     report:dict, # of the source's rows
 ) -> dict: # plain JSON
     "All that a cache of these rows depends on."
-    optional = ("text", "input_ids", "attention_mask", "target_ids", "target_attention_mask")
     return dict(
         encoder=encoder.identity,
         decoder_tokenizer=decoder.identity.get("tokenizer"),
@@ -415,7 +421,7 @@ def cache_fingerprint(
         pooling=cfg.encoder_pooling,
         vectors=n_vectors(cfg),
         int8=cfg.cache_store_embeddings_int8,
-        stored=[f for f in optional if getattr(cfg, f"cache_store_{f}")],
+        stored=_stored(cfg),
         format=cfg.preprocess_format,
         rows=report["kept"],
         rows_identity=report["identity"],
@@ -572,9 +578,9 @@ def _embed_into(folder, fingerprint, cfg, embedder, decoder, rows:Rows, bounds:t
         done = _embed_windows(cfg, embedder, read, starts, writer, progress, stopping)
         if done < last - first:
             raise Interrupted(f"Stopped while embedding {label}: {done:,} of {last - first:,} rows "
-                              f"are kept in {folder}. The same command goes on from there.")
+                              f"are kept in {folder}. The same command continues from there.")
         cache = writer.finish({"source": rows.report})
-        if stopping(): raise Interrupted(f"Stopped: {label} is embedded. The same command goes on from there.")
+        if stopping(): raise Interrupted(f"Stopped: {label} is embedded. The same command continues from there.")
         return cache
 
 # %% ../../nbs/encode/06_embed.ipynb #b9e19dac
@@ -595,7 +601,7 @@ def needed_rows(
     validation = load_pairs(cfg, "validation")
     if shared := len(shared_dialogues(validation, train)):
         say_once(f"{cfg.dataset_name}: {shared:,} of {len(validation):,} validation dialogues are also in train. "
-                 "They stay, and flatter the scores.")
+                 "They are kept, and make the scores look better than they are.")
     yield "pairs/train", cfg.dataset_name, "train", train
     yield "pairs/validation", cfg.dataset_name, "validation", validation
 

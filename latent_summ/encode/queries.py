@@ -69,7 +69,7 @@ def load_queries(
     heads:int, # of the encoder
     device=None, # a torch.device (None: the CPU)
 ) -> Optional[Queries]: # frozen; None where the folder has none
-    "The queries of an encoder's folder. Raises `RuntimeError` or `SafetensorError` for a file that does not hold any."
+    "The queries of an encoder's folder. Raises `RuntimeError` or `SafetensorError` for a file without any."
     file = Path(folder)/FILE
     if not file.is_file(): return None
     weights = load_file(file)

@@ -165,7 +165,7 @@ def _cluster(ray):
     except ray.exceptions.RayTaskError as e: # an error of ours comes back as what it was
         raise (e.cause if isinstance(e.cause, LatentSummError) else e) from None
     except KeyboardInterrupt as e:
-        raise Interrupted("Stopped. Finished shards are kept; the same command goes on from there.") from e
+        raise Interrupted("Stopped. Finished shards are kept; the same command continues from there.") from e
     finally:
         if ours: ray.shutdown()
 

@@ -174,7 +174,7 @@ def make_normalizer(
 def make_compression(
     cfg, # encoder_pooling, modernbert_hidden_dim, latent_seq_len, latent_dim
 ) -> CompressionHead:
-    "The compression head that the config asks for, freshly drawn: make one per run and keep it."
+    "The compression head that the config asks for, newly initialised: make one per run and keep it."
     return CompressionHead(cfg.modernbert_hidden_dim, vectors_per_text(cfg), cfg.latent_seq_len, cfg.latent_dim)
 
 # %% ../../nbs/model/01_compress.ipynb #85660053

@@ -49,7 +49,7 @@ def zero_(
 
 # %% ../../nbs/model/02_middle.ipynb #11feb775
 class MiddleTransformer(nn.Module):
-    "Latents of a text to latents of its summary, by a pre-norm transformer without a final norm."
+    "From the latents of a text to those of its summary, by a pre-norm transformer without a final norm."
     def __init__(self,
         cfg, # the middle_* fields, latent_dim, latent_seq_len, rope_base and the norm's fields
     ):
@@ -77,7 +77,7 @@ class MiddleTransformer(nn.Module):
 
 # %% ../../nbs/model/02_middle.ipynb #8d0beec3
 class LegacyMiddle(nn.Module):
-    "Latents of a text to latents of its summary, by an MLP over the flattened latents."
+    "From the latents of a text to those of its summary, by an MLP over the flattened latents."
     def __init__(self,
         cfg, # middle_layers, middle_hidden_dim, middle_dropout, middle_residual, latent sizes, norm fields
     ):

@@ -38,7 +38,7 @@ def _append(file, line:bytes):
         file.truncate(end)
         raise LatentSummError(f"Cannot write events to {file.name}: {e.strerror}. "
                               "What was written before is untouched; "
-                              "free some space, then go on with --resume.") from e
+                              "free some space, then continue with --resume.") from e
 
 # %% ../../nbs/train/00_events.ipynb #2e69dbea
 class EventLog:
@@ -76,7 +76,7 @@ def _is_event(event:dict) -> bool:
 def as_event(
     line:bytes, # JSON
 ) -> dict:
-    "A line of a log. Raises `ValueError` for one that is no event, or lacks what is read from its kind."
+    "A line of a log. Raises `ValueError` if it is not an event, or lacks what is read from its kind."
     try:
         event = json.loads(line)
         if _is_event(event): return event
@@ -87,7 +87,7 @@ def as_event(
 def read_events(
     path, # of an events.jsonl
 ) -> list:
-    "All events of a log, in order, but an incomplete last line. Raises `LatentSummError` for a broken line elsewhere."
+    "All events of a log, in order, except an incomplete last line. Raises `LatentSummError` for a broken line elsewhere."
     path = Path(path)
     if not path.is_file(): raise LatentSummError(f"There is no event log {path}: this folder does not hold a run.")
     lines = path.read_bytes().split(b"\n")

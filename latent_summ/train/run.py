@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..config import Config
+from ..config import Config, read_json
 from ..runtime import CheckpointError, LatentSummError, say_once, write_json
 from ..plan import Stage
 from ..encode.backbones import Decoder, Encoder
@@ -30,6 +30,11 @@ from .teach import ABOUT
 from .trainer import step_files
 
 # %% ../../nbs/train/07_run.ipynb #9d4a8b83
+def _taught_from(folder:Path) -> dict:
+    "The name of the encoder that stage 0 started from, where a run had one."
+    lesson = folder/"encoder"/ABOUT
+    return dict(taught_from=read_json(lesson)["encoder"]["name"]) if lesson.is_file() else {}
+
 @dataclass
 class Run:
     "What the stages share: settings, backbones, rows, model, and where things are written."
@@ -50,7 +55,7 @@ class Run:
     @property
     def backbones(self) -> dict:
         "What a saved model needs beside its weights: its backbones' identities, and the class of a middle of your own."
-        about = dict(encoder=self.encoder.identity, decoder=self.decoder.identity)
+        about = dict(encoder=self.encoder.identity | _taught_from(self.folder), decoder=self.decoder.identity)
         kind = type(self.model.middle)
         if kind.__module__.startswith("latent_summ."): return about
         return about | dict(middle=f"{kind.__module__}.{kind.__qualname__}")
@@ -97,7 +102,7 @@ def check_run(
     is_there = (run/"events.jsonl").exists() or any(_own_models(cfg))
     if resume and not is_there: raise CheckpointError(f"There is no run in {run} to resume. Leave --resume out to start one.")
     if is_there and not resume and not overwrite:
-        raise LatentSummError(f"{run} already holds a run. Go on with --resume, replace it with --overwrite, "
+        raise LatentSummError(f"{run} already holds a run. Continue it with --resume, replace it with --overwrite, "
                               "or choose another --run-dir.")
     return is_there
 
@@ -125,7 +130,7 @@ def open_run(
 def held_folder(
     folder:Path, # of a run; made if it does not exist
 ):
-    "One training at a time in a run folder. Raises `LatentSummError` naming the process that is at work there."
+    "Allow one training at a time in a run folder. Raises `LatentSummError` naming the process that is using it."
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise LatentSummError(f"Cannot make the run folder {folder}: {e.strerror}. Choose another --run-dir.") from e
@@ -156,6 +161,6 @@ def newest_step(
     steps = [(i, p) for i, name in enumerate(stages) for p in step_files(folder) if p.name.startswith(f"step-{name}-")]
     for i, path in reversed(steps):
         try: load_checkpoint(path)
-        except CheckpointError as e: say_once(f"{e} It is passed over.")
+        except CheckpointError as e: say_once(f"{e} It is skipped.")
         else: return path, i
     return None, 0

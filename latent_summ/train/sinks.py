@@ -41,7 +41,7 @@ class Sink:
         try: self.send(event)
         except OSError as e:
             self.target = None
-            say_once(f"{self.name} cannot write ({e}); the run goes on without it. events.jsonl has everything.")
+            say_once(f"{self.name} cannot write ({e}); the run continues without it. events.jsonl has everything.")
 
     def __enter__(self): return self
     def __exit__(self, *_): self.close()

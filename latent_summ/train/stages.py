@@ -34,7 +34,7 @@ from .checkpoint import Saver, config_of, content_hash, load_checkpoint, load_fi
 from .events import EventLog
 from .lesson import lesson_rates, taught
 from .objectives import objective_of, stage_objective
-from .rows import CachedRows, Ragged, StageRows, Waiting, chosen_rows, stage_rows, token_rows
+from .rows import CachedRows, Ragged, StageRows, Waiting, chosen_rows, side_ids, stage_rows, token_rows
 from .rows import with_latents
 from .run import Run, checkpoint_folder, held_folder, latents_maker, newest_step, open_run
 from .run import check_run, save_model
@@ -55,14 +55,21 @@ def _weight(run:Run) -> Callable:
     return weighted_tokens
 
 def _rows(run:Run, stage:Stage, split:str):
-    "A stage's rows; with a teacher that reads the dialogues, also these (from the cache) in the decoder's tokens."
+    "A stage's rows; with a teacher or a side-channel, also what these read of the dialogues, in the decoder's tokens."
     rows = stage_rows(run.cfg, stage, run.sources, split)
-    if rows is None or "teacher" not in stage.wants or getattr(rows, "context", None): return rows
+    wanted = [want for want in ("teacher", "facts") if want in stage.wants]
+    if rows is None or not wanted or getattr(rows, "context", None) or getattr(rows, "facts", None): return rows
     if isinstance(rows, CachedRows):
-        raise LatentSummError("teacher_kl_weight needs the rows in memory: raise rows_in_memory_gb.")
+        field = dict(teacher="teacher_kl_weight", facts="side_channel")[wanted[0]]
+        raise LatentSummError(f"{field} needs the rows in memory: raise rows_in_memory_gb.")
     (cache, index), = chosen_rows(run.cfg, stage, run.sources, split)
+    return _with_dialogues(run, rows, cache.take(index, ("dialogue",))["dialogue"], wanted)
+
+def _with_dialogues(run:Run, rows:StageRows, dialogues:list, wanted:list) -> StageRows:
+    "The rows with what a teacher and a side-channel read of their dialogues."
+    if "facts" in wanted: rows = replace(rows, facts=side_ids(run.cfg, run.decoder, dialogues))
+    if "teacher" not in wanted: return rows
     targets = [rows.targets[i].tolist() for i in range(len(rows))]
-    dialogues = cache.take(index, ("dialogue",))["dialogue"]
     return replace(rows, context=Ragged(teacher_prompts(run.cfg, run.decoder, dialogues, targets)))
 
 # %% ../../nbs/train/10_stages.ipynb #2f69636d
@@ -126,7 +133,7 @@ def _fit_normalizer(run:Run):
 def _new_model(
     cfg:Config, encoder:Encoder, decoder:Decoder, device, middle:Optional[nn.Module]=None,
 ) -> LatentSummarizer:
-    "The model, drawn from `seed` (a middle of your own is used as it is)."
+    "The model, initialised from `seed` (a middle of your own is used as it is)."
     seed_everything(cfg.seed)
     model = LatentSummarizer(cfg, decoder.embedding_rms, middle).to(device)
     adopt_encoder(model, encoder.model, tuned_layers(cfg))
@@ -265,7 +272,7 @@ def _cache_waiting(run:Run, stage:Stage):
     finished = holds_latents(run.cfg, kind, run.stages)
     if finished: run.finished.add(kind)
     else:
-        say_once(f"cache_store_latents: the compression head still has to learn, "
+        say_once(f"cache_store_latents: the compression head is still to be trained, "
                  f"so {kind} are cached as the encoder's vectors.")
     encoder = finished_encoder(run.encoder, run.model, run.cfg) if finished else run.encoder
     run.sources |= _first_process_first(preprocess, run.cfg, encoder, run.decoder, _reports(run.log), sources=waiting)
@@ -372,7 +379,7 @@ def _same_training(cfg:Config, names:list) -> tuple: # (newest step checkpoint o
     return newest, meta, i
 
 def _same_rows(cfg:Config, stage:Stage, needed:list, meta:dict, path:Path):
-    "Raise `CheckpointError` where the stage of the step checkpoint `path` would go on with other rows."
+    "Raise `CheckpointError` where the stage of the step checkpoint `path` would continue with other rows."
     now = _read_by(stage, _identities(needed))
     before = meta.get("rows", now) # 0.1.0 kept no hashes
     changed = [key for key in before if before[key] != now.get(key)]

@@ -19,6 +19,7 @@ from ..encode.backbones import Decoder, Encoder
 from ..config import Config
 from ..model.head import prefix_loss, readout_loss
 from ..encode.embed import encode_batch
+from ..encode.families import head_count
 from ..encode.tokens import n_vectors
 from ..model.middle import zero_
 from ..model.model import top_layers
@@ -42,7 +43,7 @@ def with_latent_tokens(
     spread = words.std(0)
     if len(tokenizer) > len(words): model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.requires_grad_(False)
-    extended = Encoder(model, tokenizer, encoder.identity)
+    extended = Encoder(model, tokenizer, encoder.identity, in_fp32=encoder.in_fp32)
     new = extended.latent_ids[count:n]
     model.get_input_embeddings().weight[new] = mean + spread * torch.randn(len(new), len(mean)).to(mean)
     return extended
@@ -55,8 +56,7 @@ def with_queries(
 ) -> Encoder:
     "The encoder with `n` queries; new ones are drawn from torch's generator."
     if encoder.queries is None or (len(encoder.queries), len(encoder.queries.layers)) != (n, layers):
-        config = encoder.model.config
-        queries = Queries(n, config.hidden_size, config.num_attention_heads, layers)
+        queries = Queries(n, encoder.hidden_size, head_count(encoder.model), layers)
         encoder.queries = queries.eval().to(encoder.model.device)
     return encoder
 
@@ -117,7 +117,7 @@ def words_loss(
 
 # %% ../../nbs/train/05_teach.ipynb #26aa0013
 class Lesson(nn.Module):
-    "The encoder's learning parts and the head; `lesson_loss` is stage 0's loss."
+    "The trained parts of the encoder, and the head; `lesson_loss` is stage 0's loss."
     def __init__(self, cfg:Config, encoder:Encoder, decoder:Decoder):
         super().__init__()
         self.cfg = cfg
@@ -125,7 +125,7 @@ class Lesson(nn.Module):
         self.decoder = decoder
         top = top_layers(encoder.model, cfg.num_encoder_unfrozen_layers)
         if not top and cfg.encoder_pooling not in ("latent_tokens", "queries"):
-            raise ModelError(f"teach_encoder_steps={cfg.teach_encoder_steps}, but nothing of the encoder may learn: "
+            raise ModelError(f"teach_encoder_steps={cfg.teach_encoder_steps}, but no part of the encoder is trained: "
                              "set num_encoder_unfrozen_layers to 1 or more, "
                              "or encoder_pooling to latent_tokens or queries.")
         self.encoder_top = nn.ModuleList(top)
@@ -229,10 +229,10 @@ def _queries_hash(folder) -> dict:
     return dict(queries_sha256=sha256_file(file)) if file.is_file() else {}
 
 def _check_backbone(folder:Path, part:str, old:dict, new:dict):
-    "Raise `CheckpointError` where the encoder or decoder of the lesson is another one now."
+    "Raise `CheckpointError` where the encoder or decoder is not the one of stage 0."
     if (old["revision"], old["tokenizer"]) == (new["revision"], new["tokenizer"]): return
     raise CheckpointError(f"{folder} was taught from the {part} {old['name']} ({old['revision'][:12]}), "
-                          f"now {new['name']} ({new['revision'][:12]}) is asked for. "
+                          f"but the config names {new['name']} ({new['revision'][:12]}). "
                           "Use the same one, or start a new run with another --run-dir.")
 
 # %% ../../nbs/train/05_teach.ipynb #e3e142e7
@@ -241,7 +241,7 @@ def check_taught(
     saved:dict, # its teaching.json
     wanted:dict, # from lesson_of
 ):
-    "Raise `CheckpointError` for an encoder that was taught another lesson, or is damaged."
+    "Raise `CheckpointError` for an encoder that was taught with other settings, or is damaged."
     for part in ("encoder", "decoder"): _check_backbone(folder, part, saved[part], wanted[part])
     old = {k: saved.get(k, getattr(Config(), k)) for k in _SETTINGS} # a setting that came later had its default
     listed = "; ".join(f"{k} was {old[k]!r}, now {wanted[k]!r}" for k in _SETTINGS if old[k] != wanted[k])

@@ -671,6 +671,7 @@ class Search(_UsesModel):
     file: Optional[Path] = option(None, "The file that `latent_summ encode` wrote", "FILE", positional=True)
     top: int = option(5, "How many", "INT")
     ids: bool = option(False, "Only ids and cosines; else also what the model writes for each")
+    index: bool = option(False, "By an index beside the file, made on first use: quick for very many texts, not exact (needs pip install 'latent_summ[faiss]')")
 
 @dataclass
 class Diff(_UsesModel):
@@ -691,7 +692,7 @@ def encode(own:Encode, origin:Origin, model:Path):
     latents = summarizer.encode(plain)
     if own.summaries: latents = summarizer.compress_meaning(latents)
     ids = [name if isinstance(name, (str, int)) else str(name) for name, *_ in texts] if rows else None
-    path = summarizer.save_latents(own.output, latents, ids, own.summaries, plain if own.source_hash else None, noise)
+    path = summarizer.save_latents(own.output, latents, ids, own.summaries, plain if own.source_hash else None, noise, summarizer.facts_of(plain))
     if empty := sum(not text for text in plain): say_once(f"{empty:,} of {len(plain):,} rows are empty; they hold the latents that stand for no text.")
     print(f"{path}: {len(plain):,} texts, {path.stat().st_size / len(plain):,.0f} bytes each.")
     say_once("latents are not anonymous: names and words can be read back from them (latent_summ privacy measures it).")
@@ -702,7 +703,7 @@ def search(own:Search, origin:Origin, model:Path):
     if own.top < 1: raise ConfigError(f"--top must be >= 1, got {own.top}.")
     from latent_summ.use.search import search_file
     summarizer = _load(origin, model)
-    hits = search_file(summarizer, own.text, own.file, own.top)
+    hits = search_file(summarizer, own.text, own.file, own.top, own.index)
     said = [""] * len(hits)
     if hits and not own.ids: said = _words_of(summarizer, own.file, hits)
     for hit, text in zip(hits, said): print(f"{hit.cosine:.3f}  {hit.id}  {text}".rstrip())
@@ -712,7 +713,8 @@ def _words_of(summarizer, path:Path, hits:list) -> list:
     import torch
     file = summarizer.open_latents(path, verify=False) # it was checked for the search
     latents = torch.cat([file.rows(hit.row, hit.row + 1) for hit in hits])
-    return summarizer.decode(latents if file.summary else summarizer.compress_meaning(latents), do_sample=False)
+    facts = [file.facts(hit.row, hit.row + 1)[0] for hit in hits] if summarizer.cfg.side_channel and file.facts(0, 0) is not None else None
+    return summarizer.decode(latents if file.summary else summarizer.compress_meaning(latents), facts=facts, do_sample=False)
 
 def diff(own:Diff, origin:Origin, model:Path):
     "Print the comparison of two texts."

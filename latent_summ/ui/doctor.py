@@ -580,13 +580,15 @@ def stage_sizes(
     cfg:Config, # says which stages run
     rows:dict, # field of the config -> rows of that source, or None
 ) -> list: # of StageSize
-    "Rows and steps of each stage."
+    "Rows and steps of each stage that reads a source of which `rows` knows."
     from latent_summ.data.sources import BUILT_IN, looks_local
-    from latent_summ.plan import stage_table
+    from latent_summ.plan import SOURCE_FIELDS, stage_table
     from latent_summ.train.trainer import planned_steps
     is_file = cfg.dataset_name not in BUILT_IN and looks_local(cfg.dataset_name)
     sizes = []
     for stage in stage_table(cfg):
+        texts = {SOURCE_FIELDS[key] for key in stage.sources}
+        if stage.reads == "texts" and not texts & rows.keys(): continue # nobody has counted them
         n = _rows_for(cfg, stage, rows)
         steps = None if n is None else planned_steps(n, stage.batch_size, stage.epochs, cfg.gradient_accumulation_steps)
         is_capped = n is not None and n in (cfg.max_train_samples, stage.max_rows)
@@ -608,7 +610,7 @@ def check_stages(
     last = sizes[-1]
     if not last.is_own or last.steps is None or last.steps >= _FEW_STEPS: return [ok("stages", text)]
     step = (f"A stage needs {_FEW_STEPS} steps at least to learn anything: bring more rows, lower {_flag_of(cfg, 'batch_size')}, "
-            f"raise {_flag_of(cfg, 'epochs')}, or train nevertheless with --few-rows.")
+            f"raise {_flag_of(cfg, 'epochs')}, or train anyway with --few-rows.")
     return [Check("stages", "fail", f"{text}: too few", step)]
 
 def _flag_of(

@@ -30,7 +30,7 @@ def _text(field:dataclasses.Field, word:str) -> str:
     "A typed text without the quotes around it."
     try: return json.loads(word)
     except ValueError as e:
-        raise ConfigError(f"{field.name} begins and ends with a double quote, and is no JSON text: {word}.") from e
+        raise ConfigError(f"{field.name} begins and ends with a double quote, but is not JSON text: {word}.") from e
 
 def _wrong_number(field:dataclasses.Field, word:str) -> ConfigError:
     "The error for a word that is no number of the field's type; `1e3` for an int gets a hint."

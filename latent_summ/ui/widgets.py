@@ -387,13 +387,13 @@ def _buttons(self:TrainingDashboard):
     self.start.description = "resume" if self.log.events and doing != "finished" and not is_alive else "start"
     self.pause.disabled = not is_alive or not _CAN_PAUSE
     self.stop.disabled = not is_alive
-    self.pause.description = "go on" if self.paused else "pause"
+    self.pause.description = "continue" if self.paused else "pause"
     for b in (self.start, self.pause, self.stop): b.tooltip = reason
 
 # %% ../../nbs/ui/02_widgets.ipynb #14d7041a
 @patch
 def begin(self:TrainingDashboard):
-    "Start the run, or go on with it."
+    "Start the run, or continue it."
     if self.process and self.process.poll() is None: return
     words = ["train", *flag_words(self.cfg, Config()), *(["--resume"] if self.log.events else [])]
     self.output = tempfile.TemporaryFile()
@@ -406,7 +406,7 @@ def begin(self:TrainingDashboard):
 # %% ../../nbs/ui/02_widgets.ipynb #7d01fb4c
 @patch
 def hold(self:TrainingDashboard):
-    "Pause the process and its loaders, or let them go on."
+    "Pause the process and its loaders, or let them continue."
     if self.process is None or self.process.poll() is not None: return
     self._signal(os.killpg, signal.SIGCONT if self.paused else signal.SIGSTOP)
     self.paused = not self.paused
@@ -588,7 +588,9 @@ class LatentExplorer(Face):
         self.corpus = corpus_texts(corpus) if corpus is not None else []
         first = [*self.corpus, "", ""]
         self._controls(a or first[0], b or first[1])
+        self._instruments()
         self.text = widgets.HTML()
+        self.support = widgets.HTML()
         self.heat = _picture()
         self.near = widgets.HTML()
         self.map = _picture()
@@ -615,9 +617,20 @@ def _controls(self:LatentExplorer, a:str, b:str):
     self.to_b = _button("take as B")
 
 @patch
+def _instruments(self:LatentExplorer):
+    "A button that knocks a latent out for each latent, and one for the side-channel."
+    narrow = widgets.Layout(width="auto")
+    self.knocked = [widgets.ToggleButton(description=f"without {i}", tooltip=f"replace latent {i} by the average one", layout=narrow)
+                    for i in range(self.s.cfg.latent_seq_len)]
+    has_side = self.s.cfg.side_channel > 0
+    self.side = widgets.ToggleButton(value=has_side, disabled=not has_side, description="side-channel", layout=narrow,
+                                     tooltip="facts beside the latents" if has_side else "this model was trained without one")
+
+@patch
 def _parts(self:LatentExplorer) -> list: # of widgets
     "The walk, and below it the map where there is a corpus."
-    walk = [_row(self.a, self.b), _row(self.alpha, self.between), self.text, self.heat]
+    walk = [_row(self.a, self.b), _row(self.alpha, self.between), _row(self.side, *self.knocked), self.text, self.support,
+            self.heat]
     if not self.corpus: return walk
     beside = widgets.VBox([self.rows, _row(self.to_a, self.to_b), self.chosen], layout=widgets.Layout(max_width="98%"))
     return [*walk, self.near, _row(self.map, beside)]
@@ -625,7 +638,7 @@ def _parts(self:LatentExplorer) -> list: # of widgets
 # %% ../../nbs/ui/02_widgets.ipynb #773e7c79
 @patch
 def _listen(self:LatentExplorer):
-    for control in (self.a, self.b, self.alpha, self.between): control.observe(lambda change: self.walk(), "value")
+    for control in (self.a, self.b, self.alpha, self.between, self.side, *self.knocked): control.observe(lambda change: self.walk(), "value")
     self.rows.observe(lambda change: self.choose(), "value")
     take = lambda area: setattr(area, "value", self.corpus[self.rows.value])
     self.to_a.on_click(lambda _: take(self.a))
@@ -674,11 +687,22 @@ def flat_map(self:LatentExplorer) -> tuple: # (function that places latents, nam
 
 @patch
 def point(self:LatentExplorer): # (1, latent_seq_len, latent_dim)
-    "The latents at alpha."
+    "The latents at alpha; those that are knocked out are the average of the corpus, or of the two ends."
     import torch
     from latent_summ.model.compress import normalize_latents
     a, b = self.ends()
-    return normalize_latents(torch.lerp(a, b, float(self.alpha.value)), self.s.cfg.normalize_latent)[None]
+    is_unit = self.s.cfg.normalize_latent
+    point = normalize_latents(torch.lerp(a, b, float(self.alpha.value)), is_unit)
+    out = [i for i, button in enumerate(self.knocked) if button.value]
+    if not out: return point[None]
+    known = self.corpus_latents() if self.corpus else self.ends()
+    point[out] = normalize_latents(known.mean(0), is_unit)[out]
+    return point[None]
+
+@patch
+def end(self:LatentExplorer) -> str:
+    "The text of the nearer end."
+    return self.a.value if self.alpha.value < 0.5 else self.b.value
 
 # %% ../../nbs/ui/02_widgets.ipynb #c5dac00c
 @patch
@@ -686,7 +710,9 @@ def walk(self:LatentExplorer):
     "Decode the point at alpha, and show what is around it."
     try:
         point = self.point()
-        written = self.s.decode(point, do_sample=False)[0]
+        facts = dict(facts=self.s.facts_of([self.end()])) if self.side.value and self.between.value else {}
+        written = self.s.decode(point, do_sample=False, **facts)[0]
+        self.support.value = self._support_html(written)
         near = self.s.nearest(point, self.corpus_latents(), k=5)[0] if self.corpus else []
     except LatentSummError as e:
         self.text.value = in_html(f"✗ {e}", _BAD)
@@ -695,6 +721,19 @@ def walk(self:LatentExplorer):
     self.heat.value = latents_picture(point[0]).png(90)
     self.near.value = self._near_html(near)
     self.choose()
+
+@patch
+def _support_html(self:LatentExplorer, written:str) -> str:
+    "How far the text of the nearer end supports what was written, as a bar; nothing between texts themselves."
+    text = self.end()
+    if not (self.between.value and written and text.strip()): return ""
+    documents = self.recall("document", lambda: self.s.encode([text]), text)
+    found = self.s.support_of(documents, [written], [text])[0]
+    name = "A" if self.alpha.value < 0.5 else "B"
+    if found.support is None: return in_html(f"{found.marked} (support by {name}: not calibrated)", _SOFT)
+    bar = f"<progress value='{found.support:.3f}' max='1' style='width:12rem'></progress>"
+    reason = f": {found.reason}" if found.reason else ""
+    return f"<div>{bar} support by {name}: {found.support:.2f}{html.escape(reason)}</div>{in_html(found.marked, _SOFT)}"
 
 @patch
 def _near_html(self:LatentExplorer, near:list) -> str:
@@ -731,4 +770,4 @@ def _walk_page(self:LatentExplorer) -> str:
     ends = "".join(f"<details><summary>{name}: {html.escape(_short(text))}</summary>{in_html(text)}</details>"
                    for name, text in areas.items())
     around = f"{self.near.value}{image_tag(self.map.value)}{self.chosen.value}"
-    return f"<div>{head}{ends}</div>{self.text.value}{image_tag(self.heat.value)}{around}"
+    return f"<div>{head}{ends}</div>{self.text.value}{self.support.value}{image_tag(self.heat.value)}{around}"

@@ -325,7 +325,7 @@ def write_side_by_side(
 
 # %% ../../nbs/use/06_evaluate.ipynb #ea15f93b
 _PREDICTED = ("prediction", "predictions", "predicted", "pred", "predicted_summary", "generated_summary", "generated", "generation", "model_output",
-              "model_summary", "system_summary", "system", "hypothesis", "hyp", "candidate", "decoded", "response", "output", "summary", "text")
+              "model_summary", "system_summary", "system", "hypothesis", "hyp", "candidate", "decoded", "response", "output", "generated_text", "summary_text", "completion", "summary", "text")
 _NOT_PREDICTED = ("dialogue", "dialog", "conversation", "document", "article", "source", "input", "reference", "references", "gold", "gold_summary",
                   "reference_summary", "target", "label", "ground_truth", "topic", "title", "model", "speaker", "speakers", "missed", "error",
                   "reason", "unsupported", "stands", "least_word", "candidates") # what `latent_summ summarize` writes beside a summary
@@ -336,7 +336,8 @@ def prediction_columns(
     "The columns that may hold the prediction: those of a usual name, and any other that holds several words."
     names = dict.fromkeys(key for record in records for key in record)
     def may_be(name):
-        values = [record[name] for record in records if isinstance(record.get(name), str)]
+        given = [record.get(name) for record in records]
+        values = [text for value in given for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
         if not values or folded(name) in (*ID_COLUMNS, *_NOT_PREDICTED): return False
         return folded(name) in _PREDICTED or any(len(value.split()) > 1 for value in values)
     return [name for name in names if may_be(name)]
@@ -353,6 +354,16 @@ def _prediction_column(records:list, path, column) -> str:
     return found[0]
 
 # %% ../../nbs/use/06_evaluate.ipynb #5c0a7e07
+def _one_text(record:dict, column:str, path, line:int) -> str:
+    "The prediction of a row. Raises `DataError` where there is none, or more than one."
+    value = record.get(column)
+    texts = [text for text in value if isinstance(text, str)] if isinstance(value, list) else [value]
+    if len(texts) > 1:
+        raise DataError(f"{path}, line {line} has {len(texts)} candidates under {column}: {', '.join(repr(text[:40]) for text in texts[:3])}. "
+                        "Write the one that is meant as a text.")
+    if not texts or not isinstance(texts[0], str): raise DataError(f"{path}, line {line} has no text under {column}.")
+    return _whole(texts[0])
+
 def _records(path) -> list: # of (line number, dict)
     "The rows of a file of predictions. Raises `DataError` for a line that is none."
     with given_file(path) as (place, name):
@@ -366,6 +377,7 @@ def _whole(text:str) -> str: return re.sub("[\ud800-\udfff]", "\ufffd", text)  #
 def _in_order(texts:list, own, path, places:dict) -> dict:
     "Predictions without ids belong to the rows in their order: to those that are scored, or to all that their file has."
     if own is None: raise DataError(f"{path} has no id; it can only be read beside its rows. Name the column with --id-column.")
+    while len(texts) > len(own) and len(texts) != places.get("read") and not texts[-1].strip(): texts = texts[:-1] # blank lines at the end
     if len(texts) == len(own):
         say_once(f"{path}: predictions without ids are taken in the order of the {len(own):,} rows.")
         return dict(zip(own, texts))
@@ -376,14 +388,21 @@ def _in_order(texts:list, own, path, places:dict) -> dict:
                     "or a column id (--id-column names another).")
 
 # %% ../../nbs/use/06_evaluate.ipynb #5c0a7e08
-def _id_column(records:list, path, column) -> Optional[str]:
+def _is_counter(records:list, name) -> bool:
+    "Whether a column without a name, or one called index, numbers the rows; it says no more than their order."
+    if folded(name) not in ("", "index", "idx", "unnamed: 0"): return False
+    values = [str(record.get(name)) for record in records]
+    return any(values == [str(n) for n in range(start, start + len(values))] for start in (0, 1))
+
+def _id_column(records:list, path, column, prediction) -> Optional[str]:
     "The column of ids; None where rows hold nothing but texts. Raises `DataError` where it cannot be told."
     there = list(dict.fromkeys(key for record in records for key in record))
     asked = find_column(there, [column]) if column else None
     found = find_column(there, ID_COLUMNS)
     if column and not asked and not found: raise DataError(f"{path} has no column {column!r}; it has {', '.join(map(str, there))}. Name one with --id-column.")
     if column and not asked: say_once(f"{path} has no column {column!r}; its ids are those under {found!r}.")
-    others = [str(name) for name in there if folded(name) not in (*_PREDICTED, *_NOT_PREDICTED)]
+    usual = (*_PREDICTED, *_NOT_PREDICTED)
+    others = [str(name) for name in there if name != prediction and folded(name) not in usual and not _is_counter(records, name)]
     if not column and not found and others: raise DataError(f"{path}, line 1 has no id; it has {', '.join(map(str, there))}. Name the column with --id-column.")
     return asked or found
 
@@ -398,16 +417,18 @@ def read_predictions(
     records = _records(path)
     if not records: return {}
     rows = [record for _, record in records]
-    id_column, column = _id_column(rows, path, id_column), _prediction_column(rows, path, column)
+    may_be = [column] if column else prediction_columns(rows)
+    id_column = _id_column(rows, path, id_column, may_be[0] if len(may_be) == 1 else None)
+    column = _prediction_column(rows, path, column)
     say_once(f"{path}: the predictions are those under {column!r}" + (f", the ids under {id_column!r}." if id_column else "."))
     out, texts = {}, []
     for n, record in records:
-        if not isinstance(record.get(column), str): raise DataError(f"{path}, line {n} has no text under {column}.")
+        text = _one_text(record, column, path, n)
         own_id = id_text(record.get(id_column)) if id_column else n
         if own_id is None: raise DataError(f"{path}, line {n} has no id under {id_column}.")
         if own_id in out: raise DataError(f"{path}, line {n}: there is a prediction for {own_id!r} already.")
-        out[own_id] = _whole(record[column])
-        texts.append(out[own_id])
+        out[own_id] = text
+        texts.append(text)
     return out if id_column else _in_order(texts, own, path, places or {})
 
 # %% ../../nbs/use/06_evaluate.ipynb #6b2b4b2c
@@ -450,6 +471,8 @@ def score_predictions(
     if missing: say_once(f"{path}: {len(missing):,} of {len(own):,} rows have no prediction ({', '.join(missing[:3])} ...); they count as empty.")
     if extra: say_once(f"{path}: {len(extra):,} predictions are for ids that no row has ({', '.join(extra[:3])} ...); they are left out.")
     predictions = [given.get(i, "") for i in own]
+    if len(rows) > 1 and all(text == references_of(row)[0] for text, row in zip(predictions, rows)):
+        say_once(f"{path}: every prediction is its reference, word for word. Is this the file of references?")
     report = evaluate_predictions(rows, predictions, bertscore, entities, tokenizer)
     report["rows"] |= dict(missing=len(missing), extra=len(extra))
     return report, rows, predictions

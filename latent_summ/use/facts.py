@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEXT_FACTS', 'same_length', 'references_of', 'has_fact', 'fact_recall', 'fact_table', 'read_roles', 'role_recall',
-           'speakers_of', 'text_facts', 'match_times', 'load_entities', 'entity_facts', 'fact_spans', 'text_fact_table']
+           'text_facts', 'match_times', 'load_entities', 'entity_facts', 'fact_spans', 'text_fact_table']
 
 # %% ../../nbs/use/00_facts.ipynb #fdf9d1ed
 import functools, re
@@ -13,6 +13,7 @@ from collections import Counter
 import numpy as np
 
 from ..data.messenger import _KINDS, TYPES
+from ..data.side import _CAPITAL, _NUMBER, _NUMBER_WORDS, _TIME, _capitals, speakers_of
 from ..runtime import DataError, ModelError
 
 # %% ../../nbs/use/00_facts.ipynb #fb6f2b86
@@ -40,7 +41,7 @@ def has_fact(
     prediction:str, # what was written
     fact:dict, # type and text
 ) -> bool:
-    "Whether `fact['text']` stands in the prediction as whole words."
+    "Whether `fact['text']` appears in the prediction as whole words."
     return bool(_as_words(fact["text"]).search(prediction))
 
 def fact_recall(
@@ -139,39 +140,7 @@ def role_recall(
 
 # %% ../../nbs/use/00_facts.ipynb #e65ed0c5
 TEXT_FACTS = ("speaker", "name", "number", "time", "negation")
-_UNITS = ("two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-          "eighteen nineteen").split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_NUMBER_WORDS = {w: str(i) for i, w in enumerate(_UNITS, 2)} | {w: str(10 * i) for i, w in enumerate(_TENS, 2)}
-_MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December" # may, march are words
-_DAYS = "(?:mon|tues|wednes|thurs|fri|satur|sun)day|noon|midnight|today|tonight|tomorrow|yesterday|weekend"
-_TIME = re.compile(
-    r"(?<![\w.,:])(?:\d{1,2}:\d\d(?:\s?[ap]\.?m\b)?|\d{1,2}(?:\.\d\d)?\s?[ap]\.?m\b|\d{1,2}\s?o['’]?clock\b"
-    r"|(?i:" + _DAYS + r")(?=s?\b)|(?:" + _MONTHS + r")\b)")
-_NUMBER = re.compile(r"(?<![\w.,:])\d+(?:[.,]\d+)*(?![\w:])|(?<!\w)(?i:" + "|".join(_NUMBER_WORDS) + r")(?!\w)")
 _NEGATION = re.compile(r"(?i)\b(?:not|no|never|nobody|nothing|none|neither|nor|nowhere|cannot|without)\b|n['’]t\b")
-_CAPITAL = re.compile(r"[^\W\d_][\w-]*")
-_STARTS = re.compile(r"(?:^|[.!?:\n…]|[.!?:…][\"'”’)])\W*$")
-_NO_NAMES = set("i ok okay mr mrs ms dr am pm tv lol omg".split())
-
-# %% ../../nbs/use/00_facts.ipynb #9ba5f0db
-def speakers_of(
-    dialogue:str, # one turn a line
-) -> set:
-    "Who speaks in a dialogue: the names before its colons, in lower case."
-    return {m[1].strip().lower() for m in re.finditer(r"(?m)^([^:\n]{1,40}):", dialogue)}
-
-def _capitals(text:str, speakers:set) -> tuple: # (inside a sentence, at the start of one)
-    "Words with a capital, in lower case."
-    inside = set()
-    start = set()
-    taken = {w for s in speakers for w in _CAPITAL.findall(s)} | _NO_NAMES
-    for m in _CAPITAL.finditer(_TIME.sub(lambda t: "~" * len(t[0]), text)):
-        word = m[0].lower()
-        if not m[0][0].isupper() or word in taken or text[:m.start()].endswith(("'", "’")): continue
-        is_start = _STARTS.search(text[max(m.start() - 4, 0):m.start()])
-        (start if is_start else inside).add(word)
-    return inside, start
 
 # %% ../../nbs/use/00_facts.ipynb #bf4cc294
 def text_facts(

@@ -23,9 +23,10 @@ from ..train.checkpoint import config_of
 from ..data.chunks import split_text
 from ..model.compress import normalize_latents
 from ..config import Config, ConfigError, read_json
-from ..model.decode import generate, prompt_embeds
+from ..data.side import pack_facts, side_facts
+from ..model.decode import facts_before, generate, prompt_embeds
 from ..encode.embed import EmbedProgress, clock, embed_texts
-from ..encode.tokens import input_ids
+from ..encode.tokens import fact_ids, input_ids
 from ..data.hub import first_line, hub_case
 from .facts import same_length
 from .latents import LatentFile, SavedLatents, compressor_fingerprint, read_latents, write_latents
@@ -102,6 +103,15 @@ def _check_middle(
         raise ModelError(f"This model was trained with its own middle, {trained}. Make one as for the training and hand it over: from_pretrained(..., middle={name}(...)).")
     if given is not None and not trained: raise ModelError("This model was trained with the package's middle: leave middle= out.")
 
+def _check_side(
+    trained:Config, # of the model
+    size:int, # bytes of facts that are asked for
+):
+    "Raise `ConfigError` for more facts than the model was taught to read."
+    if size <= trained.side_channel: return
+    if trained.side_channel: raise ConfigError(f"This model reads at most {trained.side_channel} bytes of facts beside its latents, not {size}: lower side_channel.")
+    raise ConfigError(f"This model was trained without facts beside its latents, so it cannot read any (side_channel={size}). Train one that can: latent_summ train --side-channel {size}.")
+
 def _in_one_piece(head, inputs): return inputs[0].contiguous(), *inputs[1:]
 
 class Summarizer(ModelHubMixin):
@@ -131,6 +141,7 @@ class Summarizer(ModelHubMixin):
         file = find_model(path, revision, token)
         tensors, meta = read_model(file)
         saved = config_of(meta)
+        _check_side(saved, overrides.get("side_channel", 0))
         cfg = saved.override(**overrides)
         check_use(saved, cfg)
         _check_middle(meta["backbones"].get("middle"), middle)
@@ -193,7 +204,7 @@ def parts(self:Summarizer,
 
 # %% ../../nbs/use/04_inference.ipynb #f4b56e45
 _AT_ONCE = 512 # texts between the embedding and the latents at a time
-_USE = ("temperature", "max_generation_length", "do_sample", "top_p", "top_k", "batch_size", "preprocess_batch_size", "use_stop_latent", "stop_latent_cosine_threshold")
+_USE = ("temperature", "max_generation_length", "do_sample", "top_p", "top_k", "batch_size", "preprocess_batch_size", "use_stop_latent", "stop_latent_cosine_threshold", "side_channel")
 
 @patch
 def _config(self:Summarizer, overrides:dict) -> Config:
@@ -201,6 +212,7 @@ def _config(self:Summarizer, overrides:dict) -> Config:
     _check_words(overrides)
     wrong = [k for k in overrides if k not in _USE and k in Config.__dataclass_fields__]
     if wrong: raise ConfigError(f"{wrong[0]} cannot be set for one call; these can: {', '.join(_USE)}. Others are set when the model is loaded, with from_pretrained.")
+    _check_side(config_of(self.meta), overrides.get("side_channel", 0))
     return self.cfg.override(**overrides)
 
 def _by_length(lengths:list) -> list: # of lists of positions
@@ -295,29 +307,64 @@ def _seeded(seed:Optional[int], draws:bool):
 
 @patch
 @own_world()
-def _write(self:Summarizer, cfg:Config, latents:torch.Tensor, advance:Callable) -> list:
-    "The text of each row's latents."
+def _prefix(self:Summarizer, latents:torch.Tensor, facts:Optional[list]=None) -> torch.Tensor: # (rows, positions, hidden)
+    "Prefix embeddings, behind the words of the facts where there are some."
+    prefix = self.model.prefix(latents).to(self.decoder.model.dtype)
+    if not facts: return prefix
+    ids = fact_ids(config_of(self.meta), self.decoder, facts)
+    return facts_before(self.decoder, torch.tensor(ids, device=self.device), prefix)
+
+@patch
+@own_world()
+def _write(self:Summarizer, cfg:Config, latents:torch.Tensor, advance:Callable, facts:Optional[list]=None) -> list:
+    "The text of each row's latents, with the facts beside them where there are some."
     latents = latents.to(self.device)
     stops = self.model.is_stop(latents, cfg)
     out, rows = [""] * len(latents), (~stops).nonzero().flatten().tolist()
     advance(int(stops.sum()), int(stops.sum()))
     for i in range(0, len(rows), 4 * cfg.batch_size):
         some = rows[i:i + 4 * cfg.batch_size]
-        prefix = self.model.prefix(latents[some]).to(self.decoder.model.dtype)
+        prefix = self._prefix(latents[some], facts and [facts[r] for r in some])
         for r, text in zip(some, generate(self.decoder, prefix, cfg)): out[r] = text
         advance(len(some), len(some))
     return out
+
+# %% ../../nbs/use/04_inference.ipynb #a7ce2ec4
+@patch
+def facts_of(self:Summarizer,
+    texts, # a text, or a list of texts
+    **overrides, # side_channel: fewer bytes than the model was trained with
+) -> Optional[list]: # bytes for each text; None for a model without a side-channel, or where it is off
+    "The facts to keep beside the latents of each text. Raises `ConfigError` for more bytes than the model reads."
+    return self._side(self._config(overrides), [[t] for t in clean_texts(texts)])
+
+@patch
+def _side(self:Summarizer, cfg:Config, units:list) -> Optional[list]: # of bytes; None where the side-channel is off
+    "The facts of each unit, which is a list of texts."
+    if not cfg.side_channel: return None
+    return [pack_facts(side_facts("\n".join(parts)), cfg.side_channel) for parts in units]
+
+@patch
+def _readable(self:Summarizer, cfg:Config, facts:Optional[list], n:int) -> Optional[list]: # of bytes
+    "Facts that were handed over, as many bytes of them as `cfg` allows; None where none are read."
+    if facts is None: return None
+    if len(facts) != n or not all(isinstance(data, bytes) for data in facts):
+        raise DataError(f"facts must be bytes for each of the {n:,} rows of latents, as facts_of gives them; got {len(facts):,}.")
+    if not config_of(self.meta).side_channel: _check_side(config_of(self.meta), max(map(len, facts), default=0) + 1)
+    return [pack_facts(data.decode("utf-8", "replace").split("\n"), cfg.side_channel) for data in facts] if cfg.side_channel else None
 
 # %% ../../nbs/use/04_inference.ipynb #74dc3c0f
 @patch
 def decode(self:Summarizer,
     latents, # (texts, latent_seq_len, latent_dim), torch or numpy
     seed:Optional[int]=None, # for sampling (None: torch's generator as it stands)
-    **overrides, # do_sample, temperature, top_p, top_k, max_generation_length, batch_size, use_stop_latent ...
+    facts:Optional[list]=None, # bytes for each row, of facts_of or of a file of latents; only for a model with a side-channel
+    **overrides, # do_sample, temperature, top_p, top_k, max_generation_length, batch_size, use_stop_latent, side_channel ...
 ) -> list: # one text per row
-    "Write the text of each row's latents, without the middle. Raises `DataError` for another shape."
+    "Write the text of each row's latents, without the middle. Raises `DataError` for another shape, `ConfigError` for facts that the model cannot read."
     cfg, latents = self._config(overrides), self._checked(latents)
-    with _seeded(seed, cfg.do_sample), TextProgress("decode", len(latents)) as progress: return self._write(cfg, latents, progress.advance)
+    facts = self._readable(cfg, facts, len(latents))
+    with _seeded(seed, cfg.do_sample), TextProgress("decode", len(latents)) as progress: return self._write(cfg, latents, progress.advance, facts)
 
 # %% ../../nbs/use/04_inference.ipynb #26b00002
 @patch
@@ -349,11 +396,12 @@ def _units(self:Summarizer, texts, long:str) -> tuple: # (units: lists of parts 
 def _texts(self:Summarizer, label:str, texts, long:str, summary:bool, seed:Optional[int], overrides:dict) -> list:
     "A text written for each text: sorted by length, a few hundred at a time, in the order they came."
     cfg, (units, owners, n) = self._config(overrides), self._units(texts, long)
+    facts = self._side(cfg, units) if summary else None
     written = [""] * len(units)
     with _seeded(seed, cfg.do_sample), TextProgress(label, len(units)) as progress:
         for some in _by_length([sum(map(len, u)) for u in units]):
             latents = self._latents(cfg, [units[i] for i in some], summary)
-            for i, text in zip(some, self._write(cfg, latents, progress.advance)): written[i] = text
+            for i, text in zip(some, self._write(cfg, latents, progress.advance, facts and [facts[i] for i in some])): written[i] = text
     out = [[] for _ in range(n)]
     for i, text in zip(owners, written):
         if text: out[i].append(text)
@@ -422,7 +470,7 @@ def judge(self:Summarizer) -> Optional[Judge]:
 # %% ../../nbs/use/04_inference.ipynb #4cd87800
 @patch
 @own_world()
-def _evidence(self:Summarizer, cfg:Config, documents:torch.Tensor, predicted:torch.Tensor, summaries:list, sources:Optional[list]) -> list: # of Support, without their number
+def _evidence(self:Summarizer, cfg:Config, documents:torch.Tensor, predicted:torch.Tensor, summaries:list, sources:Optional[list], facts:Optional[list]=None) -> list: # of Support, without their number
     "The parts of each summary's support."
     read = self._latents(cfg, self.parts(summaries), False)
     cycles = agreement(predicted.cpu(), read).tolist()
@@ -431,7 +479,7 @@ def _evidence(self:Summarizer, cfg:Config, documents:torch.Tensor, predicted:tor
     sure = []
     for i in range(0, len(summaries), 4 * cfg.batch_size):
         some = slice(i, i + 4 * cfg.batch_size)
-        prefix = self.model.prefix(predicted[some].to(self.device)).to(self.decoder.model.dtype)
+        prefix = self._prefix(predicted[some].to(self.device), facts and facts[some])
         sure += certainty(self.decoder, prefix, summaries[some])
     out = []
     for i, (summary, c) in enumerate(zip(summaries, sure)):
@@ -460,7 +508,8 @@ def support_of(self:Summarizer,
     sources = None if texts is None else clean_texts(texts)
     for others, what in ((documents, "latents"), (summaries if sources is None else sources, "texts")): same_length(summaries, others, what)
     if not self.judge: say_once(_UNCALIBRATED)
-    return self._judged(self._evidence(self.cfg, documents, self.model.summary_latents(documents), summaries, sources))
+    facts = None if sources is None else self._side(self.cfg, [[t] for t in sources])
+    return self._judged(self._evidence(self.cfg, documents, self.model.summary_latents(documents), summaries, sources, facts))
 
 # %% ../../nbs/use/04_inference.ipynb #42023070
 def _rank(found:Support) -> tuple: # the larger, the better
@@ -484,12 +533,12 @@ def _withheld(found:Support, least:Optional[float]) -> Support:
 
 # %% ../../nbs/use/04_inference.ipynb #4d2d2d66
 @patch
-def _best(self:Summarizer, cfg:Config, documents:torch.Tensor, predicted:torch.Tensor, sources:list, candidates:int, advance:Callable) -> list: # of Support
+def _best(self:Summarizer, cfg:Config, documents:torch.Tensor, predicted:torch.Tensor, sources:list, candidates:int, advance:Callable, facts:Optional[list]=None) -> list: # of Support
     "The best supported of so many candidates for each row."
-    tries = [self._write(cfg, predicted, advance)]
+    tries = [self._write(cfg, predicted, advance, facts)]
     sampled = cfg.override(do_sample=True)
-    tries += [self._write(sampled, predicted, lambda *_: None) for _ in range(candidates - 1)]
-    judged = [self._judged(self._evidence(cfg, documents, predicted, written, sources)) for written in tries]
+    tries += [self._write(sampled, predicted, lambda *_: None, facts) for _ in range(candidates - 1)]
+    judged = [self._judged(self._evidence(cfg, documents, predicted, written, sources, facts)) for written in tries]
     def best(row): return max((f for f in row if f.summary), key=_rank, default=row[0])
     return [best(row) for row in zip(*judged)]
 
@@ -500,11 +549,12 @@ def _supported(self:Summarizer, texts, long:str, seed:Optional[int], least:Optio
     if not self.judge: say_once(_UNCALIBRATED)
     cfg, (units, owners, n) = self._config(overrides), self._units(texts, long)
     sources = clean_texts(texts)
+    facts = self._side(cfg, units)
     found = [None] * len(units)
     with _seeded(seed, cfg.do_sample or candidates > 1), TextProgress("summarise", len(units)) as progress:
         for some in _by_length([sum(map(len, u)) for u in units]):
             documents, predicted = self._both_latents(cfg, [units[i] for i in some], (False, True))
-            best = self._best(cfg, documents, predicted, [sources[owners[i]] for i in some], candidates, progress.advance)
+            best = self._best(cfg, documents, predicted, [sources[owners[i]] for i in some], candidates, progress.advance, facts and [facts[i] for i in some])
             for i, f in zip(some, best): found[i] = f
     of_text = [[] for _ in range(n)]
     for i, f in zip(owners, found): of_text[i].append(f)
@@ -521,13 +571,13 @@ class _Halt(StoppingCriteria):
 def _stops(self:Summarizer, cfg:Config, latents:torch.Tensor) -> torch.Tensor: return self.model.is_stop(latents, cfg)
 
 @patch
-def _pieces(self:Summarizer, cfg:Config, latents:torch.Tensor, seed:Optional[int]):
+def _pieces(self:Summarizer, cfg:Config, latents:torch.Tensor, seed:Optional[int], facts:Optional[list]):
     "The text of one row's latents, piece by piece."
     streamer, halt, errors = TextIteratorStreamer(self.decoder.tokenizer, skip_special_tokens=True), threading.Event(), []
     @own_world()
     def work():
         try:
-            prefix = self.model.prefix(latents).to(self.decoder.model.dtype)
+            prefix = self._prefix(latents, facts)
             with _seeded(seed, cfg.do_sample): generate(self.decoder, prefix, cfg, streamer=streamer, stopping_criteria=StoppingCriteriaList([_Halt(halt)]))
         except Exception as e: errors.append(e); streamer.end()
     thread = threading.Thread(target=work, daemon=True)
@@ -558,7 +608,7 @@ def stream(self:Summarizer,
         latents = self._latents(cfg, [[part]], True).to(self.device)
         gap = " " if began else ""
         if self._stops(cfg, latents)[0]: continue
-        for piece in _trimmed(self._pieces(cfg, latents, seed)):
+        for piece in _trimmed(self._pieces(cfg, latents, seed, self._side(cfg, [[part]]))):
             yield gap + piece
             gap, began = "", True
 
@@ -621,19 +671,20 @@ def save_latents(self:Summarizer,
     summary:bool=False, # these are summary latents, from compress_meaning
     sources:Optional[list]=None, # the texts themselves, to keep a hash of each
     noise:float=0.0, # to blur them with, relative to the size of a latent's numbers
+    facts:Optional[list]=None, # bytes for each text, of facts_of
 ) -> Path:
-    """Keep latents: int8, about 2 KB a text. Raises `DataError` for another shape, ids or sources that do not fit.
+    """Keep latents: int8, about 2 KB a text. Raises `DataError` for another shape, ids, sources or facts that do not fit.
 
     Latents are not anonymous: of built-in chats the small model read 86 % of the names and 76 % of the numbers back
     from such a file; without the model, somebody with known texts read 70 % of the names (nbs/use/13_privacy.ipynb).
     Noise costs facts before it hides names."""
-    return write_latents(path, self._checked(latents), self._fingerprint(summary), ids, sources, noise)
+    return write_latents(path, self._checked(latents), self._fingerprint(summary), ids, sources, noise, facts)
 
 @patch
 @own_world()
 def load_latents(self:Summarizer,
     path, # what save_latents wrote
-) -> SavedLatents: # latents, ids, summary
+) -> SavedLatents: # latents, ids, summary, facts
     "Latents of this very model. Raises `CacheError` for a damaged file, and for another model's latents, naming what differs."
     return read_latents(path, dict(document=self._fingerprint(False), summary=self._fingerprint(True)))
 

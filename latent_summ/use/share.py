@@ -18,6 +18,7 @@ from ..encode.backbones import check_backbone, load_decoder, load_encoder, locat
 from ..train.checkpoint import config_of, content_hash, load_finished
 from ..data.example import example_chat
 from ..config import Config, STAGES
+from ..plan import LESSON
 from ..model.model import LatentSummarizer
 from ..runtime import CheckpointError, atomic_write, is_terminal, write_json
 
@@ -167,7 +168,9 @@ def _stage_lines(cfg:Config, report:dict) -> list:
     if cfg.training_phase != "normal": return [_stage_line(cfg.training_phase, cfg.num_epochs, cfg.batch_size)]
     if cfg.pipeline_mode == "legacy": return [_stage_line("end to end (legacy)", cfg.num_epochs, cfg.batch_size)]
     epochs = {s: getattr(cfg, s + "_epochs") for s in STAGES}
-    return [_stage_line(s.replace("_", " "), n, cfg.stage_batch_size(s), rows.get(s)) for s, n in epochs.items() if n]
+    size = cfg.stage_batch_size(LESSON)
+    lesson = [f"- teach encoder: {cfg.teach_encoder_steps:,} steps in batches of {size}"] if cfg.teach_encoder_steps else []
+    return lesson + [_stage_line(s.replace("_", " "), n, cfg.stage_batch_size(s), rows.get(s)) for s, n in epochs.items() if n]
 
 # %% ../../nbs/use/02_share.ipynb #02c4f69b
 _COLUMNS = dict(rouge1="ROUGE-1", rouge2="ROUGE-2", rougeL="ROUGE-L", rougeLsum="ROUGE-Lsum", fact_recall="facts")
@@ -256,10 +259,17 @@ def _privacy_text(report:dict) -> str:
             f"latents; without the model, somebody with known texts and their latents read {found['probe_names']} % of the "
             f"names and {found['probe_words']} % of the words.")
 
+def _part_line(part:str, identity:dict) -> str:
+    "Which encoder or decoder a model was trained with."
+    name = identity["name"]
+    if start := identity.get("taught_from"): name = f"taught by this training (stage 0), from {start}"
+    return f"- {part}: {name}, revision `{identity['revision']}`, tokenizer `{identity['tokenizer']}`"
+
 def _front(cfg:Config, backbones:dict) -> str:
     "The card's header, in the hub's own terms."
     data = [n for f in _SOURCES if _on_hub(n := getattr(cfg, f))]
-    models = [b["name"] for b in backbones.values() if _on_hub(b["name"])]
+    names = [b.get("taught_from", b["name"]) for b in backbones.values()]
+    models = [name for name in names if _on_hub(name)]
     def listed(key, names): return [f"{key}:", *(f"- {n}" for n in names)] if names else []
     tags = ["summarization", "latent-space", "dialogue"]
     return "\n".join(["---", "library_name: latent_summ", "pipeline_tag: summarization", *listed("tags", tags),
@@ -274,8 +284,7 @@ def model_card(
     cfg = config_of(dict(config=without_places(meta["config"])))
     backbones = meta["backbones"]
     report = report or {}
-    parts = [f"- {part}: {b['name']}, revision `{b['revision']}`, tokenizer `{b['tokenizer']}`"
-             for part, b in backbones.items()]
+    parts = [_part_line(part, b) for part, b in backbones.items()]
     lists = dict(parts=parts, data=_data_lines(cfg, report), stages=_stage_lines(cfg, report),
                  scores=_score_lines(report))
     title = name.split("/")[-1] if "/" in name else "Latent summariser"

@@ -1,7 +1,7 @@
-"""What is read is what was named: no pattern, extension or position decides in silence; a row with more fields than its header is an error.
+"""Exactly the named file is read: no pattern, extension or position decides silently; a row with more fields than its header is an error.
 
-Attack: names made of `[ ] * ?` beside files that they would match as patterns, any letter case, every format under the name of another, ragged rows; through
-training, evaluation, predictions, `summarize --input`, `reconstruct` and the doctor. What comes in must come out, in order, under its id.
+Attack: names made of `[ ] * ?` next to files that they would match as patterns, any letter case, every format under the ending of another, rows of unequal
+length; through training, evaluation, predictions, `summarize --input`, `reconstruct` and the doctor. Every row must come out, in order, under its id.
 """
 import json
 

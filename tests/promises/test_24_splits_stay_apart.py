@@ -1,7 +1,8 @@
 """Test and validation rows never reach training; a file named after a split is that split.
 
-Attack: folders and files as people name them (camel case, capitals, numbers at the end, `dev` for validation, folders for splits, one file without a name beside
-them), drawn at random. No row of a test or validation file may be among the training rows, whatever is named: the folder, its stem, or one of its files.
+Attack: folders and files as people name them (camel case, capitals, numbers at the end, `dev` for validation, folders for splits, one file without a
+split's name next to them), drawn at random. No row of a test or validation file may be among the training rows, whatever is named: the folder, its stem, or
+one of its files.
 """
 import itertools
 

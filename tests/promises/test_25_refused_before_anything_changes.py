@@ -1,8 +1,8 @@
-"""A command that is refused changes nothing, and is refused before hours are spent.
+"""A refused command changes nothing, and is refused before hours are spent.
 
 Attack: on a finished training, `--resume` with other rows (one word of one row, one row less, other validation rows) and `--overwrite` with everything that
-cannot work: missing and unfit models, rows, columns, caches and folders; no text may be embedded, and afterwards every file must be what it was. New runs that
-are refused leave no folder, and so do commands that name what is not there. And (elsewhere) resuming with other settings.
+cannot work: missing and unfit models, rows, columns, caches and folders; no text may be embedded, and afterwards every file must be unchanged. Refused new
+runs, and commands that name missing things, leave no folder. And (elsewhere) resuming with other settings.
 """
 import json
 from pathlib import Path
