@@ -143,3 +143,20 @@ def test_one_compiled_layer_serves_all_layers_and_lengths(decoder):
         x = torch.randn(rows, positions, decoder.hidden_size, requires_grad=True)
         assert torch.allclose(ours(x), plain(x), atol=1e-4)
     assert counter.frame_count <= 2  # one without and one with a mask for the input's gradient
+
+
+def kept_bytes(decoder) -> int:
+    "Bytes that a pass keeps for the way back, weights aside."
+    weights = [*decoder.model.parameters(), *(t for w in (decoder.trunk.weights if decoder.trunk else ()) for t in w if t is not None)]
+    known, kept, alive = {t.untyped_storage().data_ptr() for t in weights}, {}, []
+    def keep(t):
+        kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        alive.append(t)  # or another tensor could take its place
+        return t
+    x = torch.randn(4, 60, decoder.hidden_size, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.autocast("cpu", torch.bfloat16): decoder.read(x)
+    return sum(n for place, n in kept.items() if place not in known)
+
+
+def test_it_keeps_less_for_the_way_back_than_autocast(decoder):
+    assert kept_bytes(replace(decoder, trunk=Trunk(decoder.model, torch.bfloat16))) < kept_bytes(decoder)
