@@ -23,23 +23,35 @@ def _plain_ids(tokenizer, texts) -> list:
     options = dict(add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)
     return tokenizer(list(texts), **options)["input_ids"]
 
+def _frame(tokenizer) -> tuple: # (ids before a text, ids behind it)
+    "What an encoder expects around a text: [CLS] and [SEP], or else what its tokenizer adds (T5's </s>, Llama's <s>)."
+    head = [i for i in (tokenizer.cls_token_id,) if i is not None]
+    tail = [i for i in (tokenizer.sep_token_id,) if i is not None]
+    if head or tail: return head, tail
+    own = tokenizer("", return_attention_mask=False, verbose=False)["input_ids"]
+    return [i for i in own if i == tokenizer.bos_token_id], [i for i in own if i != tokenizer.bos_token_id]
+
+def _blank_id(tokenizer) -> int:
+    "Stands for a text that a tokenizer makes nothing of, such as a lone zero-width space."
+    ids = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+    return next((i for i in ids if i is not None), 0)
+
 # %% ../../nbs/encode/04_tokens.ipynb #3b3cf281
 def input_ids(
     cfg:Config, # for max_seq_len and the latent tokens
     encoder:Encoder, # for its tokenizer
     texts:list, # of str
 ) -> tuple: # (list of id lists, how many texts were cut)
-    "Encoder inputs, special and latent tokens included, cut to `max_seq_len`."
+    "Encoder inputs, special and latent tokens included, cut to `max_seq_len`; none is empty."
     tok = encoder.tokenizer
-    head = [i for i in (tok.cls_token_id,) if i is not None]
+    head, tail = _frame(tok)
     if cfg.encoder_pooling == "latent_tokens": head = head + list(encoder.latent_ids[:cfg.latent_seq_len])
-    tail = [i for i in (tok.sep_token_id,) if i is not None]
     room = cfg.max_seq_len - len(head) - len(tail)
     if room < 1:
         raise ModelError(f"max_seq_len={cfg.max_seq_len} leaves no room for text beside "
                          f"{len(head) + len(tail)} special and latent tokens.")
     ids = _plain_ids(tok, texts)
-    return [head + i[:room] + tail for i in ids], sum(len(i) > room for i in ids)
+    return [head + i[:room] + tail or [_blank_id(tok)] for i in ids], sum(len(i) > room for i in ids)
 
 # %% ../../nbs/encode/04_tokens.ipynb #c7e2c4e3
 def target_ids(
