@@ -47,6 +47,29 @@ def test_every_format_is_scored_whole(tmp_path, capsys, name, mark):
 def test_the_cases_score_100(name): assert pr.score_predictions(CASES / name, ROWS)[0]["rouge1"] == 100
 
 
+SHAPES = {"list.jsonl": "".join(json.dumps(dict(id=i, prediction=[text])) + "\n" for i, text in RECORDS), "pipeline.json": json.dumps([dict(summary_text=text) for text in TEXTS]),
+          "strings.jsonl": "".join(json.dumps(text) + "\n" for text in TEXTS), "by-id.json": json.dumps(dict(RECORDS)), "inside.json": json.dumps(dict(model="m", predictions=TEXTS)),
+          "objects.json": json.dumps(dict(predictions=[dict(id=i, text=text) for i, text in RECORDS])), "last-lines.txt": "\n".join(TEXTS) + "\n\n\n",
+          "pandas.csv": ",prediction\n" + "".join(f'{n},"{text}"\n' for n, text in enumerate(TEXTS)), "with-scores.json": json.dumps({i: dict(prediction=t, score=1) for i, t in RECORDS})}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_that_programs_write(tmp_path, name):
+    (tmp_path / name).write_text(SHAPES[name], encoding="utf-8")
+    assert ev.score_predictions(tmp_path / name, ROWS)[2] == TEXTS
+
+
+def test_several_candidates_in_one_field_are_named(tmp_path):
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(dict(id=i, prediction=[text, "Another."])) + "\n" for i, text in RECORDS))
+    with pytest.raises(DataError, match="line 1 has 2 candidates under prediction: 'Tom is .*', 'Another.'. Write the one"): ev.score_predictions(tmp_path / "p.jsonl", ROWS)
+
+
+def test_the_references_themselves_are_told(tmp_path, capsys):
+    (tmp_path / "p.csv").write_text(table(","), encoding="utf-8")
+    ev.score_predictions(tmp_path / "p.csv", ROWS)
+    assert "every prediction is its reference, word for word" in capsys.readouterr().err
+
+
 def test_gold_is_never_taken_for_the_prediction():
     file = CASES / "gold-and-generated.jsonl"
     with pytest.raises(DataError, match="summary, generated_summary. Say which with --prediction-column"): pr.score_predictions(file, ROWS)

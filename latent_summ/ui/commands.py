@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..config import Config, ConfigError
-from ..data.texts import given_texts, names_rows, tell_empty, whole_characters, write_lines, write_rows
+from ..data.texts import checked_output, given_texts, names_rows, tell_empty, whole_characters, write_lines, write_rows
 from ..runtime import DataError, atomic_write, check_writable, say_once
 from .flags import flag_words
 from .forms import Audit, Bench, Bits, Cache, Calibrate, Demo, Diff, Doctor, Encode, Evaluate, Export
@@ -178,14 +178,15 @@ def _row(source, key:str, text) -> dict:
 
 def _write_texts(options, origin:Origin, model:Path, key:str, write:Callable):
     "What `write(summarizer, texts, seed)` makes of the given texts, to the screen or a file; rows keep their ids."
+    output = checked_output(options.output)
     texts, are_rows = given_texts(options.text, options.input, origin.cfg)
     summarizer = _load(origin, model)
     written = write(summarizer, [t.text for t in texts], _seed(origin))
     tell_empty(texts, " or could not be read; so is what is written for them.")
-    are_rows = are_rows or names_rows(options.output)
+    are_rows = are_rows or names_rows(output)
     _tell_doubts(written, are_rows)
-    if are_rows: write_rows([_row(source, key, text) for source, text in zip(texts, written)], options.output)
-    else: write_lines([getattr(text, "line", text) for text in written], options.output)
+    if are_rows: write_rows([_row(source, key, text) for source, text in zip(texts, written)], output)
+    else: write_lines([getattr(text, "line", text) for text in written], output)
 
 # %% ../../nbs/ui/07_commands.ipynb #356c76fe
 def check_support_options(

@@ -82,3 +82,22 @@ def test_a_file_that_fails_says_so_before_anything_is_written(tmp_path, monkeypa
     with pytest.raises(DataError, match="ragged.csv, line 3 has 3 columns, its header 2"):
         cli.run_command(["summarize", "--input", "ragged.csv", "--output", "out.csv"])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ragged.csv"]
+
+
+@pytest.mark.parametrize("output", ["out.xlsx", "OUT.ODS", "out.html"])
+def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "_load", lambda origin, model: pytest.fail("the model was loaded"))
+    write(tmp_path / "in.csv", ROWS)
+    with pytest.raises(DataError, match="is not written here. Write .csv"): cli.run_command(["summarize", "--input", "in.csv", "--output", output])
+    with pytest.raises(DataError, match="Cannot write into in.csv"): cli.run_command(["summarize", "--input", "in.csv", "--output", "in.csv/out.csv"])
+    assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_the_home_folder_is_spelled_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(commands, "_load", lambda origin, model: Echo())
+    write(tmp_path / "in.csv", ROWS)
+    cli.run_command(["summarize", "--input", "in.csv", "--output=~/my results/out.csv"])
+    assert len(list(numbered_rows(look_at(tmp_path / "home/my results/out.csv")))) == 3 and not (tmp_path / "~").exists()
