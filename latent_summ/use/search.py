@@ -96,7 +96,7 @@ def _faiss():
     return faiss
 
 def index_path(
-    file:LatentFile,
+    file:LatentFile, # open
 ) -> Path:
     "Where the index of a file is kept."
     return file.path.with_name(f"{file.path.name}.{file.digest[:12]}.faiss")
