@@ -21,9 +21,9 @@ from latent_summ.config import Config
 from latent_summ.data.formats import find_column, id_text, join_turns, look_at, numbered_rows, rows_as_bytes
 from latent_summ.data.sources import input_rows, load_pairs, load_texts, local_files
 from latent_summ.runtime import DataError
-from latent_summ.ui.cli import Evaluate, _whole_file
 from latent_summ.ui.doctor import Need, check_local_source
-from latent_summ.use.evaluate import evaluate_predictions, merge_references, read_predictions, references_of
+from latent_summ.use.evaluate import evaluate_predictions, merge_references, references_of, whole_file
+from latent_summ.use.predictions import read_predictions
 
 CASES = Path(__file__).parent / "cases"
 WHOLE = 1e-9 # so small a share of held-out rows that there are none
@@ -82,7 +82,7 @@ PACK = {"": bytes, ".gz": gzip.compress, ".XZ": lzma.compress, ".bz2": bz2.compr
 def as_trained(path): return list(load_pairs(Config(dataset_name=str(path), preprocess_validation_fraction=WHOLE)))
 
 
-def as_evaluated(path): return list(load_pairs(_whole_file(Evaluate(), Config(dataset_name=str(path))), "test"))
+def as_evaluated(path): return list(load_pairs(whole_file(Config(dataset_name=str(path))), "test"))
 
 
 def as_summarised(path): return input_rows(path, Config())[0]
@@ -249,7 +249,7 @@ def test_case_exports(name, turns):
 def test_equal_references_stay_when_rows_are_merged(tmp_path):
     rows = [dict(dialogue="Ann: hi", summary=s) for s in ("One.", "Two.", "One.")]
     (tmp_path / "r.jsonl").write_bytes(lines(rows))
-    cfg = _whole_file(Evaluate(), Config(dataset_name=str(tmp_path / "r.jsonl")))
+    cfg = whole_file(Config(dataset_name=str(tmp_path / "r.jsonl")))
     (row,) = merge_references(load_pairs(cfg, "test", duplicates=True))
     assert references_of(row) == ["One.", "Two.", "One."]
 

@@ -13,7 +13,8 @@ from latent_summ.data.sources import input_rows, load_pairs
 from latent_summ.runtime import DataError
 from latent_summ.ui import cli
 from latent_summ.ui.doctor import Need, check_local_source
-from latent_summ.use.evaluate import read_predictions
+from latent_summ.use.evaluate import whole_file
+from latent_summ.use.predictions import read_predictions
 
 ALSO = [f"test_formats.py::{n}" for n in ("test_the_same_rows_from_each", "test_turns_are_joined", "test_case_one_comma_too_many", "test_case_brackets", "test_tables_come_back",
                                           "test_json_comes_back", "test_a_row_with_more_fields_is_always_an_error", "test_files_and_columns_are_found_by_name_alone")]
@@ -36,7 +37,7 @@ def write(path, rows): path.write_bytes(rows_as_bytes(rows, path.name.lower()))
 def everything(path) -> list:
     "What each command makes of a file."
     cfg = Config(dataset_name=str(path), preprocess_validation_fraction=1e-9)
-    return [list(load_pairs(cfg)), list(load_pairs(cli._whole_file(cli.Evaluate(), cfg), "test")), read_predictions(path), input_rows(path, cfg)[0],
+    return [list(load_pairs(cfg)), list(load_pairs(whole_file(cfg), "test")), read_predictions(path), input_rows(path, cfg)[0],
             check_local_source(cfg, Need("dataset_name", str(path), "pairs", None, True)).status]
 
 
