@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DataError', 'CacheError', 'ModelError', 'CheckpointError', 'peak_memory_mb', 'is_terminal', 'speak', 'Interrupted',
            'stop_on_signal', 'say_once', 'pick_device', 'autocast_dtype', 'autocast', 'own_world', 'seed_everything',
-           'hash_seed', 'atomic_write', 'write_json', 'sha256_file', 'check_writable', 'Progress']
+           'hash_seed', 'atomic_write', 'write_json', 'sha256_file', 'check_writable', 'Progress', 'with_parameters']
 
 # %% ../nbs/01_runtime.ipynb #7cdbf702
 import contextlib, hashlib, json, os, random, signal, sys, tempfile, threading, time
@@ -295,3 +295,27 @@ def advance(self:Progress,
 def rate(self:Progress) -> float:
     "Units per second so far."
     return self.done / max(time.monotonic() - self.start, 1e-9)
+
+# %% ../nbs/01_runtime.ipynb #26b00002
+def _add_parameters(function):
+    "Add the comments on the parameters of a function to its docstring."
+    import inspect, re
+    from fastcore.docments import docments
+    comments = {name: about for name, about in docments(function, returns=False).items() if about and name != "self"}
+    source = inspect.getsource(function)
+    comments |= dict(re.findall(r"\n *\*\*(\w+),? *# (.+)", source)) # docments takes this one for the result's
+    lines = [f"- {name}: {about}" for name, about in comments.items()]
+    if lines: lines.insert(0, "Parameters:")
+    if result := re.search(r"\n *\).*: *# (.+)", source): lines.append(f"Returns: {result[1]}")
+    if lines: function.__doc__ = "\n".join([function.__doc__ or "", "", *lines])
+
+def with_parameters(
+    symbol, # a function, or a class
+): # the same object
+    "Add the comments on parameters to a docstring, or to those of the public methods of a class, for `?` and `help`."
+    import inspect
+    members = [getattr(symbol, name) for name in vars(symbol) if name[0] != "_"] if isinstance(symbol, type) else [symbol]
+    for member in members:
+        function = getattr(member, "__func__", member) # of a class method
+        if inspect.isfunction(function): _add_parameters(function)
+    return symbol

@@ -29,6 +29,19 @@ def plain_ids(
     options = dict(add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)
     return tokenizer(list(texts), **options)["input_ids"]
 
+def _frame(tokenizer) -> tuple: # (ids before a text, ids behind it)
+    "What an encoder expects around a text: [CLS] and [SEP], or else what its tokenizer adds (T5's </s>, Llama's <s>)."
+    head = [i for i in (tokenizer.cls_token_id,) if i is not None]
+    tail = [i for i in (tokenizer.sep_token_id,) if i is not None]
+    if head or tail: return head, tail
+    own = tokenizer("", return_attention_mask=False, verbose=False)["input_ids"]
+    return [i for i in own if i == tokenizer.bos_token_id], [i for i in own if i != tokenizer.bos_token_id]
+
+def _blank_id(tokenizer) -> int:
+    "Stands for a text that a tokenizer makes nothing of, such as a lone zero-width space."
+    ids = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+    return next((i for i in ids if i is not None), 0)
+
 # %% ../../nbs/encode/04_tokens.ipynb #3b3cf281
 @dataclass(frozen=True)
 class Frame:

@@ -701,7 +701,7 @@ def point(self:LatentExplorer): # (1, latent_seq_len, latent_dim)
     return point[None]
 
 @patch
-def end(self:LatentExplorer) -> str:
+def near_end(self:LatentExplorer) -> str:
     "The text of the nearer end."
     return self.a.value if self.alpha.value < 0.5 else self.b.value
 
@@ -711,7 +711,7 @@ def walk(self:LatentExplorer):
     "Decode the point at alpha, and show what is around it."
     try:
         point = self.point()
-        facts = dict(facts=self.s.facts_of([self.end()])) if self.side.value and self.between.value else {}
+        facts = dict(facts=self.s.facts_of([self.near_end()])) if self.side.value and self.between.value else {}
         written = self.s.decode(point, do_sample=False, **facts)[0]
         self.support.value = self._support_html(written)
         near = self.s.nearest(point, self.corpus_latents(), k=5)[0] if self.corpus else []
@@ -726,7 +726,7 @@ def walk(self:LatentExplorer):
 @patch
 def _support_html(self:LatentExplorer, written:str) -> str:
     "How far the text of the nearer end supports what was written, as a bar; nothing between texts themselves."
-    text = self.end()
+    text = self.near_end()
     if not (self.between.value and written and text.strip()): return ""
     documents = self.recall("document", lambda: self.s.encode([text]), text)
     found = self.s.support_of(documents, [written], [text])[0]

@@ -152,7 +152,13 @@ STAGE_TITLES = {s: f"{i}  {s.replace('_', ' ')}" for i, s in enumerate(STAGES, 1
 
 class Picture(Figure):
     "A matplotlib figure that shows itself in a notebook, without pyplot and its global state."
-    def __init__(self, width:float, height:float): super().__init__(figsize=(width, height), layout="constrained")
+    def __init__(
+        self,
+        width:float, # in inches
+        height:float, # in inches
+    ):
+        "An empty figure."
+        super().__init__(figsize=(width, height), layout="constrained")
 
     def _save(self, out, **options):
         self.savefig(out, transparent=True, **options)
