@@ -100,21 +100,6 @@ def write_lines(
     if path is None: sys.stdout.write(content); return
     with atomic_write(path, "w") as f: f.write(content)
 
-# %% ../../nbs/data/07_texts.ipynb #f8a3b5cb
-_NOT_WRITTEN = (".xlsx", ".xls", ".ods", ".docx", ".pdf", ".html") # what would hold something else than its name says
-
-def checked_output(
-    path:Optional[Path], # where to write (None: the screen)
-) -> Optional[Path]: # with the home folder spelled out
-    "Where to write. Raises `DataError` for a place or a format that cannot be written."
-    if path is None: return None
-    if path.suffix.lower() in _NOT_WRITTEN:
-        raise DataError(f"--output {path}: {path.suffix} is not written here. Write .csv (a spreadsheet opens it), .tsv, .json, "
-                        ".jsonl or .parquet.")
-    path = path.expanduser()
-    if not path.exists(): check_writable(path.parent)
-    return path
-
 # %% ../../nbs/data/07_texts.ipynb #f8a3b5cd
 def flat_row(
     record:dict, # a row
