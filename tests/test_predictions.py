@@ -56,17 +56,17 @@ SHAPES = {"list.jsonl": "".join(json.dumps(dict(id=i, prediction=[text])) + "\n"
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes_that_programs_write(tmp_path, name):
     (tmp_path / name).write_text(SHAPES[name], encoding="utf-8")
-    assert ev.score_predictions(tmp_path / name, ROWS)[2] == TEXTS
+    assert pr.score_predictions(tmp_path / name, ROWS)[2] == TEXTS
 
 
 def test_several_candidates_in_one_field_are_named(tmp_path):
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(dict(id=i, prediction=[text, "Another."])) + "\n" for i, text in RECORDS))
-    with pytest.raises(DataError, match="line 1 has 2 candidates under prediction: 'Tom is .*', 'Another.'. Write the one"): ev.score_predictions(tmp_path / "p.jsonl", ROWS)
+    with pytest.raises(DataError, match="line 1 has 2 candidates under prediction: 'Tom is .*', 'Another.'. Write the one"): pr.score_predictions(tmp_path / "p.jsonl", ROWS)
 
 
 def test_the_references_themselves_are_told(tmp_path, capsys):
     (tmp_path / "p.csv").write_text(table(","), encoding="utf-8")
-    ev.score_predictions(tmp_path / "p.csv", ROWS)
+    pr.score_predictions(tmp_path / "p.csv", ROWS)
     assert "every prediction is its reference, word for word" in capsys.readouterr().err
 
 
