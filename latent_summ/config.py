@@ -216,7 +216,8 @@ class DeviceAndOptimization(Section):
     use_bf16: bool = par(True, "Allow bf16 autocast where the hardware has it; wins over use_fp16", affects="training")
     use_gradient_checkpointing: bool = par(True, "Recompute decoder activations in the backward pass on a GPU: "
                                                  "less memory, more time")
-    use_torch_compile: bool = par(False, "Compile the trained modules with torch.compile")
+    use_torch_compile: bool = par(False, "Compile the trained modules, and one layer of the frozen decoder for "
+                                         "all, with torch.compile")
     torch_compile_mode: str = par("reduce-overhead", "Mode handed to torch.compile",
                                   choices=("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"))
     async_checkpointing: bool = par(True, "Write checkpoints from a background thread")

@@ -362,6 +362,7 @@ class Decoder:
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
     identity: dict = field(default_factory=dict)
+    trunk: Optional[Callable] = None # the layers as training runs them: see Trunk
 
     @property
     def hidden_size(self) -> int:
@@ -380,6 +381,11 @@ class Decoder:
     def embed(self, ids:torch.Tensor) -> torch.Tensor:
         "Token ids to input embeddings, scaled as the decoder scales them."
         return self.model.get_input_embeddings()(ids)
+
+    def read(self, inputs_embeds:torch.Tensor) -> torch.Tensor:
+        "Embeddings to the hidden states (batch, positions, hidden) that the output layer reads."
+        if self.trunk is not None: return self.trunk(inputs_embeds)
+        return self.model.base_model(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state
 
     @cached_property
     def embedding_rms(self) -> float:

@@ -20,6 +20,7 @@ from ..plan import LESSON, pretrain_sources, stage_table
 from ..data.sources import load_pairs, load_texts
 from ..encode.backbones import Decoder, Encoder
 from ..encode.states import cached_states
+from ..encode.trunk import with_trunk
 from .checkpoint import Saver
 from .events import EventLog
 from .rows import StageRows, joined_rows, token_rows
@@ -105,6 +106,7 @@ def lesson_job(
     device, # a torch.device
 ) -> Job:
     "Stage 0 as the trainer sees it. Trains with the config of `lesson_rates`."
+    if cfg.teach_encoder_readout < 1: decoder = with_trunk(cfg, decoder, device)
     lesson = Lesson(cfg, encoder, decoder).to(device)
     batch_size = cfg.stage_batch_size(LESSON)
     n = cfg.teach_encoder_steps * batch_size * cfg.gradient_accumulation_steps * world()[1]

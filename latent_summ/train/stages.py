@@ -27,6 +27,7 @@ from ..plan import tuned_layers
 from ..encode.backbones import Decoder, Encoder, check_backbone, load_decoder, load_encoder
 from ..encode.embed import Embedder, check_pooling, embed_texts, needed_rows, preprocess
 from ..encode.scale import shard_decoder
+from ..encode.trunk import with_trunk
 from ..model.head import teacher_prompts, token_importance
 from ..model.model import LatentSummarizer, adopt_decoder, adopt_encoder, check_use, top_layers
 from .checkpoint import Saver, config_of, content_hash, load_checkpoint, load_finished
@@ -304,6 +305,7 @@ def _prepare(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, dec
     sources = _first_process_first(_sources, cfg, encoder, decoder, log, needed)
     model = _new_model(cfg, encoder, decoder, device, custom.middle)
     _speed_up(cfg, model, decoder, device)
+    decoder = with_trunk(cfg, decoder, device)
     if cfg.shard_decoder: shard_decoder(decoder, device)
     return Run(cfg, folder, device, encoder, decoder, sources, model, log, Saver(cfg.async_checkpointing),
                stages=custom.stages, objectives=custom.objectives, identities=_identities(needed))
