@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['DataError', 'CacheError', 'ModelError', 'CheckpointError', 'peak_memory_mb', 'is_terminal', 'speak', 'Interrupted',
            'stop_on_signal', 'say_once', 'pick_device', 'autocast_dtype', 'autocast', 'own_world', 'seed_everything',
-           'hash_seed', 'atomic_write', 'write_json', 'sha256_file', 'Progress']
+           'hash_seed', 'atomic_write', 'write_json', 'sha256_file', 'check_writable', 'Progress', 'with_parameters']
 
 # %% ../nbs/01_runtime.ipynb #7cdbf702
-import contextlib, hashlib, json, os, random, signal, sys, threading, time
+import contextlib, hashlib, json, os, random, signal, sys, tempfile, threading, time
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -231,6 +231,19 @@ def sha256_file(
     "Hex SHA-256 of a file's bytes, read in pieces."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
+# %% ../nbs/01_runtime.ipynb #774eaff2
+def check_writable(
+    folder:Path, # where results are to be written; it need not exist yet
+):
+    "Try to write where the folder is, or will be made; nothing stays. Raises `DataError`."
+    place = folder.absolute()
+    nearest = next(p for p in (place, *place.parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest): pass
+    except OSError as e:
+        raise DataError(f"Cannot write into {folder}: {e.strerror}. Nothing was computed; "
+                        "name another folder with --output.") from e
+
 # %% ../nbs/01_runtime.ipynb #179d48e3
 def _rich_bar(label:str, total:int) -> tuple: # (rich's Progress, its task)
     "A bar with count, time so far and time left; it disappears when the work is done."
@@ -282,3 +295,27 @@ def advance(self:Progress,
 def rate(self:Progress) -> float:
     "Units per second so far."
     return self.done / max(time.monotonic() - self.start, 1e-9)
+
+# %% ../nbs/01_runtime.ipynb #26b00002
+def _add_parameters(function):
+    "Add the comments on the parameters of a function to its docstring."
+    import inspect, re
+    from fastcore.docments import docments
+    comments = {name: about for name, about in docments(function, returns=False).items() if about and name != "self"}
+    source = inspect.getsource(function)
+    comments |= dict(re.findall(r"\n *\*\*(\w+),? *# (.+)", source)) # docments takes this one for the result's
+    lines = [f"- {name}: {about}" for name, about in comments.items()]
+    if lines: lines.insert(0, "Parameters:")
+    if result := re.search(r"\n *\).*: *# (.+)", source): lines.append(f"Returns: {result[1]}")
+    if lines: function.__doc__ = "\n".join([function.__doc__ or "", "", *lines])
+
+def with_parameters(
+    symbol, # a function, or a class
+): # the same object
+    "Add the comments on parameters to a docstring, or to those of the public methods of a class, for `?` and `help`."
+    import inspect
+    members = [getattr(symbol, name) for name in vars(symbol) if name[0] != "_"] if isinstance(symbol, type) else [symbol]
+    for member in members:
+        function = getattr(member, "__func__", member) # of a class method
+        if inspect.isfunction(function): _add_parameters(function)
+    return symbol

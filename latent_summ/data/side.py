@@ -73,5 +73,5 @@ def pack_facts(
 def unpack_facts(
     data:bytes, # of pack_facts
 ) -> str: # empty where there are none
-    "The facts as the decoder reads them: with commas between them."
-    return data.decode("utf-8", "replace").replace("\n", ", ")
+    "The facts as the decoder reads them: by the alphabet, with commas between them."
+    return ", ".join(sorted(data.decode("utf-8", "replace").split("\n"), key=str.casefold))

@@ -626,6 +626,7 @@ def _instruments(self:LatentExplorer):
     self.side = widgets.ToggleButton(value=has_side, disabled=not has_side, description="side-channel", layout=narrow,
                                      tooltip="facts beside the latents" if has_side else "this model was trained without one")
 
+# %% ../../nbs/ui/02_widgets.ipynb #c5aa3675
 @patch
 def _parts(self:LatentExplorer) -> list: # of widgets
     "The walk, and below it the map where there is a corpus."
@@ -700,7 +701,7 @@ def point(self:LatentExplorer): # (1, latent_seq_len, latent_dim)
     return point[None]
 
 @patch
-def end(self:LatentExplorer) -> str:
+def near_end(self:LatentExplorer) -> str:
     "The text of the nearer end."
     return self.a.value if self.alpha.value < 0.5 else self.b.value
 
@@ -710,7 +711,7 @@ def walk(self:LatentExplorer):
     "Decode the point at alpha, and show what is around it."
     try:
         point = self.point()
-        facts = dict(facts=self.s.facts_of([self.end()])) if self.side.value and self.between.value else {}
+        facts = dict(facts=self.s.facts_of([self.near_end()])) if self.side.value and self.between.value else {}
         written = self.s.decode(point, do_sample=False, **facts)[0]
         self.support.value = self._support_html(written)
         near = self.s.nearest(point, self.corpus_latents(), k=5)[0] if self.corpus else []
@@ -725,7 +726,7 @@ def walk(self:LatentExplorer):
 @patch
 def _support_html(self:LatentExplorer, written:str) -> str:
     "How far the text of the nearer end supports what was written, as a bar; nothing between texts themselves."
-    text = self.end()
+    text = self.near_end()
     if not (self.between.value and written and text.strip()): return ""
     documents = self.recall("document", lambda: self.s.encode([text]), text)
     found = self.s.support_of(documents, [written], [text])[0]
@@ -735,6 +736,7 @@ def _support_html(self:LatentExplorer, written:str) -> str:
     reason = f": {found.reason}" if found.reason else ""
     return f"<div>{bar} support by {name}: {found.support:.2f}{html.escape(reason)}</div>{in_html(found.marked, _SOFT)}"
 
+# %% ../../nbs/ui/02_widgets.ipynb #4f25feea
 @patch
 def _near_html(self:LatentExplorer, near:list) -> str:
     "The nearest texts of the corpus as a table; `near` holds (position, cosine)."

@@ -1,9 +1,10 @@
 """What do a few bytes of facts beside the latents bring, and what would the same bytes bring as bits of the latents? Writes nbs/experiments/side_channel.json.
 
     python nbs/experiments/side_channel.py train      # goes on from mini with stage 4, with facts and without: two minutes of one core each
-    python nbs/experiments/side_channel.py measure    # held-out chats from latents of 1 to 8 bits a number, with 0 to 32 bytes of facts
+    python nbs/experiments/side_channel.py measure    # held-out chats from fewer and coarser latents, with 0 to 32 bytes of facts
 
-Both runs get the same rows, steps and noise on the latents; the facts are the only difference. Facts are only needed where latents are not enough, so latents are rounded.
+Both runs get the same rows, steps and noise on the latents; the facts are the only difference. Facts are only needed where latents are not enough,
+so latents are rounded, and some are left out: those that carry the fewest bits (latent_bits.json) are then the average of training chats.
 """
 import argparse
 import json
@@ -24,8 +25,8 @@ from latent_summ.use.privacy import coarse
 from latent_summ.use.sweep import stored_bytes
 
 RESULTS = Path(__file__).resolve().parent / "side_channel.json"
-BYTES = (0, 8, 16, 24, 32)
-BITS = (1, 2, 3, 4, 8)
+BYTES = (0, 16, 32)
+SIZES = ((2, 1), (4, 1), (6, 1), (8, 1), (8, 3)) # latents kept, bits a number
 
 
 def train(opts):
@@ -46,6 +47,12 @@ def signs(latents:torch.Tensor) -> torch.Tensor: # of length one
     return normalize_latents(torch.where(latents >= 0, 1.0, -1.0), True)
 
 
+def by_bits() -> list: # numbers of the latents
+    "The latents, those first that carry the most bits."
+    carried = json.loads(RESULTS.with_name("latent_bits.json").read_text())["bits"]["type/knocked out"]
+    return sorted(range(len(carried)), key=lambda i: -carried[i]["all"])
+
+
 def scored(rows:list, written:list) -> dict:
     "Facts, and facts in their role."
     facts = [fact_recall(t, r["facts"]) for t, r in zip(written, rows)]
@@ -57,15 +64,18 @@ def scored(rows:list, written:list) -> dict:
 def measured(name:str, summarizer, rows:list, sizes:tuple) -> list: # of lines
     "Scores of one model for each number of bits, and each number of bytes of facts."
     latents = summarizer.encode([r["dialogue"] for r in rows])
+    usual = normalize_latents(summarizer.encode([r["dialogue"] for r in chats(300, "train")]).mean(0), True)
     lines = []
-    for bits in BITS:
+    for kept, bits in SIZES:
         stored = signs(latents) if bits == 1 else coarse(latents, bits)
+        out = by_bits()[kept:]
+        stored[:, out] = usual[out]
         summaries = summarizer.compress_meaning(stored)
         for size in sizes:
             packed = [pack_facts(side_facts(r["dialogue"]), size) for r in rows]
             used = sum(len(p) + 1 for p in packed) / len(packed) if size else 0
             written = summarizer.decode(summaries, facts=packed if size else None, do_sample=False)
-            line = dict(model=name, bits=bits, budget=size, bytes=stored_bytes(summarizer.cfg, bits) + used, fact_bytes=used, **scored(rows, written))
+            line = dict(model=name, latents=kept, bits=bits, budget=size, bytes=stored_bytes(summarizer.cfg, bits) * kept / 8 + used, fact_bytes=used, **scored(rows, written))
             lines.append(rounded(line))
             print(lines[-1], flush=True)
     return lines
@@ -89,7 +99,7 @@ def main():
     p.add_argument("--rows", type=int, default=4000, help="training chats (default: %(default)s)")
     p.add_argument("--epochs", type=int, default=1, help="(default: %(default)s)")
     p.add_argument("--noise", type=float, default=2.0, help="on the latents while training (default: %(default)s)")
-    p.add_argument("--test-rows", type=int, default=300, help="held-out chats (default: %(default)s)")
+    p.add_argument("--test-rows", type=int, default=200, help="held-out chats (default: %(default)s)")
     p.add_argument("--output", type=Path, default=RESULTS)
     opts = p.parse_args()
     torch.set_num_threads(1)
