@@ -1,6 +1,9 @@
 """Any family of backbones: it trains and writes as its own model does, or it is refused at loading. Tiny random models, built from transformers' configs."""
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -9,12 +12,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from latent_summ.encode.backbones import load_decoder, load_encoder
+from latent_summ.encode import backbones
+from latent_summ.encode.backbones import check_files, load_decoder, load_encoder
 from latent_summ.config import Config
 from latent_summ.model.decode import generate, prompt_embeds
 from latent_summ.model.head import head_divergence, prefix_loss
 from latent_summ.encode.embed import embed_texts
-from latent_summ.encode.families import layer_stack
+from latent_summ.encode.families import head_of, layer_stack
+from latent_summ.encode.queries import Queries, save_queries
+from latent_summ.encode.tokens import input_ids
+from latent_summ.encode.unpack import kept_missing, unpacked_folder
 from latent_summ.model.model import LatentSummarizer, adopt_encoder, top_layers
 from latent_summ.runtime import ModelError
 
@@ -24,9 +31,13 @@ SMALL = dict(vocab_size=WORDS, hidden_size=WIDTH, num_hidden_layers=2, num_atten
 SEQ2SEQ = dict(vocab_size=WORDS, d_model=WIDTH, d_ff=64, d_kv=8, num_layers=2, num_heads=4, pad_token_id=0, eos_token_id=2)
 BART = dict(vocab_size=WORDS, d_model=WIDTH, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
             encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=128)
+ROPE = SMALL | dict(num_key_value_heads=2, max_position_embeddings=256)
+GEMMA = ROPE | dict(head_dim=8, sliding_window=16)
+MAMBA = dict(vocab_size=WORDS, hidden_size=WIDTH, num_hidden_layers=2, state_size=8, time_step_rank=4, **IDS)
+DEBERTA = SMALL | dict(relative_attention=True, pos_att_type=["c2p", "p2c"], position_biased_input=False)
 ENCODERS = {
     "bert": SMALL, "roberta": SMALL | dict(max_position_embeddings=130, pad_token_id=0), "mpnet": SMALL | dict(max_position_embeddings=130),
-    "deberta-v2": SMALL | dict(relative_attention=True, pos_att_type=["c2p", "p2c"], position_biased_input=False),
+    "deberta": DEBERTA, "deberta-v2": DEBERTA, "qwen3": ROPE | dict(head_dim=8), "gemma3_text": GEMMA, "mamba": MAMBA,
     "distilbert": dict(vocab_size=WORDS, dim=WIDTH, n_layers=2, n_heads=4, hidden_dim=64, pad_token_id=0),
     "electra": SMALL | dict(embedding_size=16), "albert": SMALL | dict(embedding_size=16), "xlm-roberta": SMALL | dict(max_position_embeddings=130),
     "t5": SEQ2SEQ, "mt5": SEQ2SEQ, "bart": BART, "nomic_bert": SMALL, "modernbert": SMALL | dict(cls_token_id=1, sep_token_id=2),
@@ -34,20 +45,35 @@ ENCODERS = {
 NO_STACK = {"albert"} # one layer, used again and again
 POSITIONS = dict(bert=512, roberta=129, mpnet=128, distilbert=512, electra=512, albert=512, bart=128) | {"xlm-roberta": 129}
 VISION = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=28, patch_size=14)
-ROPE = SMALL | dict(num_key_value_heads=2, max_position_embeddings=256)
-GEMMA = ROPE | dict(head_dim=8, sliding_window=16)
 GPT = dict(vocab_size=WORDS, n_embd=WIDTH, n_layer=2, n_head=4, n_positions=256, bos_token_id=1, eos_token_id=2)
 DECODERS = {
     "gemma3": dict(text_config=GEMMA, vision_config=VISION), "gemma3_text": GEMMA, "gemma2": GEMMA, "llama": ROPE, "mistral": ROPE, "qwen2": ROPE,
     "qwen3": ROPE | dict(head_dim=8), "gpt2": GPT, "gptj": GPT | dict(rotary_dim=4), "opt": SMALL | dict(word_embed_proj_dim=16, ffn_dim=64, max_position_embeddings=256),
     "gpt_neox": SMALL | dict(max_position_embeddings=256), "phi": ROPE, "granite": ROPE | dict(logits_scaling=8.0), "cohere": ROPE | dict(logit_scale=0.0625),
     "cohere2": ROPE | dict(logit_scale=0.0625, sliding_window=16), "falcon": SMALL, "bloom": dict(vocab_size=WORDS, hidden_size=WIDTH, n_layer=2, n_head=4, **IDS),
-    "mamba": dict(vocab_size=WORDS, hidden_size=WIDTH, num_hidden_layers=2, state_size=8, time_step_rank=4, **IDS),
+    "mamba": MAMBA,
 }
 REFUSED = { # family -> (config, how it is refused as a decoder)
     "bert": (SMALL, "looks ahead"), "t5": (SEQ2SEQ, "cannot be loaded"),
     "falcon_h1": (ROPE | dict(mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8), "cannot write after a prefix"),
+    "gemma3n_text": (GEMMA | dict(layer_types=["sliding_attention", "full_attention"], num_kv_shared_layers=0, intermediate_size=[64] * 2, vocab_size_per_layer_input=WORDS,
+                                  hidden_size_per_layer_input=8, laurel_rank=8, activation_sparsity_pattern=[0.0] * 2), "reads the ids of its words"),
+    "gemma4_text": (GEMMA | dict(layer_types=["sliding_attention", "full_attention"], num_kv_shared_layers=0, vocab_size_per_layer_input=WORDS,
+                                 hidden_size_per_layer_input=8), "cannot write after a prefix"),
 }
+REFUSED_ENCODERS = { # family -> (config, how it is refused as an encoder)
+    "vit": (VISION, "no table of word embeddings"), "canine": (SMALL, "no table of word embeddings"), "fnet": (SMALL, "change with the padding"),
+    "lxmert": (SMALL | dict(num_hidden_layers=dict(vision=1, cross_encoder=1, language=1)), "cannot be used as an encoder"), "dpr": (SMALL, "cannot be used as an encoder"),
+    "embedding_gemma2_text": (GEMMA, "768 wide, although its config says 32"),
+}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch):
+    "Where unpacked models are kept: no test uses the user's own."
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(folder))
+    return folder
 
 
 def tokenizer(words:int=WORDS, **roles):
@@ -175,6 +201,56 @@ def test_what_a_greedy_decoder_writes_is_its_own(tmp_path):
         assert generate(decoder, prefix, settings()) == [decoder.tokenizer.decode(ids, skip_special_tokens=True).strip()]
 
 
+@pytest.mark.parametrize("family", REFUSED_ENCODERS)
+def test_an_encoder_that_will_not_do_is_refused(family, tmp_path):
+    about, reason = REFUSED_ENCODERS[family]
+    folder = saved(AutoModel, family, about, tmp_path / "x")
+    with pytest.raises(ModelError, match=reason) as e: load_encoder(settings(modernbert_model=str(folder)))
+    assert str(folder) in str(e.value) and "encoder" in str(e.value)
+
+
+def test_an_encoder_that_bf16_breaks_computes_in_fp32(tmp_path, capsys, monkeypatch):
+    "DeBERTa fills its scores with a number that bf16 does not have: on hardware with bf16 its first batch would stop the run."
+    monkeypatch.setattr("latent_summ.runtime._has_bf16", lambda device: True)
+    for family, stays in (("deberta", True), ("bert", False)):
+        cfg = settings(modernbert_model=str(saved(AutoModel, family, ENCODERS[family], tmp_path / family)))
+        encoder = load_encoder(cfg)
+        assert encoder.in_fp32 is stays
+        found, exact = embed_texts(cfg, encoder, ["w7 w8"]), embed_texts(cfg.override(use_bf16=False), encoder, ["w7 w8"])
+        assert (found == exact).all() == stays
+    assert "deberta cannot compute in bfloat16; it computes in fp32" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("family", ["mamba", "qwen3", "distilbert"])
+def test_queries_beside_any_encoder(family, tmp_path):
+    "As many heads as the family has, or one: what is saved is loaded again."
+    from latent_summ.train.teach import with_queries
+    cfg = settings(modernbert_model=str(saved(AutoModel, family, ENCODERS[family], tmp_path / "x")))
+    taught = with_queries(load_encoder(cfg), 3)
+    save_queries(taught.queries, tmp_path / "x")
+    again = load_encoder(cfg)
+    assert isinstance(again.queries, Queries)
+    states, mask = torch.randn(2, 5, WIDTH), torch.ones(2, 5)
+    with torch.no_grad(): torch.testing.assert_close(again.queries(states, mask), taught.queries(states, mask))
+
+
+def test_a_text_that_a_tokenizer_makes_nothing_of(tmp_path):
+    "A lone zero-width space has no token in T5's tokenizer: it still has a vector, and so have its neighbours. T5 reads its end token."
+    cfg = settings(modernbert_model=str(saved(AutoModel, "t5", SEQ2SEQ, tmp_path / "x")))
+    encoder = load_encoder(cfg)
+    for texts in ([""], ["w7 w8", ""]):
+        vectors = torch.as_tensor(embed_texts(cfg, encoder, texts))
+        assert vectors.isfinite().all() and len(vectors) == len(texts)
+    class EndsTexts: # as T5's own tokenizer does
+        def __init__(self, plain): self.plain = plain
+        def __getattr__(self, name): return getattr(self.plain, name)
+        def __call__(self, texts, **options):
+            found = self.plain(texts, **options)
+            return found if options.get("add_special_tokens") is False else dict(input_ids=[*found["input_ids"], 2])
+    encoder.tokenizer = EndsTexts(encoder.tokenizer)
+    assert input_ids(cfg, encoder, ["w7 w8", ""])[0] == [[7, 8, 2], [2]]
+
+
 @pytest.mark.parametrize("family", REFUSED)
 def test_a_decoder_that_will_not_do_is_refused(family, tmp_path):
     about, reason = REFUSED[family]
@@ -183,10 +259,14 @@ def test_a_decoder_that_will_not_do_is_refused(family, tmp_path):
     assert str(folder) in str(e.value) and "decoder" in str(e.value)
 
 
+def test_a_cap_by_another_name(tmp_path):
+    "RecurrentGemma's: loading compares the logits, so it would be refused without."
+    about = SMALL | dict(num_hidden_layers=3, lru_width=WIDTH, num_key_value_heads=2, head_dim=8, attention_window_size=16, logits_soft_cap=2.0)
+    assert head_of(load_decoder(settings(gpt2_model=str(saved(AutoModelForCausalLM, "recurrent_gemma", about, tmp_path / "x")))).model).cap == 2
+
+
 def test_an_output_layer_nobody_expects_is_refused(tmp_path):
     "A scale that the config does not tell of: the loss would be another one."
-    from unittest.mock import patch
-
     from transformers import LlamaForCausalLM
     folder, plain = saved(AutoModelForCausalLM, "llama", ROPE, tmp_path / "x"), LlamaForCausalLM.forward
     def louder(self, *args, **named):
@@ -223,7 +303,7 @@ def test_other_files_are_the_same_model(change, tmp_path):
     assert all(torch.equal(one[k], other[k]) for k in one)
 
 
-def gguf_file(path:Path, vocab:int=64) -> dict: # its weights
+def gguf_file(path:Path, vocab:int=64, without:str="") -> dict: # its weights
     "A tiny Llama as llama.cpp keeps it, in 8 bits."
     gguf = pytest.importorskip("gguf")
     writer, rng, weights = gguf.GGUFWriter(path, "llama"), torch.Generator().manual_seed(0), {}
@@ -239,6 +319,7 @@ def gguf_file(path:Path, vocab:int=64) -> dict: # its weights
               "blk.0.ffn_gate": (64, 32), "blk.0.ffn_up": (64, 32), "blk.0.ffn_down": (32, 64)}
     for name, shape in shapes.items():
         weights[name] = torch.randn(shape, generator=rng) * 0.1
+        if name == without: continue
         packed = gguf.quants.quantize(weights[name].numpy(), gguf.GGMLQuantizationType.Q8_0)
         writer.add_tensor(f"{name}.weight", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
     for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"): writer.add_tensor(f"{name}.weight", torch.ones(32).numpy())
@@ -250,7 +331,7 @@ def gguf_file(path:Path, vocab:int=64) -> dict: # its weights
 
 
 def test_a_gguf_file(tmp_path, capfd):
-    "Unpacked once, identified by its bytes, and an ordinary model from then on."
+    "Identified by its bytes, and an ordinary model from then on."
     weights = gguf_file(tmp_path / "m.gguf")
     decoder = load_decoder(settings(gpt2_model=str(tmp_path / "m.gguf")))
     torch.testing.assert_close(decoder.model.get_input_embeddings().weight, weights["token_embd"], rtol=0, atol=3e-3)
@@ -264,6 +345,82 @@ def test_a_gguf_file(tmp_path, capfd):
     data[-100] ^= 1
     (tmp_path / "m.gguf").write_bytes(data)
     assert load_decoder(settings(gpt2_model=str(tmp_path / "m.gguf"))).identity["revision"] != decoder.identity["revision"]
+
+
+class Unpackings:
+    "Counts how often transformers unpacks a GGUF file."
+    def __init__(self, monkeypatch):
+        self.count, plain = 0, backbones._from_files
+        def counting(auto, place, cfg, device):
+            self.count += place.is_file()
+            return plain(auto, place, cfg, device)
+        monkeypatch.setattr(backbones, "_from_files", counting)
+
+
+def same_model(one, other) -> bool:
+    weights, others = one.model.state_dict(), other.model.state_dict()
+    return one.identity == other.identity and weights.keys() == others.keys() and all(torch.equal(weights[k], others[k]) for k in weights)
+
+
+def test_a_gguf_file_is_unpacked_once(tmp_path, home, monkeypatch, capsys):
+    "Also under another name; again if what was kept has changed, or the file has."
+    gguf_file(tmp_path / "m.gguf")
+    cfg, unpackings = settings(gpt2_model=str(tmp_path / "m.gguf")), Unpackings(monkeypatch)
+    first = load_decoder(cfg)
+    assert same_model(load_decoder(cfg), first) and unpackings.count == 1
+    (tmp_path / "copy.gguf").write_bytes((tmp_path / "m.gguf").read_bytes())
+    assert load_decoder(settings(gpt2_model=str(tmp_path / "copy.gguf"))).identity["revision"] == first.identity["revision"] and unpackings.count == 1
+    said = capsys.readouterr().err
+    assert said.count("unpacking m.gguf") == 1 and str(home) in said
+    kept = unpacked_folder(tmp_path / "m.gguf", "AutoModelForCausalLM")
+    assert check_files(tmp_path / "m.gguf", "decoder", cfg)[0] == "llama" # the doctor reads what is kept
+    with pytest.raises(ModelError, match="32 wide"): check_files(tmp_path / "m.gguf", "decoder", cfg.override(gpt2_hidden_dim=64))
+    data = (kept / "model.safetensors").read_bytes()
+    (kept / "model.safetensors").unlink() # the loaded models still have it open
+    (kept / "model.safetensors").write_bytes(data[:-8])
+    assert same_model(load_decoder(cfg), first) and unpackings.count == 2
+    for leftover in kept.iterdir(): leftover.unlink()
+    assert check_files(tmp_path / "m.gguf", "decoder", cfg)[0].startswith("GGUF")
+    assert same_model(load_decoder(cfg), first) and unpackings.count == 3
+    assert [p.name for p in (home / "latent_summ" / "gguf").iterdir() if p.is_dir()] == [kept.name]
+
+
+def test_a_gguf_file_that_cannot_be_kept(tmp_path, home, monkeypatch, capsys):
+    "A full disk, or no place at all: the model is the same, and a note says that it will be unpacked again."
+    gguf_file(tmp_path / "m.gguf")
+    cfg, unpackings = settings(gpt2_model=str(tmp_path / "m.gguf")), Unpackings(monkeypatch)
+    def full(*args, **options): raise OSError(28, "No space left on device")
+    with patch("transformers.PreTrainedModel.save_pretrained", full): one = load_decoder(cfg)
+    assert "cannot be kept" in capsys.readouterr().err and kept_missing(unpacked_folder(tmp_path / "m.gguf", "AutoModelForCausalLM")) is None
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", "/dev/null")
+    assert same_model(load_decoder(cfg), one) and unpackings.count == 2
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(home))
+    assert not [p for p in (home / "latent_summ" / "gguf").iterdir() if p.is_dir()]
+    assert same_model(load_decoder(cfg), one) and unpackings.count == 3 and same_model(load_decoder(cfg), one) and unpackings.count == 3
+
+
+def test_several_that_unpack_at_once(tmp_path, monkeypatch):
+    "One unpacks, the others wait for it; what a killed process left behind is in nobody's way."
+    from latent_summ.encode.unpack import read_gguf
+    gguf_file(tmp_path / "m.gguf")
+    kept, unpacked, inside = unpacked_folder(tmp_path / "m.gguf", "AutoModelForCausalLM"), [], threading.Barrier(2, timeout=5)
+    part = kept.with_name(f".{kept.name}.part")
+    part.mkdir(parents=True)
+    (part / "half").write_text("x")
+    def read(place):
+        if place.is_file():
+            unpacked.append(place)
+            with pytest.raises(threading.BrokenBarrierError): inside.wait(0.5) # nobody else comes in meanwhile
+        return backbones._from_files(AutoModelForCausalLM, place, settings(), torch.device("cpu"))
+    with ThreadPoolExecutor(3) as pool: found = [f.result() for f in [pool.submit(read_gguf, tmp_path / "m.gguf", "AutoModelForCausalLM", read) for _ in range(3)]]
+    assert len(unpacked) == 1 and all(torch.equal(a, b) for _, m, _ in found for a, b in zip(m.parameters(), found[0][1].parameters())) and not part.exists()
+
+
+def test_a_gguf_file_that_lacks_weights(tmp_path):
+    "Each time the same message: what is kept remembers it."
+    gguf_file(tmp_path / "m.gguf", without="blk.0.attn_q")
+    for _ in range(2):
+        with pytest.raises(ModelError, match="lacks 1 of its weights"): load_decoder(settings(gpt2_model=str(tmp_path / "m.gguf")))
 
 
 @pytest.mark.parametrize("keep", [0, 3, 20, 500, 5000, -2000])

@@ -29,6 +29,19 @@ def plain_ids(
     options = dict(add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)
     return tokenizer(list(texts), **options)["input_ids"]
 
+def _ends(tokenizer) -> tuple: # (ids before a text, ids behind it)
+    "What an encoder expects around a text: [CLS] and [SEP], or else what its tokenizer adds (T5's </s>, Llama's <s>)."
+    head = [i for i in (tokenizer.cls_token_id,) if i is not None]
+    tail = [i for i in (tokenizer.sep_token_id,) if i is not None]
+    if head or tail: return head, tail
+    own = tokenizer("", return_attention_mask=False, verbose=False)["input_ids"]
+    return [i for i in own if i == tokenizer.bos_token_id], [i for i in own if i != tokenizer.bos_token_id]
+
+def _blank_id(tokenizer) -> int:
+    "Stands for a text that a tokenizer makes nothing of, such as a lone zero-width space."
+    ids = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+    return next((i for i in ids if i is not None), 0)
+
 # %% ../../nbs/encode/04_tokens.ipynb #3b3cf281
 @dataclass(frozen=True)
 class Frame:
@@ -36,26 +49,25 @@ class Frame:
     head: list # first token, latent tokens
     tail: list # last token
     room: int # tokens of text that fit between them
+    blank: int # stands for a text that the tokenizer makes nothing of, where nothing stands around it either
 
     def around(self,
         ids, # of a text, without special tokens
     ) -> list:
         "The encoder's input for a text, cut to the room there is."
-        return [*self.head, *ids[:self.room], *self.tail]
+        return [*self.head, *ids[:self.room], *self.tail] or [self.blank]
 
 def frame_of(
     cfg:Config, # for max_seq_len and the latent tokens
     encoder:Encoder, # for its tokenizer
 ) -> Frame:
     "The frame of an encoder. Raises `ModelError` where nothing fits into it."
-    tok = encoder.tokenizer
-    head = [i for i in (tok.cls_token_id,) if i is not None]
-    if cfg.encoder_pooling == "latent_tokens": head += encoder.latent_ids[:cfg.latent_seq_len]
-    tail = [i for i in (tok.sep_token_id,) if i is not None]
+    head, tail = _ends(encoder.tokenizer)
+    if cfg.encoder_pooling == "latent_tokens": head = head + list(encoder.latent_ids[:cfg.latent_seq_len])
     extra = len(head) + len(tail)
     if cfg.max_seq_len - extra < 1:
         raise ModelError(f"max_seq_len={cfg.max_seq_len} leaves no room for text beside {extra} special and latent tokens.")
-    return Frame(head, tail, cfg.max_seq_len - extra)
+    return Frame(head, tail, cfg.max_seq_len - extra, _blank_id(encoder.tokenizer))
 
 # %% ../../nbs/encode/04_tokens.ipynb #9ea61ac1
 def input_ids(
@@ -63,7 +75,7 @@ def input_ids(
     encoder:Encoder, # for its tokenizer
     texts:list, # of str
 ) -> tuple: # (list of id lists, how many texts were cut)
-    "Encoder inputs, special and latent tokens included, cut to `max_seq_len`."
+    "Encoder inputs, special and latent tokens included, cut to `max_seq_len`; none is empty."
     frame = frame_of(cfg, encoder)
     ids = plain_ids(encoder.tokenizer, texts)
     return [frame.around(i) for i in ids], sum(len(i) > frame.room for i in ids)

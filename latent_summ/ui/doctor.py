@@ -266,8 +266,8 @@ def check_folder(
     try: family, size = check_files(place, name, cfg)
     except LatentSummError as e:
         return Check(name, "fail", str(e), "Or use --preset mini, all of which ships with the package.")
-    width = "a file that is unpacked when it is loaded" if place.is_file() else f"{getattr(cfg, width_field)} wide"
-    return ok(name, f"{family}, {width}, {size / 1e6:,.0f} MB")
+    width = "" if family.startswith("GGUF") else f" {getattr(cfg, width_field)} wide,"
+    return ok(name, f"{family},{width} {size / 1e6:,.0f} MB")
 
 def _on_this_disk(model:str) -> Optional[Path]:
     "The folder or GGUF file that a name means; None for a name on the hub."
@@ -754,6 +754,13 @@ def _check_source(cfg:Config, need:Need, answers:dict) -> Check:
     return check_remote(need.field, need.source, "dataset", answers[need.field], instead)
 
 # %% ../../nbs/ui/05_doctor.ipynb #228f7c69
+def _untried(quick:bool, has_models:bool) -> list: # of Check
+    "What stands in the place of the first batches where they are left out; empty where they can be tried."
+    if quick: return [Check("first batches", "warn", "not tried: --quick", "Without --quick the doctor tries them.")]
+    if has_models: return []
+    text = "not tried: the backbones are not on this machine yet"
+    return [Check("first batches", "warn", text, "Download them (hf download NAME), then ask the doctor again.")]
+
 def checks(
     cfg:Config, # of the run to come
     quick:bool=False, # leave out the first batches, which load the backbones
@@ -774,7 +781,7 @@ def checks(
     out += check_disk(cfg, sources, answers) + check_memory(cfg)
     has_models = all(folder or is_cached(model, "model") for model, _, folder, _ in models.values())
     is_broken = any(c.status == "fail" for c in out if c.name in models)
-    if not quick and has_models and not is_broken: out += check_first_batches(cfg, row_counts(cfg, sources, answers))
+    if not is_broken: out += _untried(quick, has_models) or check_first_batches(cfg, row_counts(cfg, sources, answers))
     return [Check(c.name, c.status, redacted(c.text, secrets), redacted(c.next_step, secrets)) for c in out]
 
 # %% ../../nbs/ui/05_doctor.ipynb #0debcfb5

@@ -7,7 +7,7 @@ reported as ready.
 from unittest.mock import patch
 
 import pytest
-from test_families import DECODERS, ENCODERS, FAULTS, GPT, REFUSED, SMALL, saved, settings
+from test_families import DECODERS, ENCODERS, FAULTS, GPT, REFUSED, REFUSED_ENCODERS, SMALL, saved, settings
 from transformers import AutoModel, AutoModelForCausalLM
 
 from latent_summ.encode.backbones import load_decoder, load_encoder
@@ -61,11 +61,30 @@ def test_found_ready_and_every_stage_runs(reads, writes, tmp_path):
     assert check.status == "ok" and "4 stages ran" in check.text, check
 
 
-def test_a_decoder_that_looks_ahead_is_not_ready(tmp_path):
-    "Its files are fine: only the first batches show it."
-    folder = saved(AutoModelForCausalLM, "bert", REFUSED["bert"][0], tmp_path / "d")
-    (check,) = check_first_batches(settings(modernbert_model="mini", modernbert_hidden_dim=160, gpt2_model=str(folder)))
-    assert check.status == "fail" and "looks ahead" in check.text
+@pytest.mark.parametrize("what, family", [*(("encoder", f) for f in REFUSED_ENCODERS), *(("decoder", f) for f in REFUSED)])
+def test_a_family_that_loading_refuses_is_not_ready(what, family, tmp_path, attacks):
+    "The files of some are fine, and only the first batches show it: in the loader's words either way, and never with --quick."
+    auto, _, load, field, width = PARTS[what]
+    about = (REFUSED_ENCODERS if what == "encoder" else REFUSED)[family][0]
+    folder = saved(AutoModel if family == "t5" else auto, family, about, tmp_path / "x")
+    small = dict(encoder="gpt2_hidden_dim", decoder="modernbert_hidden_dim")[what] # the other backbone is mini
+    cfg = settings(**{field: str(folder), small: 160})
+    with pytest.raises(ModelError) as e: load(cfg)
+    for quick in (False, True):
+        found = checks(cfg, quick)
+        assert "ready" not in verdict(found)
+        if not quick: assert str(e.value) in {c.text for c in found if c.status == "fail"}
+    attacks(1)
+
+
+def test_what_was_not_tried_is_not_ready(tmp_path):
+    "Left out, or not on this machine yet: the last line does not say that everything is ready."
+    mini = settings(modernbert_hidden_dim=160, gpt2_hidden_dim=160)
+    quick = checks(mini, quick=True)
+    assert (quick[-1].name, quick[-1].status) == ("first batches", "warn") and "ready" not in verdict(quick)
+    with patch("latent_summ.ui.doctor.ask_model", lambda name: None), patch("latent_summ.ui.doctor.is_cached", lambda name, kind: False), patch("huggingface_hub.is_offline_mode", lambda: False):
+        far = checks(mini.override(gpt2_model="some/model"))
+    assert (far[-1].name, far[-1].status) == ("first batches", "warn") and "hf download" in far[-1].next_step and "ready" not in verdict(far)
 
 
 def test_a_first_batch_that_fails_is_not_ready():
