@@ -11,7 +11,7 @@ __all__ = ['SECTIONS', 'REFERENCE_SECTIONS', 'PRESETS', 'STAGES', 'LatentSummErr
            'Optimization', 'Sources', 'Config', 'read_json', 'from_reference', 'unused_text', 'fields_of']
 
 # %% ../nbs/00_config.ipynb #9e6c049f
-import dataclasses, difflib, hashlib, html, json, math, os, re, typing, warnings
+import dataclasses, difflib, hashlib, json, math, os, re, typing, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -52,8 +52,8 @@ def _in_python(
     text:str, # of an error
 ) -> str: # empty where the text names no setting's flag
     "For callers in Python: the settings whose flags a message names."
-    found = re.findall(r"(?<![\w`-])--([a-z][a-z0-9-]*[a-z0-9])(?:[ =]([\w.-]*\w))?", text)
-    named = dict.fromkeys(word for name, value in found if (word := _python_for(name, value)))
+    flags = re.findall(r"(?<![\w`-])--([a-z][a-z0-9-]*[a-z0-9])(?:[ =]([\w.-]*\w))?", text)
+    named = dict.fromkeys(word for name, value in flags if (word := _python_for(name, value)))
     return f" (In Python: {', '.join(named)}.)" if named else ""
 
 # %% ../nbs/00_config.ipynb #8f7c0dae
@@ -620,10 +620,10 @@ def diff(self:Config,
 @patch
 def _repr_html_(self:Config) -> str:
     "For notebooks: what differs from the reference."
-    rows = "".join(f"<tr><td>{name}</td><td>{html.escape(repr(ours))}</td><td>{html.escape(repr(theirs))}</td></tr>"
-                   for name, (theirs, ours) in self.diff().items())
+    from latent_summ.html import table_of, to_html # of no use to a command
+    rows = [(name, repr(ours), repr(theirs)) for name, (theirs, ours) in self.diff().items()]
     if not rows: return "<code>Config()</code>: every setting is the reference's."
-    return f"<table><tr><th>setting</th><th>this config</th><th>reference</th></tr>{rows}</table>"
+    return to_html(table_of(["setting", "this config", "reference"], rows))
 
 # %% ../nbs/00_config.ipynb #21c97f89
 _MINI = dict(
@@ -828,10 +828,10 @@ def describe(cls:Config,
     import pandas as pd
     table = pd.DataFrame([_parameter_row(s.__doc__, f) for s in SECTIONS for f in dataclasses.fields(s)])
     if not about: return table
-    found = table[["section", "name"]].apply(lambda column: column.str.contains(about, case=False, regex=False))
-    if not found.any(axis=None):
+    matches = table[["section", "name"]].apply(lambda column: column.str.contains(about, case=False, regex=False))
+    if not matches.any(axis=None):
         titles = ", ".join(s.__doc__ for s in SECTIONS)
         raise ConfigError("No parameter and no section is called "
                           f"{about!r}.{_nearest(about, Config.__dataclass_fields__)} "
                           f"The sections are: {titles}.")
-    return table[found.any(axis=1)].reset_index(drop=True)
+    return table[matches.any(axis=1)].reset_index(drop=True)

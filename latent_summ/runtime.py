@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['DataError', 'CacheError', 'ModelError', 'CheckpointError', 'peak_memory_mb', 'is_terminal', 'speak', 'Interrupted',
            'stop_on_signal', 'say_once', 'pick_device', 'autocast_dtype', 'autocast', 'own_world', 'seed_everything',
-           'hash_seed', 'atomic_write', 'write_json', 'sha256_file', 'Progress', 'with_parameters']
+           'hash_seed', 'atomic_write', 'write_json', 'sha256_file', 'check_writable', 'Progress', 'with_parameters']
 
 # %% ../nbs/01_runtime.ipynb #7cdbf702
-import contextlib, hashlib, json, os, random, signal, sys, threading, time
+import contextlib, hashlib, json, os, random, signal, sys, tempfile, threading, time
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -230,6 +230,19 @@ def sha256_file(
 ) -> str:
     "Hex SHA-256 of a file's bytes, read in pieces."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+
+# %% ../nbs/01_runtime.ipynb #774eaff2
+def check_writable(
+    folder:Path, # where results are to be written; it need not exist yet
+):
+    "Try to write where the folder is, or will be made; nothing stays. Raises `DataError`."
+    place = folder.absolute()
+    nearest = next(p for p in (place, *place.parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest): pass
+    except OSError as e:
+        raise DataError(f"Cannot write into {folder}: {e.strerror}. Nothing was computed; "
+                        "name another folder with --output.") from e
 
 # %% ../nbs/01_runtime.ipynb #179d48e3
 def _rich_bar(label:str, total:int) -> tuple: # (rich's Progress, its task)

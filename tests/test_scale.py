@@ -22,7 +22,7 @@ from latent_summ.config import Config
 from latent_summ.model.head import prefix_loss
 from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import Interrupted
-from latent_summ.encode.scale import Pool, held_bytes, preprocess_ray, shard_decoder
+from latent_summ.encode.scale import Pool, preprocess_ray, shard_decoder
 from latent_summ.train.stages import run_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +81,11 @@ def gradient(decoder, rank:int):
     loss, _ = prefix_loss(decoder, prefix.requires_grad_(), labels)
     loss.backward()
     return loss.detach(), prefix.grad
+
+
+def held_bytes(module) -> int:
+    "Bytes of a module's weights in this process now; of a weight that is split, this process's share."
+    return sum((p.to_local() if hasattr(p, "to_local") else p).nbytes for p in module.parameters())
 
 
 def one_of_two(rank:int, folder:Path):

@@ -8,10 +8,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Not reached yet: where these figures stand, a little above. Lower an entry as the notebooks that hold it back are mended, and remove it
 # when the limit of style.LIMITS is met. `python tests/style.py --where NAME` lists the places.
 NOT_YET = dict(
-    poor_names=1.8,  # data/sources, data/formats, data/messenger, use/evaluate, use/inference, ui/cli
-    undocumented=55,  # ui/cli (35), use/evaluate, data/hub, data/sources
-    cell_median=21,  # all folders: examples between the definitions of a cell are missing
-    cell_max=122,  # ui/cli, data/messenger, data/sources
+    poor_names=0.9,  # data/sources, data/formats, data/messenger and their neighbours
+    undocumented=10,  # data/hub, data/sources
+    cell_median=20,  # all folders: examples between the definitions of a cell are missing
+    cell_max=70,  # data/messenger, data/sources
 )
 
 

@@ -42,7 +42,8 @@ _FILE = re.compile(r"""\u200e?(?:(?:IMG|VID|AUD|PTT|STK|DOC|GIF)-\d{8}-WA\d+\.\w
     |ficheiro[ ]anexado|file[ ]allegato|bestand[ ]bijgevoegd|plik[ ]dołączony|файл[ ]добавлен)\))\s*""", re.I | re.X)
 _PAGES = re.compile(r"^[^\n]*\.\w{2,5} • \u200e?\d+ \w+\s*")  # report.pdf • 4 pages
 _EDITED = re.compile(r"""\s*\u200e?<[^<>]*(?:edited|bearbeitet|editad|editó|modifi|bewerkt|измен|edytowan|düzenle
-    |redigera|redigeret|muokat)[^<>]*>\s*$""", re.I | re.X)
+    |redigera|redigeret|muokat|diedit|uprav|змінен|відредаг|編集|编辑|編輯|수정|تعديل|נערכה|एडिट|संपादित|chỉnh|แก้ไข)[^<>]*>\s*$""",
+    re.I | re.X)
 
 # %% ../../nbs/data/02_chats.ipynb #c0000019
 _DELETED = phrases(r"""(?:this message was deleted|you deleted this message)(?: by admin.{0,60})?\.?
@@ -340,6 +341,7 @@ def _dots(text:str) -> str:
     "Captions with the decimal points of WebVTT in place of the commas of SRT."
     return re.sub(r"(\d\d),(\d{3})(?=\s*(?:-->|$))", r"\1.\2", text, flags=re.M)
 
+# %% ../../nbs/data/02_chats.ipynb #945a4e75
 def _cues(text:str) -> list: # of raw texts, one a caption
     import webvtt
     from webvtt.errors import MalformedFileError

@@ -70,9 +70,9 @@ def first_wrong_line(
 ) -> Optional[int]: # from 1; None: all lines are UTF-8
     "The first line that is not UTF-8."
     number = 1
-    left = b""
+    rest = b""
     for part in [*parts, b"\n"]:
-        *lines, left = (left + part).split(b"\n")
+        *lines, rest = (rest + part).split(b"\n")
         for line in lines:
             if not _is_utf8(line): return number
             number += 1

@@ -8,17 +8,18 @@ __all__ = ['is_line', 'parse_line', 'is_kakao', 'parse_kakao', 'is_stamped', 'pa
 
 # %% ../../nbs/data/02_exports.ipynb #c3000005
 import html, re
-from collections import Counter, defaultdict
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Optional
 
-from .messages import CLOCK, Chat, Message, first_match, is_object_list, iso_time
+from .messages import CLOCK, Chat, Message, date_of, day_order, first_match, is_object_list, iso_time
 from .messages import phrases, visible, written_day, written_time
 
 # %% ../../nbs/data/02_exports.ipynb #c3000007
 _LINE_TURN = re.compile(rf"(?P<time>{CLOCK})\t(?P<who>[^\t]+)\t(?P<text>.*)", re.I)
 _LINE_OWN = re.compile(rf"{CLOCK}\t[^\t]*", re.I)
-_DAY_LINE = re.compile(r"\W*(?:\d{4}[./年년-]|\w{1,9}\.?,? \d{1,2}[./]\d{1,2}[./]\d{4}|\w{3,9}, \w{3,9} \d{1,2}).{0,24}")
+_DAY_LINE = re.compile(r"\W*(?:\d{4}[./年년-]|\w{1,9}\.?,? \d{1,2}[./]\d{1,2}[./]\d{4}"
+                       r"|\w{3,9}, \w{3,9} \d{1,2}).{0,24}")
 _MARK = re.compile(r"\[[^\[\]]{1,24}\]|\([^()]{1,12}\)")  # [Sticker], [写真]
 _LINE_CALL = re.compile(r"☎.*")
 
@@ -72,6 +73,7 @@ _KAKAO_STAMP = (rf"(?P<time>(?:\d{{4}}\s?[년.]\s?\d{{1,2}}\s?[월.]\s?\d{{1,2}}
                 rf"\d{{1,2}} [A-Z][a-z]+ \d{{4}}(?: at|,)?) {CLOCK})")
 _KAKAO_PHONE = re.compile(rf"{_KAKAO_STAMP}, (?P<who>.+?) : (?P<text>.*)", re.I)
 _KAKAO_OWN = re.compile(rf"{_KAKAO_STAMP}(?:, .*|:? .*)?", re.I)
+_KAKAO_GUEST = re.compile(r".+님이 (?:들어왔|나갔|초대).*|.+ (?:joined|left) this chatroom\.")
 _KAKAO_MEDIA = phrases(r"""사진(?: \d+장)?|동영상|이모티콘|음성메시지|파일: .*|지도: .*|삭제된 메시지입니다\.?
     photos?(?: \d+)?|\d+ photos|video|emoticons?|voice message|file: .*|deleted message\.?|this message was deleted\.?""")
 
@@ -98,7 +100,7 @@ def parse_kakao(
         elif turn and _KAKAO_MEDIA.fullmatch(turn["text"]): chat.dropped["media marks"] += 1
         elif turn: chat.messages.append(Message(turn["who"], turn["text"], written_time(turn["time"], day)))
         elif _KAKAO_OWN.fullmatch(line): chat.dropped["system lines"] += 1
-        elif re.fullmatch(r".+님이 (?:들어왔|나갔|초대).*|.+ (?:joined|left) this chatroom\.", line): chat.dropped["system lines"] += 1
+        elif _KAKAO_GUEST.fullmatch(line): chat.dropped["system lines"] += 1
         elif line and not (_DAY_LINE.fullmatch(line) and written_day(line)): _continue(chat, line)
     return [chat]
 
@@ -125,9 +127,13 @@ def _blocks(text:str) -> tuple: # (list of (stamp, who, lines), lines before the
         if match: blocks.append((match["time"], re.sub(r"\s*\(pinned\)$", "", match["who"]), []))
         elif blocks: blocks[-1][2].append(line)
         else: before += bool(line)
-    named = [(time, who or next(filter(None, lines), ""), lines if who else _after_first(lines)) for time, who, lines in blocks]
-    return named, before
+    return [_named_block(*block) for block in blocks], before
 
+def _named_block(stamp:str, who:str, lines:list) -> tuple: # (stamp, who, lines)
+    "A block with the name from its first line, where there is none beside the stamp."
+    return (stamp, who, lines) if who else (stamp, next(filter(None, lines), ""), _after_first(lines))
+
+# %% ../../nbs/data/02_exports.ipynb #cf1a9594
 def _after_first(lines:list) -> list:
     "The lines below the first one that is not empty."
     place = next((i for i, line in enumerate(lines) if line), len(lines))
@@ -136,6 +142,18 @@ def _after_first(lines:list) -> list:
 # %% ../../nbs/data/02_exports.ipynb #c3000023
 _BRACES = re.compile(r"\{(?:Attachments|Embed|Reactions|Stickers)\}")
 _FOOTER = re.compile(r"={10,}|Exported \d[\d,.]* message\(s\)")
+
+_DAY_NUMBERS = re.compile(r"(\d{1,4})[./-](\d{1,2})[./-](\d{1,4})")
+
+def _stamp_days(stamps:list) -> tuple: # (a day or None for each, what was decided)
+    "The days of stamps, where all are written in three numbers."
+    matches = [_DAY_NUMBERS.search(stamp) for stamp in stamps]
+    if not all(matches): return [None] * len(stamps), []
+    numbers = [tuple(map(int, match.groups())) for match in matches]
+    american = "/" in stamps[0] and re.search(r"\d\s?[AP]M\b", stamps[0])
+    order, certain = day_order(numbers, "month-day-year" if american else "day-month-year")
+    doubt = "" if certain else ", which the file itself does not settle"
+    return [date_of(day, order) for day in numbers], [f"dates are read as {order}{doubt}"]
 
 def is_stamped(
     text:str, # beginning of a file
@@ -148,6 +166,7 @@ def is_stamped(
     few = len(names) <= max(2, len(blocks) / 2)
     return 2 * spoken > len(blocks) and few and sum(names.values()) == len(blocks)
 
+# %% ../../nbs/data/02_exports.ipynb #0a0c5e34
 def parse_stamped(
     text:str, # an exported chat
 ) -> list: # of one Chat
@@ -155,18 +174,23 @@ def parse_stamped(
     blocks, before = _blocks(text)
     chat = Chat([])
     if before: chat.dropped["lines before the first message"] = before
-    for time, who, lines in blocks:
-        end = next((i for i, line in enumerate(lines) if _BRACES.fullmatch(line) or _FOOTER.fullmatch(line)), len(lines))
+    days, note = _stamp_days([stamp for stamp, _, _ in blocks])
+    chat.notes += note
+    for (stamp, who, lines), day in zip(blocks, days):
+        ends = (i for i, line in enumerate(lines) if _BRACES.fullmatch(line) or _FOOTER.fullmatch(line))
+        end = next(ends, len(lines))
         words = visible(" ".join(lines[:end]))
-        if words: chat.messages.append(Message(who, words, written_time(time)))
+        if words: chat.messages.append(Message(who, words, written_time(stamp, day)))
         else: chat.dropped["media marks" if any(lines) else "empty messages"] += 1
     return [chat]
 
 # %% ../../nbs/data/02_exports.ipynb #c3000032
 _FACEBOOK_KEYS = (("sender_name", "timestamp_ms"), ("senderName", "timestamp"))
-_FACEBOOK_OWN = phrases(r"""(?:liked|reacted .{1,12} to) (?:a|your|an?) message\.?|.{1,60} sent (?:an attachment|a (?:photo|link|video|sticker|voice message|live location))\.?
-    you are now connected on messenger\.?|.{1,80} (?:named the group|left the group|joined the group|added .{1,60} to the group|set the nickname).*
-    .{1,60} (?:missed your call|missed (?:a|your) video (?:call|chat)|called you|started a call)\.?|you missed .{1,40}|this message was unsent\.?""")
+_FACEBOOK_OWN = phrases(r"""(?:liked|reacted .{1,12} to) (?:a|your|an?) message\.?
+    .{1,60} sent (?:an attachment|a (?:photo|link|video|sticker|voice message|live location))\.?
+    you are now connected on messenger\.?|this message was unsent\.?
+    .{1,80} (?:named the group|left the group|joined the group|added .{1,60} to the group|set the nickname).*
+    .{1,60} (?:missed your call|missed (?:a|your) video (?:call|chat)|called you|started a call)\.?|you missed .{1,40}""")
 
 def is_facebook(
     value, # what a JSON file holds
@@ -174,7 +198,7 @@ def is_facebook(
     "Whether this is a chat of Facebook Messenger or Instagram."
     if not isinstance(value, dict) or not isinstance(value.get("participants"), list): return False
     messages = value.get("messages")
-    return is_object_list(messages) and any(all(key in messages[0] for key in keys) for keys in _FACEBOOK_KEYS)
+    return is_object_list(messages) and any(set(keys) <= messages[0].keys() for keys in _FACEBOOK_KEYS)
 
 def _mended(text) -> str:
     "A text whose bytes were written as letters."
@@ -182,6 +206,7 @@ def _mended(text) -> str:
     try: return text.encode("latin-1").decode("utf-8")
     except UnicodeError: return text
 
+# %% ../../nbs/data/02_exports.ipynb #5269e227
 def parse_facebook(
     value:dict, # message_1.json
 ) -> list: # of one Chat
@@ -204,7 +229,8 @@ def is_google_chat(
 ) -> bool:
     "Whether this is a room of Google Chat."
     messages = value.get("messages") if isinstance(value, dict) else None
-    return is_object_list(messages) and all("created_date" in m and isinstance(m.get("creator"), dict) for m in messages[:20])
+    if not is_object_list(messages): return False
+    return all("created_date" in m and isinstance(m.get("creator"), dict) for m in messages[:20])
 
 def parse_google_chat(
     value:dict, # messages.json
@@ -221,12 +247,14 @@ def parse_google_chat(
     return [chat]
 
 # %% ../../nbs/data/02_exports.ipynb #c3000052
-_WHO_COLUMNS = ("speaker", "author", "sender", "sender_name", "speaker_name", "username", "user_name", "user", "from", "participant", "role", "name")
+_WHO_COLUMNS = ("speaker", "author", "sender", "sender_name", "speaker_name", "username", "user_name", "user", "from",
+                "participant", "role", "name")
 _SAID_COLUMNS = ("content", "message", "text", "msg", "utterance", "body", "contents")
-_WHEN_COLUMNS = ("date", "timestamp", "datetime", "created_at", "sent_at", "sent", "date sent", "ts", "time", "start", "start_time")
+_WHEN_COLUMNS = ("date", "timestamp", "datetime", "created_at", "sent_at", "sent", "date sent", "ts", "time",
+                 "start", "start_time")
 _ROOM_COLUMNS = ("dialogue_id", "dialog_id", "conversation_id", "chat_id", "thread_id", "meeting_id", "session_id", "channel")
-_OTHER_COLUMNS = {"dialogue", "dialog", "summary", "summaries", "reference", "references", "abstract", "title", "url", "link", "headline",
-                  "article", "query", "highlights", "document", "prediction", "label"}
+_OTHER_COLUMNS = {"dialogue", "dialog", "summary", "summaries", "reference", "references", "abstract", "title", "url",
+                  "link", "headline", "article", "query", "highlights", "document", "prediction", "label"}
 
 def message_columns(
     names:list, # of a table's columns
@@ -235,10 +263,11 @@ def message_columns(
     written = {str(name).strip().casefold(): name for name in names}
     if _OTHER_COLUMNS & written.keys(): return None
     kinds = dict(who=_WHO_COLUMNS, said=_SAID_COLUMNS, when=_WHEN_COLUMNS, room=_ROOM_COLUMNS)
-    columns = {kind: next((written[name] for name in usual if name in written), None) for kind, usual in kinds.items()}
+    columns = {kind: written.get(next(filter(written.__contains__, usual), None)) for kind, usual in kinds.items()}
     placed = columns["when"] or columns["room"] or columns["who"] in (written.get("speaker"), written.get("role"))
     return columns if columns["who"] and columns["said"] and placed else None
 
+# %% ../../nbs/data/02_exports.ipynb #71711b4c
 def is_message_table(
     rows:list, # the first rows of a table, as dicts
 ) -> bool:
@@ -246,7 +275,8 @@ def is_message_table(
     columns = message_columns(list(dict.fromkeys(key for row in rows for key in row or ())))
     if columns is None: return False
     said = [row.get(columns["said"]) for row in rows if row]
-    if not said or not all(value is None or isinstance(value, str) and len(value) < 4000 for value in said): return False
+    if not said or not all(value is None or isinstance(value, str) and len(value) < 4000 for value in said):
+        return False
     if str(columns["who"]).strip().casefold() in ("speaker", "role"): return True
     rooms = {str(row.get(columns["room"])) for row in rows if row} if columns["room"] else said
     names = {str(row.get(columns["who"])) for row in rows if row}
@@ -261,11 +291,11 @@ def parse_messages(
     columns = None
     for row in rows:
         if columns is None: columns = message_columns(list(row))
-        given = {kind: row.get(name) if name else None for kind, name in columns.items()}
-        room = str(given["room"] or "")
+        fields = {kind: row.get(name) if name else None for kind, name in columns.items()}
+        room = str(fields["room"] or "")
         chat = chats.setdefault(room, Chat([], room))
-        text = visible(html.unescape(str(given["said"] or "")))
-        time = iso_time(given["when"]) or written_time(str(given["when"])) if given["when"] else None
-        if text: chat.messages.append(Message(visible(str(given["who"] or "")) or "somebody", text, time))
+        text = visible(html.unescape(str(fields["said"] or "")))
+        time = iso_time(fields["when"]) or written_time(str(fields["when"])) if fields["when"] else None
+        if text: chat.messages.append(Message(visible(str(fields["who"] or "")) or "somebody", text, time))
         else: chat.dropped["media marks" if len(row) > 3 else "empty messages"] += 1
     return list(chats.values())

@@ -31,13 +31,17 @@ def quiet_datasets():
         datasets.config.STREAMING_READ_MAX_RETRIES = retries
         if not bars: datasets.enable_progress_bars()
 
-def in_rows(batches):
-    "Columns of lists -> rows."
+def in_rows(
+    batches, # iterable of dicts: column -> list of values
+): # yields dicts
+    "Columns of lists as rows."
     for batch in batches:
         names = list(batch)
         for values in zip(*batch.values()): yield dict(zip(names, values))
 
-def first_line(e:BaseException) -> str:
+def first_line(
+    e:BaseException, # any error
+) -> str:
     "What an error says, in one line and without anything that looks like a token."
     text = next((line for line in str(e).splitlines() if line.strip()), "")
     for token in filter(None, map(os.environ.get, ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))): text = text.replace(token, "***")
@@ -83,21 +87,29 @@ def hub_case(
     return f"cannot be loaded ({first_line(error)})", f"See {page} for what it needs."
 
 # %% ../../nbs/data/00_hub.ipynb #9376528b
-def hub_error(name:str, flag:str, error:BaseException) -> DataError:
+def hub_error(
+    name:str, # hub id of the dataset
+    flag:str, # the flag it was named with
+    error:BaseException, # what datasets or huggingface_hub raised
+) -> DataError:
     "The one message for a hub dataset that cannot be used."
     case, step = hub_case(error, f"datasets/{name}")
     other = "messenger" if flag == "--dataset-name" else "messenger-texts"
     return DataError(f"Dataset {name!r} {case}. {step} Without it: {flag} {other} (built in), or {flag} with a local file.")
 
 # %% ../../nbs/data/00_hub.ipynb #b1065948
-def is_gguf(name:str) -> bool: return name.lower().endswith(".gguf")
+def is_gguf(
+    name:str, # of a model
+) -> bool:
+    "Whether a name is that of a GGUF file."
+    return name.lower().endswith(".gguf")
 
 def split_gguf(
     name:str, # owner/name/file.gguf
 ) -> Optional[tuple]: # (owner/name, the file's path in it); None: no such name
     "Which file of which repository a name means."
-    found = re.fullmatch(r"([\w.-]+/[\w.-]+)/([\w./-]+)", name)
-    return found.groups() if found and is_gguf(name) and ".." not in name else None
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)/([\w./-]+)", name)
+    return match.groups() if match and is_gguf(name) and ".." not in name else None
 
 def fetch_gguf(
     name:str, # owner/name/file.gguf
@@ -106,8 +118,8 @@ def fetch_gguf(
     "One GGUF file of the hub, downloaded if need be. Raises what `huggingface_hub` raises."
     import huggingface_hub
     repo, file = split_gguf(name)
-    at = Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
-    return at.parents[file.count("/")], file
+    path = Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
+    return path.parents[file.count("/")], file
 
 # %% ../../nbs/data/00_hub.ipynb #09c37040
 @cache
@@ -135,6 +147,7 @@ def _cache_only():
     try: yield
     finally: constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = was
 
+# %% ../../nbs/data/00_hub.ipynb #d6ad9453
 @contextlib.contextmanager
 def _hub(name:str, flag:str):
     "Everything that talks to the hub happens in here: quiet, quick to notice a missing network, and with one kind of error. Yields (datasets, commit or None)."
@@ -169,6 +182,7 @@ def _is_book(book) -> bool:
     kinds = dict(parts=list, complete=bool, datasets=str)
     return isinstance(book, dict) and all(type(book.get(k)) is kind for k, kind in kinds.items()) and all(map(_is_part, book["parts"]))
 
+# %% ../../nbs/data/00_hub.ipynb #b03471cf
 def read_book(folder:Path) -> dict: # parts: file, rows, sha256, state; complete; datasets: the version whose states these are
     "The files kept in `folder`, as far as they are what was written."
     try: book = json.loads((folder / "book.json").read_text(encoding="utf-8"))
@@ -192,13 +206,17 @@ def _keep(folder:Path, book:dict, tables:list, state:dict):
     book["parts"].append(dict(file=path.name, rows=len(table), sha256=sha256_file(path), state=state))
     write_json(folder / "book.json", book)
 
-def read_kept(folder:Path, book:dict):
+def read_kept(
+    folder:Path, # of the copy
+    book:dict, # as read_book gives it
+): # yields rows
     "The rows of the kept files."
     import pyarrow.parquet as pq
     for part in book["parts"]:
         with pq.ParquetFile(folder / part["file"]) as f:
             for batch in f.iter_batches(500): yield from batch.to_pylist()
 
+# %% ../../nbs/data/00_hub.ipynb #d521efd9
 def _read_and_keep(folder:Path, book:dict, data):
     "Rows of a stream from where the book ends; kept as they pass, also when the reader stops or the connection breaks."
     data, waiting, state = data.with_format("arrow"), [], None
@@ -236,13 +254,17 @@ def column_names(
     "All columns of a source that are read."
     return [name for c in columns.values() if c for name in ([c] if isinstance(c, str) else c)]
 
-def hub_splits(name:str, flag:str) -> list:
+def hub_splits(
+    name:str, # hub id of a dataset
+    flag:str, # the flag it was named with, for messages
+) -> list: # of names
     "Names of the splits of a hub dataset."
     with _hub(name, flag) as (datasets, commit):
         folder = _copy_folder(datasets, name, commit)
         ask = lambda: list(datasets.get_dataset_split_names(name, revision=commit))
         return _remembered(folder / "splits.json", ask) if folder else ask()
 
+# %% ../../nbs/data/00_hub.ipynb #feeda8d5
 def read_hub(
     name:str, # hub id
     flag:str, # the flag it was named with, for messages
@@ -255,19 +277,19 @@ def read_hub(
         if folder is None: return _open_cached(datasets, name, split, choose)
         about = _remembered(folder / split / "about.json", lambda: _about(datasets, name, split, commit))
         columns = choose(about["columns"])
-    wanted = sorted(set(column_names(columns)))
-    choice = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:8]
-    return columns, _kept_rows(name, flag, split, folder / split / choice, wanted, about["parquet"])
+    names = sorted(set(column_names(columns)))
+    choice = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
+    return columns, _kept_rows(name, flag, split, folder / split / choice, names, about["parquet"])
 
 # %% ../../nbs/data/00_hub.ipynb #e01f9b2a
-def _kept_rows(name:str, flag:str, split:str, folder:Path, wanted:list, parquet:bool):
+def _kept_rows(name:str, flag:str, split:str, folder:Path, names:list, parquet:bool):
     "The rows that are kept, then those of the hub."
     book = read_book(folder)
     yield from read_kept(folder, book)
     if book["complete"]: return
     with _hub(name, flag) as (datasets, commit):
         if commit is None: _only_kept(name, flag, split, sum(p["rows"] for p in book["parts"]))
-        yield from _read_and_keep(folder, book, _open_stream(datasets, name, split, commit, wanted, parquet))
+        yield from _read_and_keep(folder, book, _open_stream(datasets, name, split, commit, names, parquet))
 
 def _only_kept(name:str, flag:str, split:str, rows:int):
     raise DataError(f"Of dataset {name!r} ({split}) {rows:,} rows are in the local cache, and the hub cannot be reached for the others. "

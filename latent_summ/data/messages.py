@@ -181,7 +181,8 @@ def written_day(
     if match: return date_of(tuple(map(int, match.groups())), "year-month-day")
     for match in _NAMED_DAY.finditer(text):
         month = (match["month"] or match["month2"])[:3].lower()
-        numbers = int(match["day"] or match["day2"]), 1 + _MONTHS.index(month) if month in _MONTHS else 0, int(match["year"] or match["year2"])
+        number = 1 + _MONTHS.index(month) if month in _MONTHS else 0
+        numbers = int(match["day"] or match["day2"]), number, int(match["year"] or match["year2"])
         if date_of(numbers, "day-month-year"): return date_of(numbers, "day-month-year")
     return None
 

@@ -92,11 +92,12 @@ def _summary(text: str,   # a summary's wording: slots in {braces}, decisions in
              pools: dict, # slot -> pool
             ) -> tuple:   # the template without brackets, and [(type, slot or None, decision or None, role)]
     "Read one summary wording: what it says and which facts are in it."
-    facts, seen = [], set()
+    facts = []
+    done = set()
     for m in re.finditer(r"\{(?:(?:on|a|n)_)?(\w+)\}|\[([^\]]+)\]", text):
         slot, decision = m[1], m[2]
-        if (slot or decision) in seen: continue
-        seen.add(slot or decision)
+        if (slot or decision) in done: continue
+        done.add(slot or decision)
         if decision: facts.append(("decision", None, decision, None))
         elif slot in roles: facts.append(("person", slot, None, roles[slot]))
         else: facts.append((TYPES.get(pools[slot], "item"), slot, None, "receiver" if pools[slot] == "person" else None))
@@ -1056,6 +1057,7 @@ def _value(rng, slot, pool, values, taken):
         v = _amount(rng, pool, values) if pool in AMOUNTS or pool == "more" else _pick(rng, POOLS[pool])
         if v not in taken: return v
 
+# %% ../../nbs/data/01_messenger.ipynb #4e520653
 def _forms(slot: str, # its name in the templates
            v: str     # its value
           ) -> dict:  # {"day": "Friday", "on_day": "on Friday"}
@@ -1114,6 +1116,7 @@ _ASIDE = _say("sorry, I am typing with one hand | wait, someone is at the door |
               "typing is hard | it is raining again | I need coffee | sorry, I was in the shower | {o_name} is calling me, one second | "
               "I am on the {o_time} bus | why is it only {o_day}?")
 
+# %% ../../nbs/data/01_messenger.ipynb #2d68b4e4
 _SMALL = [tuple(_expand(turn) for turn in line.split(" || ")) for line in """
 <it is so hot today/what a grey day/so much rain again/it is freezing here>, <I do not want to leave the house/even the dog stays \
 in/I should have stayed in bed> || <tell me about it/same here/I know/at least it is dry here>
@@ -1187,26 +1190,27 @@ def _correctable(rng, kind, lines, spec):
     slots = [slot for fact, slot, *_ in spec if fact in ("day", "time", "place", "amount")]
     if not slots: return None
     slot = _pick(rng, slots)
-    at = next(i for i, line in enumerate(lines) if line and slot in line[2])
-    forms = [f for f in ("on_" + slot, slot) if "{%s}" % f in lines[at][1]]
-    return (slot, at, forms[0]) if len(forms) == 1 and lines[at][1].count("{%s}" % forms[0]) == 1 else None
+    place = next(i for i, line in enumerate(lines) if line and slot in line[2])
+    forms = [f for f in ("on_" + slot, slot) if "{%s}" % f in lines[place][1]]
+    return (slot, place, forms[0]) if len(forms) == 1 and lines[place][1].count("{%s}" % forms[0]) == 1 else None
 
+# %% ../../nbs/data/01_messenger.ipynb #3d6b3ec6
 def _correct(rng, kind, lines, spec, values):
     "Let one slot be said wrong and put right, in place; the kind of correction, or None. `lines` are [speaker, wording, slots, values]."
-    found = _correctable(rng, kind, lines, spec)
-    if not found: return None
-    slot, at, form = found
-    old, how, who = _old_values(rng, kind, slot, values), rng.random(), lines[at][0]
+    choice = _correctable(rng, kind, lines, spec)
+    if not choice: return None
+    slot, place, form = choice
+    old, how, who = _old_values(rng, kind, slot, values), rng.random(), lines[place][0]
     words = dict(old=old[form], new="{%s}" % form, bare=old[slot])
     if how < .4:  # in the same breath
-        lines[at][3] = values | {form: _pick(rng, _SLIP).format_map(words | {"new": values[form]})}
+        lines[place][3] = values | {form: _pick(rng, _SLIP).format_map(words | {"new": values[form]})}
         return "slip"
-    asked = slot in kind["nego"] and how < .75  # by the other side, else by the speaker
+    bargained = slot in kind["nego"] and how < .75  # by the other side, else by the speaker
     other = _pick(rng, [r for r in kind["roles"] if r != who])
-    turns = ((other, _ASK), (who, _ASK_OK)) if asked else ((who, _FIX), (other, _FIX_OK))[:1 + (rng.random() < .5)]
-    lines[at][3] = old
-    lines[at+1:at+1] = [_line(speaker, _pick(rng, pool).format_map(words), values) for speaker, pool in turns]
-    return "bargain" if asked else "correction"
+    turns = ((other, _ASK), (who, _ASK_OK)) if bargained else ((who, _FIX), (other, _FIX_OK))[:1 + (rng.random() < .5)]
+    lines[place][3] = old
+    lines[place + 1:place + 1] = [_line(speaker, _pick(rng, pool).format_map(words), values) for speaker, pool in turns]
+    return "bargain" if bargained else "correction"
 
 # %% ../../nbs/data/01_messenger.ipynb #a638a348
 _SMALL_POOLS = dict(name="person", time="time", early="morning", late="evening", town="town", spot="spot", day="weekday", item="gift",
@@ -1234,6 +1238,7 @@ def _exchange(rng, cast, values, room):
     turns = turns[:1] if len(turns) == 2 and rng.random() < .2 and not turns[0][0].endswith("?") else turns
     return [_line((x, y)[i % 2], _pick(rng, t), values) for i, t in enumerate(turns)] if len(turns) <= room else []
 
+# %% ../../nbs/data/01_messenger.ipynb #bb94c901
 def _small_talk(rng, lines, cast, values, room):
     "Put small talk before the script, in its gaps, or after it; drop the gap marks."
     gaps = [0] + [i for i, line in enumerate(lines) if line is None] + [len(lines)]
@@ -1298,8 +1303,10 @@ def _typo(rng, wording):
     "A wording with two letters of one word swapped, and the word; None if no word is long enough."
     words = list(_WORD.finditer(wording))
     if not words: return None
-    at, word = (m := _pick(rng, words)).start(), m[0]
-    i = at + 1 + int(rng.random()*(len(word) - 3))
+    match = _pick(rng, words)
+    word = match[0]
+    start = match.start()
+    i = start + 1 + int(rng.random()*(len(word) - 3))
     return wording[:i] + wording[i+1] + wording[i] + wording[i+2:], word
 
 # %% ../../nbs/data/01_messenger.ipynb #d20ac1c9
@@ -1383,11 +1390,11 @@ def versions(i: int,                # number of the row, as for chat
     d = _draw(rng, split)
     after, (a, b) = rng.getstate(), _rng("twin", seed, split, i).sample(list(d["people"]), 2)
     values = d["values"] | {a: d["values"][b], b: d["values"][a]}
-    found = []
+    rows = []
     for version in (d, d | dict(values=values, people={p: values[p] for p in d["people"]})):
         rng.setstate(after)
-        if told := _told(version, split): found.append({"dialogue": _talk(rng, version)[0], "summaries": told})
-    return found
+        if summaries := _told(version, split): rows.append({"dialogue": _talk(rng, version)[0], "summaries": summaries})
+    return rows
 
 # %% ../../nbs/data/01_messenger.ipynb #d19af2c1
 _T = {}
@@ -2006,6 +2013,7 @@ def _sum(rng):
     text = _pick(rng, (f"{a} and {b} make {a+b}.", f"{a+b} minus {b} is {a}.", f"{k} times {m} is {k*m}.", f"Half of {2*a} is {a}."))
     return dict(a=str(a), b=str(b), c=str(a + b), text=text)
 
+# %% ../../nbs/data/01_messenger.ipynb #0be15a31
 _NUMBERS = dict(
     small=lambda rng: _pick(rng, ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")),
     n=lambda rng: str(rng.randrange(13, 100) if rng.random() < .7 else rng.randrange(1, 40)*50),
@@ -2028,6 +2036,7 @@ def _row(rng, cat):
 
 _FILL = re.compile(r"\{(a )?(\w+?)(?::(\w))?(?:\.(\w+))?\}")
 
+# %% ../../nbs/data/01_messenger.ipynb #bf4ec067
 def _fill(rng, template):
     "Fill a template; rows drawn for one category differ within it."
     memo, used = {}, {}
@@ -2061,8 +2070,8 @@ def _window(rng, dialogue):
     "One to three neighbouring lines of a chat."
     lines = dialogue.split("\n")
     n = min(len(lines), _pick(rng, (1, 2, 3)))
-    at = int(rng.random()*(len(lines) - n + 1))
-    return "\n".join(lines[at:at + n])
+    first = int(rng.random()*(len(lines) - n + 1))
+    return "\n".join(lines[first:first + n])
 
 def _check_mix(mix):
     "The kinds of text and their weights; raises if they make no sense."
@@ -2086,9 +2095,9 @@ def texts(n: int,                # how many
 def _text(i, split, seed, kinds, weights):
     "Text `i`: a function of seed, split, `i` and the mix."
     rng = _rng("text", seed, split, i)
-    what = rng.choices(kinds, weights)[0]
-    if what == "general": return general_text(rng)
+    chosen = rng.choices(kinds, weights)[0]
+    if chosen == "general": return general_text(rng)
     d = _draw(rng, split)
-    if what == "summary": return d["summary"]
+    if chosen == "summary": return d["summary"]
     dialogue = _talk(rng, d)[0]
-    return dialogue if what == "chat" else _window(rng, dialogue)
+    return dialogue if chosen == "chat" else _window(rng, dialogue)

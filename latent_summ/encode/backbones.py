@@ -324,6 +324,7 @@ def _check_encoder(encoder:Encoder, cfg:Config, title:str):
                          f"Set --encoder-early-layer to 0, or 1 to {layers}.")
     check_positions("encoder", encoder.model, cfg, title)
 
+# %% ../../nbs/encode/03_backbones.ipynb #438e1cbb
 def load_encoder(
     cfg:Config, # modernbert_model names it; modernbert_hidden_dim must be its width
     device=None, # a torch.device; default: by cfg.device
@@ -346,6 +347,7 @@ def load_encoder(
     encoder.queries = _queries(folder, encoder, device)
     return encoder
 
+# %% ../../nbs/encode/03_backbones.ipynb #1c786f4f
 def _queries(folder:Path, encoder:Encoder, device) -> Optional[Queries]:
     "The queries that lie beside the encoder."
     try: return load_queries(folder, head_count(encoder.model), device)
@@ -418,6 +420,7 @@ def load_decoder(
 # %% ../../nbs/encode/03_backbones.ipynb #a1099eae
 _AUTO = dict(encoder=AutoModel, decoder=AutoModelForCausalLM)
 
+# %% ../../nbs/encode/03_backbones.ipynb #17ec3f66
 def check_files(
     place:Path, # a folder, or a GGUF file
     what:str, # encoder or decoder

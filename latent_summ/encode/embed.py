@@ -9,6 +9,7 @@ __all__ = ['CPU_TOKENS', 'vector_shape', 'segment_weights', 'pool', 'check_pooli
 
 # %% ../../nbs/encode/06_embed.ipynb #957dea48
 import contextlib
+import copy
 import html
 import math
 import re
@@ -31,8 +32,9 @@ from ..runtime import speak, stop_on_signal
 from ..plan import pairs_cap, pretrain_caps, pretrain_sources
 from ..data.sources import Rows, load_pairs, load_texts, shared_dialogues
 from .backbones import Decoder, Encoder
-from .cache import Cache, CacheWriter, SHARD_ROWS, fingerprint_hash, nearest_cache, part_fingerprint
-from .cache import part_folder, part_rows
+from .cache import Cache, CacheWriter, SHARD_ROWS, fingerprint_hash, nearest_cache
+from .parts import part_fingerprint
+from .parts import part_folder, part_rows
 from .packed import Packed, can_pack
 from .tokens import input_ids, n_vectors, targets_and_cuts
 
@@ -143,6 +145,7 @@ def token_states(
     raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: "
                      "choose a smaller one.")
 
+# %% ../../nbs/encode/06_embed.ipynb #e8e63270
 def encode_batch(
     cfg:Config, # for the precision and the pooling
     encoder:Encoder, # its model is on the device of input_ids
@@ -167,12 +170,16 @@ class Embedder:
         self.cfg = cfg
         self.encoder = encoder
         self.device = device or pick_device(cfg)
-        on_cpu = self.device.type == "cpu"
-        budget = cfg.preprocess_batch_size * cfg.max_seq_len // 2
-        self.max_tokens = max(cfg.max_seq_len, min(budget, CPU_TOKENS) if on_cpu else budget)
+        self.max_tokens = self._budget()
         self.pad_id = encoder.tokenizer.pad_token_id or 0
-        packs = on_cpu and can_pack(encoder.model) and cfg.attn_implementation != "eager" and not cfg.encoder_early_layer
+        packs = (self.device.type == "cpu" and can_pack(encoder.model) and cfg.attn_implementation != "eager"
+                 and not cfg.encoder_early_layer)
         self.packed = Packed(encoder.model, autocast_dtype(cfg, self.device)) if packs else None
+
+    def _budget(self) -> int:
+        "Most tokens in a batch."
+        budget = self.cfg.preprocess_batch_size * self.cfg.max_seq_len // 2
+        return max(self.cfg.max_seq_len, min(budget, CPU_TOKENS) if self.device.type == "cpu" else budget)
 
     @torch.inference_mode()
     def batch(self, ids:list) -> np.ndarray: # float32 (batch, vectors, hidden)
@@ -228,6 +235,17 @@ def _shrink(self:Embedder, rows:int, longest:int, error:BaseException):
     if self.device.type == "cuda": torch.cuda.empty_cache()
     say_once(f"Out of memory with {rows} texts of up to {longest} tokens: "
              f"continuing with batches of at most {self.max_tokens:,} tokens.")
+
+# %% ../../nbs/encode/06_embed.ipynb #cd9f8a25
+@patch
+def for_batches(self:Embedder,
+    cfg:Config, # the same but for preprocess_batch_size
+) -> Embedder:
+    "The same encoder for batches of another size; its weights are not copied again."
+    other = copy.copy(self)
+    other.cfg = cfg
+    other.max_tokens = other._budget()
+    return other
 
 # %% ../../nbs/encode/06_embed.ipynb #233013cc
 def clock(
@@ -318,6 +336,7 @@ def _show_bar(self:EmbedProgress):
         self.bar.start(); self.bar.add_task("", total=1.0)
     self.bar.update(self.bar.task_ids[0], completed=self.share, description=self.line)
 
+# %% ../../nbs/encode/06_embed.ipynb #ca42f62f
 @patch
 def __enter__(self:EmbedProgress):
     "Start to show the progress."

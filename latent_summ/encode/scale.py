@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PART_SHARDS', 'parts_of', 'RemoteRows', 'RowServer', 'Worker', 'Pool', 'need_ray', 'preprocess_ray', 'shard_decoder',
-           'held_bytes', 'Rates', 'Plan', 'plan_corpus', 'rehearse']
+           'Rates', 'Plan', 'plan_corpus', 'rehearse']
 
 # %% ../../nbs/encode/07_scale.ipynb #624486e9
 import contextlib, heapq, io, json, logging, shutil, socket, time
@@ -20,7 +20,8 @@ import torch
 from fastcore.basics import patch
 
 from .backbones import Decoder, Encoder, load_encoder
-from .cache import SHARD_ROWS, Cache, CacheWriter, differences, merge_parts, part_folder, part_rows
+from .cache import SHARD_ROWS, Cache, CacheWriter, differences
+from .parts import merge_parts, part_folder, part_rows
 from ..config import Config, ConfigError, LatentSummError
 from .embed import EmbedProgress, build_cache, cache_fingerprint, cache_folder
 from .embed import needed_rows, preprocess
@@ -276,12 +277,6 @@ def shard_decoder(
     token = torch.tensor([[decoder.eos_id]], device=device) # (1, 1)
     with torch.no_grad(): body(inputs_embeds=decoder.embed(token), use_cache=False) # makes writable buffers
     return decoder
-
-def held_bytes(
-    module, # a torch module
-) -> int:
-    "Bytes of a module's weights in this process now; of a weight that is split, this process's share."
-    return sum((p.to_local() if hasattr(p, "to_local") else p).nbytes for p in module.parameters())
 
 # %% ../../nbs/encode/07_scale.ipynb #3f14554e
 @dataclass(frozen=True)

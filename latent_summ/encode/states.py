@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from ..config import Config
 from ..runtime import autocast, autocast_dtype
 from .backbones import Encoder
-from .cache import quantize_int8
+from .shards import quantize_int8
 from .embed import EmbedProgress, token_batches, token_states
 
 # %% ../../nbs/encode/08_states.ipynb #e47afecc

@@ -125,6 +125,7 @@ class LowRank(nn.Module):
         correction = self.up(self.down(given[0].to(self.down.weight.dtype)))
         return out + correction.to(out.dtype)
 
+# %% ../../nbs/model/06_model.ipynb #76ab9635
 def adopt_decoder(
     model:LatentSummarizer,
     decoder:nn.Module, # the decoder's transformers model; loaded for this model alone
@@ -156,6 +157,7 @@ def check_use(
     raise ConfigError(f"This model was trained with other settings: {listed}. "
                       "Leave them out, or train another model with them.")
 
+# %% ../../nbs/model/06_model.ipynb #67ac86dd
 def build_model(
     tensors:dict, # of a finished model
     cfg:Config, # that of the finished model

@@ -82,7 +82,9 @@ def lesson_rows(
     return LessonRows(joined_rows(tokens), np.concatenate(repeats), int(starts[-2] if pairs else starts[-1]))
 
 # %% ../../nbs/train/08_lesson.ipynb #c4fa9a7e
-def reads_states(cfg:Config) -> bool:
+def reads_states(
+    cfg:Config, # pooling, unfrozen layers and teach_encoder_cache_states
+) -> bool:
     "Whether stage 0 reads the encoder's states from a file: only queries learn, and `teach_encoder_cache_states` is on."
     return cfg.teach_encoder_cache_states and cfg.encoder_pooling == "queries" and not cfg.num_encoder_unfrozen_layers
 
@@ -95,6 +97,7 @@ def _with_states(cfg:Config, encoder:Encoder, rows:LessonRows, device) -> Lesson
     if size > 1 and not rank: dist.barrier()
     return replace(rows, source=replace(rows.source, inputs=states))
 
+# %% ../../nbs/train/08_lesson.ipynb #bee95f98
 def lesson_job(
     cfg:Config, # teach_encoder_steps says how many rows it takes
     encoder:Encoder, # it learns: its modules are shared

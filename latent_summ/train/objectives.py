@@ -186,6 +186,7 @@ def _with_facts(prefix:torch.Tensor, model, decoder:Decoder, cfg:Config, batch:d
     if is_learning(model) and torch.rand(()) < cfg.side_channel_drop: return prefix
     return facts_before(decoder, batch["facts"], prefix)
 
+# %% ../../nbs/train/02_objectives.ipynb #8e2273db
 def text_loss(
     model:LatentSummarizer,
     decoder:Decoder,

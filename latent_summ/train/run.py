@@ -113,6 +113,7 @@ def _remove_run(cfg:Config):
     reports = [p for pattern in ("report*", "predictions*", "figures/*") for p in run.glob(pattern)]
     for p in [run/"events.jsonl", *reports, *_own_models(cfg)]: p.unlink(missing_ok=True)
 
+# %% ../../nbs/train/07_run.ipynb #0d2d6089
 def open_run(
     cfg:Config,
     resume:bool=False, # continue the run in cfg.run_dir

@@ -397,14 +397,14 @@ def check_resume(
     needed:list, # of needed_rows
 ):
     "Raise `CheckpointError` where the run was made with other settings or rows; nothing is embedded or written before that is known."
-    own = cfg
+    as_trained = cfg
     if cfg.teach_encoder_steps:
         folder = Path(cfg.run_dir)/"encoder"
         if (folder/ABOUT).exists(): check_taught(folder, read_json(folder/ABOUT), lesson_of(cfg, encoder, decoder))
         _same_training(lesson_rates(cfg), [LESSON])
-        own = cfg.override(modernbert_model=str(folder)) # the stages' checkpoints name the taught encoder
-    newest, meta, i = _same_training(own, [s.name for s in stages])
-    if newest: _same_rows(own, stages[i], needed, meta, newest)
+        as_trained = cfg.override(modernbert_model=str(folder)) # the stages' checkpoints name the taught encoder
+    newest, meta, i = _same_training(as_trained, [s.name for s in stages])
+    if newest: _same_rows(as_trained, stages[i], needed, meta, newest)
 
 def _check_cache_dir(cfg:Config):
     "Raise `CacheError` where no cache can be made."
@@ -414,6 +414,7 @@ def _check_cache_dir(cfg:Config):
     why = "is a file" if not nearest.is_dir() else "may not be written to"
     raise CacheError(f"No cache can be made in {folder}: {nearest} {why}. Choose another --preprocess-cache-dir.")
 
+# %% ../../nbs/train/10_stages.ipynb #ee510744
 def _check_start(cfg:Config, stages:list, encoder:Encoder, decoder:Decoder, needed:list):
     "Raise `LatentSummError` for what a training would otherwise meet after hours of embedding; nothing is written."
     sources = {key: rows for key, _, _, rows in needed}

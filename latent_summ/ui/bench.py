@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HOME', 'CLAIMS', 'bench_folder', 'scripts', 'chosen', 'run_bench', 'Claim', 'results', 'found', 'performance_rows',
-           'performance_table']
+           'show_results', 'performance_table']
 
 # %% ../../nbs/ui/06_bench.ipynb #465fedd2
 import json, subprocess, sys
@@ -65,7 +65,7 @@ def run_bench(
 @dataclass(frozen=True)
 class Claim:
     "A figure that the project makes a claim about, and where it is."
-    what: str # is compared
+    title: str # of what is compared
     peer: str # it is compared with
     file: str # in benchmarks/results, without `.json`
     path: str # of the figure: `part/figure`, or `part/group/figure`
@@ -207,11 +207,19 @@ def performance_rows(
     rows = []
     for claim in CLAIMS:
         figure = found(claim, measured)
-        row = dict(what=claim.what, against=claim.peer, figure=_figure_text(claim, figure),
+        row = dict(what=claim.title, against=claim.peer, figure=_figure_text(claim, figure),
                    target=_target_text(claim, figure), file=f"{claim.file}.json", command="", machine="")
         if figure: row |= dict(command=figure["command"], machine=_machine_text(figure["machine"]))
         rows.append(row)
     return rows
+
+# %% ../../nbs/ui/06_bench.ipynb #33cd3e6e
+def show_results():
+    "Print what the benchmarks of the repository have found, a line for each figure."
+    for r in performance_rows():
+        against = f", against {r['against']}" if r["against"] else ""
+        target = f" (target {r['target']})" if r["target"] else ""
+        print(f"{r['what']}: {r['figure']}{against}{target}  {r['file']}")
 
 # %% ../../nbs/ui/06_bench.ipynb #14577702
 def performance_table(

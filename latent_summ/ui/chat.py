@@ -72,14 +72,17 @@ def _summary(self:Chat):
     self.forget()
     yield from self._told(text)
 
+# %% ../../nbs/ui/03_chat.ipynb #e30ea047
 @patch
 def _told(self:Chat, text:str, keep:bool=True, **options): # yields lines
     "A summary of the text and, where the model is calibrated, how far to trust it."
-    if not self.judges: found = lines = self.summarizer.summarize(text, **options)
+    if not self.judges:
+        summary = self.summarizer.summarize(text, **options)
+        lines = summary
     else:
-        found = self.summarizer.summarize(text, support=True, min_support=self.min_support, **options)
-        lines = found.told
-    if keep: self.history.append((text, str(found)))
+        summary = self.summarizer.summarize(text, support=True, min_support=self.min_support, **options)
+        lines = summary.told
+    if keep: self.history.append((text, str(summary)))
     yield from [lines or "(nothing to say)"] if isinstance(lines, str) else lines
 
 @patch

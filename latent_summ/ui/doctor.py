@@ -385,7 +385,7 @@ def bytes_per_row(
 ) -> float:
     "The size of a row as the cache's writer writes it."
     import numpy as np
-    from latent_summ.encode.cache import SHARDS, fields_of_row
+    from latent_summ.encode.shards import SHARDS, fields_of_row
     rng = np.random.default_rng(0)
     rows = [_random_row(cfg, kind, full, i, rng) for i in range(16)]
     out = io.BytesIO()
@@ -576,6 +576,7 @@ def _rows_for(cfg:Config, stage, rows:dict) -> Optional[int]:
 
 def _smallest(*counts) -> Optional[int]: return min((n for n in counts if n is not None), default=None)
 
+# %% ../../nbs/ui/05_doctor.ipynb #6b917b5e
 def stage_sizes(
     cfg:Config, # says which stages run
     rows:dict, # field of the config -> rows of that source, or None
@@ -604,9 +605,9 @@ def check_stages(
     "Rows and steps of each stage; fails where the last stage would learn nothing from a file of the user's own."
     sizes = stage_sizes(cfg, rows)
     if not sizes: return []
-    known = [f"{s.title} {s.rows:,} rows, {s.steps:,} step{'s' * (s.steps != 1)}" for s in sizes if s.steps is not None]
+    counted = [f"{s.title} {s.rows:,} rows, {s.steps:,} step{'s' * (s.steps != 1)}" for s in sizes if s.steps is not None]
     unknown = [s.title for s in sizes if s.steps is None]
-    text = "; ".join(known + ([f"rows of {', '.join(unknown)}: not known"] if unknown else []))
+    text = "; ".join(counted + ([f"rows of {', '.join(unknown)}: not known"] if unknown else []))
     last = sizes[-1]
     if not last.is_own or last.steps is None or last.steps >= _FEW_STEPS: return [ok("stages", text)]
     step = (f"A stage needs {_FEW_STEPS} steps at least to learn anything: bring more rows, lower {_flag_of(cfg, 'batch_size')}, "
@@ -623,6 +624,7 @@ def _flag_of(
     shared = dict(epochs="num_epochs", batch_size="batch_size")
     return "--" + (name if hasattr(cfg, name) else shared[what]).replace("_", "-")
 
+# %% ../../nbs/ui/05_doctor.ipynb #274ec832
 def check_enough(
     cfg:Config, # says which stages run, and names the sources
 ):

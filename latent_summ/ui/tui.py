@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['in_words', 'short_number', 'plain_terminal', 'LineView', 'averaged', 'scale_of', 'sparkline', 'bar', 'ends',
            'head_lines', 'stage_lines', 'curves_of', 'chart', 'chart_lines', 'gpu_memory_gb', 'number_lines', 'panel',
-           'summary', 'send_logs', 'LiveView', 'view_for']
+           'summary', 'send_logs', 'LiveView', 'view_for', 'listeners']
 
 # %% ../../nbs/ui/01_tui.ipynb #141b18be
 import atexit
+import contextlib
 import logging
 import math
 import os
@@ -29,6 +30,7 @@ from rich.text import Text
 from ..config import Config, STAGES
 from ..runtime import is_terminal, peak_memory_mb, say_once, speak
 from ..train.run_state import RunState, StageState
+from ..train.sinks import sinks_for
 
 # %% ../../nbs/ui/01_tui.ipynb #27537212
 def in_words(
@@ -553,3 +555,13 @@ def view_for(
     if encoding.lower().replace("-", "") == "utf8" and rich.get_console().is_interactive: return LiveView()
     say_once(f"use_tui: this terminal cannot show the live view (encoding {encoding}); plain lines instead.")
     return LineView()
+
+# %% ../../nbs/ui/01_tui.ipynb #1f0698b2
+@contextlib.contextmanager
+def listeners(
+    cfg:Config, # whose use_tui and trackers count
+): # yields a tuple of functions that hear every event
+    "The view of a run and its trackers, closed at its end."
+    with contextlib.ExitStack() as stack:
+        sinks = [stack.enter_context(contextlib.closing(sink)) for sink in sinks_for(cfg)]
+        yield (stack.enter_context(view_for(cfg)), *sinks)

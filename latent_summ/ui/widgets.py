@@ -626,6 +626,7 @@ def _instruments(self:LatentExplorer):
     self.side = widgets.ToggleButton(value=has_side, disabled=not has_side, description="side-channel", layout=narrow,
                                      tooltip="facts beside the latents" if has_side else "this model was trained without one")
 
+# %% ../../nbs/ui/02_widgets.ipynb #c5aa3675
 @patch
 def _parts(self:LatentExplorer) -> list: # of widgets
     "The walk, and below it the map where there is a corpus."
@@ -735,6 +736,7 @@ def _support_html(self:LatentExplorer, written:str) -> str:
     reason = f": {found.reason}" if found.reason else ""
     return f"<div>{bar} support by {name}: {found.support:.2f}{html.escape(reason)}</div>{in_html(found.marked, _SOFT)}"
 
+# %% ../../nbs/ui/02_widgets.ipynb #4f25feea
 @patch
 def _near_html(self:LatentExplorer, near:list) -> str:
     "The nearest texts of the corpus as a table; `near` holds (position, cosine)."

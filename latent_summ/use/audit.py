@@ -7,12 +7,13 @@ __all__ = ['RUNGS', 'AUDITED', 'stands_in', 'swapped', 'Audit', 'typed_audit', '
            'audit_figure', 'audit_lines', 'audit_page']
 
 # %% ../../nbs/use/12_audit.ipynb #789e7d3d
-import html, math, re
+import math, re
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from ..html import html_page, table_of
 from ..encode.tokens import target_ids
 from ..runtime import DataError, own_world
 from .bits import token_scores
@@ -129,6 +130,7 @@ def _word_facts(summarizer, rows:list, latents:dict, written:list) -> list: # of
             out.append(line | dict(written=stands_in(written[i], kind, words, speakers)))
     return out
 
+# %% ../../nbs/use/12_audit.ipynb #171d566e
 @own_world()
 def typed_audit(
     summarizer, # a Summarizer
@@ -206,6 +208,7 @@ def _waterfall(ax, line:dict):
     low = min(60.0, 10 * math.floor(level / 10) - 10)
     ax.set_ylim(max(low, 0), 108)
 
+# %% ../../nbs/use/12_audit.ipynb #9fd1501c
 def audit_figure(
     report:dict, # of audit_report
 ) -> Picture:
@@ -236,21 +239,19 @@ def audit_lines(
         lines.append(f"{kind:<10}{line['facts']:>7,}{lost}{100 * line['written']:>8.1f}")
     return lines
 
-_PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
-<style>.audit {{border-collapse: collapse; font: 14px/1.4 sans-serif}} .audit td, .audit th {{border: 1px solid #bbb; padding: 6px; vertical-align: top;
-text-align: left; white-space: pre-wrap; max-width: 28em}}</style>
-<table class="audit"><caption>{title}</caption><tr><th>text</th><th>reference</th><th>from the reference's latents</th><th>written</th><th>lost, and where</th></tr>
-{lines}
-</table>
-"""
+# %% ../../nbs/use/12_audit.ipynb #62021878
+_STYLE = """.audit {border-collapse: collapse; font: 14px/1.4 sans-serif}
+.audit td, .audit th {border: 1px solid #bbb; padding: 6px; vertical-align: top; text-align: left; white-space: pre-wrap; max-width: 28em}"""
+_COLUMNS = ("text", "reference", "from the reference's latents", "written", "lost, and where")
+
+def _page_row(r:dict) -> tuple:
+    "A row of the page: four texts, and what was lost where."
+    lost = "\n".join(f"{f['type']} at {f['at']}: {f['words']}" for f in r["lost"])
+    return r["dialogue"], r["reference"], r["rebuilt"], r["written"], lost
 
 def audit_page(
     report:dict, # of audit_report
 ) -> str: # HTML, all texts escaped
     "The worst rows side by side: source, reference, what its own latents give, what was written, what was lost where."
-    def cells(r):
-        lost = "\n".join(f"{f['type']} at {f['at']}: {f['words']}" for f in r["lost"])
-        return "".join(f"<td>{html.escape(str(v))}</td>"
-                       for v in (r["dialogue"], r["reference"], r["rebuilt"], r["written"], lost))
-    lines = "\n".join(f"<tr>{cells(r)}</tr>" for r in report["worst"])
-    return _PAGE.format(title=f"The worst {len(report['worst'])} of {report['rows']:,} rows", lines=lines)
+    title = f"The worst {len(report['worst'])} of {report['rows']:,} rows"
+    return html_page(title, _STYLE, table_of(_COLUMNS, map(_page_row, report["worst"]), "audit", title))

@@ -44,6 +44,7 @@ def _batch_scores(summarizer, latents:torch.Tensor, labels:torch.Tensor) -> tupl
     nats = F.cross_entropy(logits, labels[keep], reduction="none")
     return nats.cpu(), (logits.argmax(-1) == labels[keep]).cpu()
 
+# %% ../../nbs/use/11_bits.ipynb #e4cc1a3e
 @own_world()
 def token_scores(
     summarizer, # a Summarizer
@@ -243,6 +244,7 @@ def _heat(ax, values, columns:list, title:str, x:str):
 
 def _values(line:dict, keys) -> list: return [line[k] for k in keys]
 
+# %% ../../nbs/use/11_bits.ipynb #fe74c50b
 def bits_figure(
     report:dict, # of bits_report
 ) -> Picture:

@@ -17,7 +17,8 @@ from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..encode.cache import dequantize_int8, differences, quantize_int8
+from ..encode.cache import differences
+from ..encode.shards import dequantize_int8, quantize_int8
 from ..train.checkpoint import content_hash
 from ..model.compress import normalize_latents
 from ..config import Config
@@ -102,6 +103,7 @@ def _fact_tensors(facts:Optional[list], n:int) -> dict:
     joined = torch.from_numpy(np.frombuffer(b"".join(facts), np.uint8).copy())
     return dict(facts=joined, fact_lengths=torch.tensor(list(map(len, facts)), dtype=torch.uint8))
 
+# %% ../../nbs/use/01_latents.ipynb #8d21836f
 def write_latents(
     path, # of the file to write
     latents:torch.Tensor, # (texts, latent_seq_len, latent_dim)
@@ -260,6 +262,7 @@ def facts(self:LatentFile,
     picked = range(len(self))[start:stop]
     return [data[int(ends[i]):int(ends[i + 1])].numpy().tobytes() for i in picked]
 
+# %% ../../nbs/use/01_latents.ipynb #6b708941
 @patch
 def names(self:LatentFile) -> list:
     "The ids, or the rows' numbers where the file has none."

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..encode.cache import dequantize_int8, quantize_int8
+from ..encode.shards import dequantize_int8, quantize_int8
 from ..model.compress import normalize_latents
 from ..runtime import DataError, own_world
 from .facts import speakers_of, text_fact_table, text_facts
@@ -71,6 +71,7 @@ def common_words(
     counts = Counter(w for t in texts for w in words_of(t) - names)
     return {w for w, _ in counts.most_common(n)}
 
+# %% ../../nbs/use/13_privacy.ipynb #b93d5d05
 def _secrets(text:str, common:set) -> dict: # for each of SECRETS a set of words
     "What a text gives away."
     speakers = speakers_of(text)
@@ -100,6 +101,7 @@ class Probe:
 
 def _flat(latents:torch.Tensor) -> np.ndarray: return latents.flatten(1).double().cpu().numpy()
 
+# %% ../../nbs/use/13_privacy.ipynb #77840548
 def fit_probe(
     latents:torch.Tensor, # (texts, latent_seq_len, latent_dim), of the known texts
     texts:list, # known texts, some dozens or more
@@ -130,6 +132,7 @@ def probe_words(
     order = np.argsort(-scores, axis=1)[:, :probe.count]
     return [set(map(probe.vocabulary.__getitem__, line)) for line in order]
 
+# %% ../../nbs/use/13_privacy.ipynb #f6b3a8ba
 def _nearest_words(known:torch.Tensor, texts:list, latents:torch.Tensor) -> list: # of sets of words
     "The words of each one's nearest known text."
     directions = F.normalize(latents.flatten(1), dim=-1) @ F.normalize(known.flatten(1), dim=-1).T
@@ -173,6 +176,7 @@ def _count_secrets(secrets:list) -> dict: # kind -> how many
         for k in SECRETS: counts[k] += len(of_text[k])
     return counts
 
+# %% ../../nbs/use/13_privacy.ipynb #43de48db
 @own_world()
 def privacy_report(
     summarizer, # a Summarizer

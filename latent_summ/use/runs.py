@@ -5,16 +5,21 @@
 # %% auto #0
 __all__ = ['FIGURES', 'PAGE', 'PICTURES', 'run_state', 'run_time', 'stages_done', 'run_line', 'find_runs', 'runs_table',
            'compare_runs', 'runs_rich', 'comparison_rich', 'RunFolder', 'read_run', 'run_latents', 'run_figures',
-           'html_table', 'stages_table', 'settings_table', 'examples_table', 'page_of', 'write_page']
+           'html_table', 'stages_table', 'settings_table', 'examples_table', 'page_of', 'write_page', 'newest_run',
+           'run_folder', 'show_runs', 'show_comparison']
 
 # %% ../../nbs/use/08_runs.ipynb #47a00005
-import base64, html, json, time
+import base64, json, time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Optional
 
 import pandas as pd
+from fastcore.xml import B, Div, Figcaption, Figure, H1, H2, Img, Li, P, Section, Ul
+from rich.console import Console
 
+from ..html import html_page, table_of
 from ..config import Config, LatentSummError, PRESETS, STAGES, read_json
 from ..train.events import read_events
 from .report import Measured, facts_figure, ladder_of, latents_figure, loss_figure, measure_latents
@@ -344,32 +349,22 @@ th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:right}
 td{vertical-align:top}td:first-child{min-width:7rem}th:first-child,td:first-child,.texts td,.texts th{text-align:left}
 .texts td{white-space:pre-wrap;overflow-wrap:anywhere;min-width:9rem}"""
 
-_HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title><style>{style}</style></head><body>
-"""
-
 # %% ../../nbs/use/08_runs.ipynb #fc5443e6
-def _row_html(cells, tag:str="td") -> str:
-    "A row of a table."
-    return "<tr>" + "".join(f"<{tag}>{html.escape(_cell(v))}</{tag}>" for v in cells) + "</tr>"
-
 def html_table(
     table:pd.DataFrame, # of any values
     css:str="", # class of the table
-) -> str: # everything escaped
-    "A table as HTML."
-    head = _row_html([table.index.name or "", *table.columns], "th")
-    rows = "\n".join(_row_html(line) for line in table.itertuples(name=None))
-    return f'<div class="wide"><table class="{css}">{head}\n{rows}\n</table></div>'
+): # an element
+    "A table with its index, in a box that scrolls by itself."
+    head = [table.index.name or "", *table.columns]
+    rows = [map(_cell, line) for line in table.itertuples(name=None)]
+    return Div(table_of(head, rows, css), cls="wide")
 
-def _picture_html(name:str, svg:str) -> str:
-    "A section with a figure and its caption; the caller closes it."
-    title, text = map(html.escape, FIGURES[name][:2])
+def _section(name:str, svg:str, *beside):
+    "A figure with its caption, and what stands below it."
+    title, text = FIGURES[name][:2]
     data = base64.b64encode(svg.encode()).decode()
-    image = f'<img alt="{title}" src="data:image/svg+xml;base64,{data}">'
-    return f'<section id="{name}"><h2>{title}</h2><figure>{image}<figcaption>{text}</figcaption></figure>'
+    image = Img(alt=title, src=f"data:image/svg+xml;base64,{data}")
+    return Section(H2(title), Figure(image, Figcaption(text)), *beside, id=name)
 
 # %% ../../nbs/use/08_runs.ipynb #eda66925
 def stages_table(
@@ -416,18 +411,17 @@ def page_of(
     left_out:dict, # name -> why the figure is left out
 ) -> str: # HTML
     "The page of a run, all texts from data escaped."
-    title = html.escape(f"Run {run.folder.resolve().name}")
-    intro = html.escape(", ".join(_facts(run)))
-    parts = [_HEAD.format(title=title, style=_STYLE), f"<h1>{title}</h1><p class=soft>{intro}</p>"]
-    parts += [f"<p><b>Could not be read:</b> {html.escape(p)}</p>" for p in run.problems]
-    parts += [f"{_picture_html(name, svg)}{_beside(name, run)}</section>" for name, svg in drawn.items()]
+    title = f"Run {run.folder.resolve().name}"
+    parts = [H1(title), P(", ".join(_facts(run)), cls="soft")]
+    parts += [P(B("Could not be read:"), " ", problem) for problem in run.problems]
+    parts += [_section(name, svg, *_beside(name, run)) for name, svg in drawn.items()]
     if run.config and len(table := settings_table(run.config)):
-        note = f"<p class=soft>Where they differ from the preset {html.escape(table.columns[1])}.</p>"
-        parts.append(f"<section><h2>Settings</h2>{note}{html_table(table)}</section>")
-    if len(table := examples_table(run.records)): parts.append(f"<h2>Best and worst</h2>{html_table(table, 'texts')}")
-    reasons = "".join(f"<li>{html.escape(FIGURES[k][0])}: {html.escape(why)}</li>" for k, why in left_out.items())
-    if left_out: parts.append(f"<section><h2>Left out</h2><ul>{reasons}</ul></section>")
-    return "\n".join(parts) + "\n</body></html>\n"
+        note = P(f"Where they differ from the preset {table.columns[1]}.", cls="soft")
+        parts.append(Section(H2("Settings"), note, html_table(table)))
+    if len(table := examples_table(run.records)): parts += [H2("Best and worst"), html_table(table, "texts")]
+    reasons = [Li(f"{FIGURES[name][0]}: {why}") for name, why in left_out.items()]
+    if reasons: parts.append(Section(H2("Left out"), Ul(*reasons)))
+    return html_page(title, _STYLE, *parts)
 
 def _facts(run:RunFolder) -> list: # of texts
     "State, start and rows of a run, in words, as far as they are known."
@@ -439,10 +433,10 @@ def _facts(run:RunFolder) -> list: # of texts
     return facts
 
 # %% ../../nbs/use/08_runs.ipynb #ae1e70fb
-def _beside(name:str, run:RunFolder) -> str:
+def _beside(name:str, run:RunFolder) -> list: # of elements
     "The table that goes with a figure."
-    if name == "loss": return html_table(stages_table(run.events))
-    return html_table(scores_table(run.report).round(1)) if name == "scores" else ""
+    if name == "loss": return [html_table(stages_table(run.events))]
+    return [html_table(scores_table(run.report).round(1))] if name == "scores" else []
 
 # %% ../../nbs/use/08_runs.ipynb #caf4483b
 PAGE = "report.html"
@@ -461,3 +455,38 @@ def write_page(
         with atomic_write(run.folder/PICTURES/f"{name}.svg", "w") as f: f.write(drawn[name])
     with atomic_write(run.folder/PAGE, "w") as f: f.write(page_of(run, drawn, left_out))
     return run.folder/PAGE
+
+# %% ../../nbs/use/08_runs.ipynb #88ac48fb
+def newest_run(
+    folder="runs", # where to look
+) -> Optional[Path]: # None: there is no finished run
+    "The run below `folder` whose final model was written last."
+    models = list(Path(folder).glob(f"*/{Config().checkpoint_dir}/{Config().handoff_best_model_filename}"))
+    return max(models, key=lambda p: p.stat().st_mtime).parent.parent if models else None
+
+def run_folder(
+    model:Path, # run folder, checkpoint folder, .pt file, hub id or mini
+) -> Path:
+    "The folder for what is found out about a model."
+    if not model.is_dir() and model.suffix != ".pt": return Path(Config().run_dir).parent/model.name
+    folder = model if model.is_dir() else model.parent
+    return folder.parent if folder.name == Config().checkpoint_dir else folder
+
+# %% ../../nbs/use/08_runs.ipynb #3de0e68e
+def show_runs(
+    folder:Optional[Path]=None, # that holds runs (None: runs)
+):
+    "Print a table of the runs in a folder. Raises `DataError` where there is no folder."
+    if folder is None and not Path("runs").is_dir():
+        raise DataError("There is no folder runs here. `latent_summ demo` makes a first run; "
+                        "`latent_summ runs list FOLDER` looks elsewhere.")
+    folder = folder or Path("runs")
+    table = runs_table(folder)
+    if table.empty: print(f"No run in {folder}."); return
+    Console(highlight=False).print(runs_rich(table))
+
+def show_comparison(
+    folders:list, # two runs or more
+):
+    "Print what runs did differently, and how well they did. Raises `DataError` for a folder without a run."
+    Console(highlight=False).print(comparison_rich(folders))

@@ -66,6 +66,7 @@ def search_latents(
     def hits(cosines, rows): return [Hit(names[r], c, r) for c, r in zip(cosines, rows) if r >= 0]
     return list(map(hits, cosines.tolist(), rows.tolist()))
 
+# %% ../../nbs/use/10_search.ipynb #9567652b
 def search_file(
     summarizer, # a Summarizer
     query, # a text, or a list of texts
@@ -136,6 +137,7 @@ def latent_index(
     with atomic_write(path) as f: f.write(save(dict(index=torch.from_numpy(held))))
     return index
 
+# %% ../../nbs/use/10_search.ipynb #5e90b49e
 def _best_by_index(query:torch.Tensor, file:LatentFile, k:int) -> tuple: # (cosines, rows), both (queries, k)
     "The nearest rows in the nearest cells, with the cosines of the file itself."
     index = latent_index(file)
@@ -194,6 +196,7 @@ def _near(summarizer, ends:torch.Tensor, path, k:int) -> dict:
     hits = search_latents(summarizer.compress_meaning(points) if file.summary else points, file, k)
     return dict(zip(("a", "middle", "b"), hits))
 
+# %% ../../nbs/use/10_search.ipynb #4572a76b
 @own_world()
 def text_diff(
     summarizer, # a Summarizer

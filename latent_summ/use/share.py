@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'WEIGHTS', 'READ_BACK', 'without_places', 'own_encoder', 'export_model', 'read_export', 'read_model',
-           'is_hub_id', 'fetch', 'load_backbones', 'model_card']
+           'saved_config', 'is_hub_id', 'fetch', 'load_backbones', 'model_card', 'model_note']
 
 # %% ../../nbs/use/02_share.ipynb #0199b6a7
 import json, re, shutil, sys
@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ..encode.backbones import check_backbone, load_decoder, load_encoder, locate
-from ..train.checkpoint import config_of, content_hash, load_finished
+from ..train.checkpoint import config_of, content_hash, load_finished, read_meta
 from ..data.example import example_chat
 from ..config import Config, STAGES
 from ..plan import LESSON
@@ -62,22 +62,29 @@ def export_model(
     if encoder: shutil.copytree(encoder, folder/"encoder", dirs_exist_ok=True)
 
 # %% ../../nbs/use/02_share.ipynb #d50cbfc9
+def _unreadable(folder:Path, e:Exception) -> CheckpointError:
+    "The error for a folder in which a file is missing or damaged."
+    return CheckpointError(f"{folder} holds no readable model ({type(e).__name__}): it needs config.json and {WEIGHTS}, "
+                           "as `save_pretrained` writes them.")
+
+def _about(folder:Path) -> dict:
+    "What an exported model says of itself."
+    try: about = json.loads((folder/"config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e: raise _unreadable(folder, e) from e
+    if not isinstance(about, dict) or about.get("library_name") != "latent_summ":
+        raise CheckpointError(f"{folder} holds a model, but none of this package.")
+    if about.get("format") != FORMAT:
+        raise CheckpointError(f"{folder} has format {about.get('format')}, this version reads {FORMAT}.")
+    return about
+
 def read_export(
     folder, # with model.safetensors and config.json
 ) -> tuple: # (tensors, meta), as load_checkpoint has them
     "Read and check an exported model. Raises `CheckpointError` for one that is missing, damaged or of another library."
     folder = Path(folder)
-    try:
-        about = json.loads((folder/"config.json").read_text(encoding="utf-8"))
-        weights = load_file(folder/WEIGHTS)
-    except (OSError, ValueError, RecursionError, SafetensorError) as e:
-        raise CheckpointError(f"{folder} holds no readable model ({type(e).__name__}): "
-                              f"it needs config.json and {WEIGHTS}, "
-                              "as `save_pretrained` writes them.") from e
-    if not isinstance(about, dict) or about.get("library_name") != "latent_summ":
-        raise CheckpointError(f"{folder} holds a model, but none of this package.")
-    if about.get("format") != FORMAT:
-        raise CheckpointError(f"{folder} has format {about.get('format')}, this version reads {FORMAT}.")
+    about = _about(folder)
+    try: weights = load_file(folder/WEIGHTS)
+    except (OSError, SafetensorError) as e: raise _unreadable(folder, e) from e
     claimed_hash = about.pop("sha256", None)
     weights = dict(sorted(weights.items()))
     if content_hash(weights, json.dumps(about, sort_keys=True)) != claimed_hash:
@@ -85,12 +92,19 @@ def read_export(
                               "or save it again.")
     return dict(model=weights), dict(about, kind="model")
 
+# %% ../../nbs/use/02_share.ipynb #cc767731
 def read_model(
     path, # a finished .pt, or an exported folder
 ) -> tuple: # (tensors, meta)
     "Weights and description of a finished model. Raises `CheckpointError`."
     if Path(path).is_dir(): return read_export(path)
     return load_finished(path)
+
+def saved_config(
+    path, # a finished .pt, or an exported folder
+) -> Config:
+    "The settings of a finished model, read without its weights. Raises `CheckpointError`."
+    return config_of(_about(Path(path)) if Path(path).is_dir() else read_meta(path))
 
 # %% ../../nbs/use/02_share.ipynb #43e7047c
 def _on_hub(name:str) -> bool:
@@ -243,21 +257,21 @@ Treat a file of latents as you would treat the texts.
 READ_BACK = dict(names=86, numbers=76, words=29, probe_names=70, probe_words=50) # percent, of mini: experiments/privacy.json
 
 def _read_back(report:dict) -> dict: # as READ_BACK
-    "What a privacy report found for latents as files keep them."
+    "What a privacy report shares for latents as files keep them."
     read = report["forms"]["int8"]["read"]
-    found = {kind: read["text"][kind] for kind in ("names", "numbers", "words")}
-    found |= dict(probe_names=read["probe"]["names"], probe_words=read["probe"]["words"])
-    return {k: round(100 * (v or 0)) for k, v in found.items()}
+    shares = {kind: read["text"][kind] for kind in ("names", "numbers", "words")}
+    shares |= dict(probe_names=read["probe"]["names"], probe_words=read["probe"]["words"])
+    return {k: round(100 * (v or 0)) for k, v in shares.items()}
 
 def _privacy_text(report:dict) -> str:
     "What was read out of this model's latents; if that was not measured, out of those of the small model."
-    own = "privacy" in report
-    found = _read_back(report["privacy"]) if own else READ_BACK
+    is_measured = "privacy" in report
+    shares = _read_back(report["privacy"]) if is_measured else READ_BACK
     unknown = "It was not measured here (`latent_summ privacy` does); of the small model that comes with the package"
-    return (f"{'Of the texts it was measured on' if own else unknown}, the model read {found['names']} % of the names, "
-            f"{found['numbers']} % of the numbers and times and {found['words']} % of the less frequent words out of int8 "
-            f"latents; without the model, somebody with known texts and their latents read {found['probe_names']} % of the "
-            f"names and {found['probe_words']} % of the words.")
+    return (f"{'Of the texts it was measured on' if is_measured else unknown}, the model read {shares['names']} % of the names, "
+            f"{shares['numbers']} % of the numbers and times and {shares['words']} % of the less frequent words out of int8 "
+            f"latents; without the model, somebody with known texts and their latents read {shares['probe_names']} % of the "
+            f"names and {shares['probe_words']} % of the words.")
 
 def _part_line(part:str, identity:dict) -> str:
     "Which encoder or decoder a model was trained with."
@@ -265,8 +279,9 @@ def _part_line(part:str, identity:dict) -> str:
     if start := identity.get("taught_from"): name = f"taught by this training (stage 0), from {start}"
     return f"- {part}: {name}, revision `{identity['revision']}`, tokenizer `{identity['tokenizer']}`"
 
+# %% ../../nbs/use/02_share.ipynb #a6afdca4
 def _front(cfg:Config, backbones:dict) -> str:
-    "The card's header, in the hub's own terms."
+    "The card's header, in the hub's is_measured terms."
     data = [n for f in _SOURCES if _on_hub(n := getattr(cfg, f))]
     names = [b.get("taught_from", b["name"]) for b in backbones.values()]
     models = [name for name in names if _on_hub(name)]
@@ -292,3 +307,18 @@ def model_card(
                         privacy=_privacy_text(report), chat=json.dumps(example_chat()["dialogue"], ensure_ascii=False),
                         **{key: "\n".join(lines) for key, lines in lists.items()})
     return re.sub(r"hf_\w{6,}", "hf_***", _front(cfg, backbones) + "\n" + body)
+
+# %% ../../nbs/use/02_share.ipynb #e0866055
+def model_note(
+    model:Path, # as it was named
+    scores:dict, # its report.json; empty where there is none
+) -> str:
+    "One line about the model that is used: its name, and how well it did."
+    percent = {"facts": scores.get("fact_recall"), "ROUGE-L": scores.get("rougeL")}
+    if percent["facts"] is not None: percent["facts"] *= 100
+    words = [f"{name} {v:.0f}" for name, v in percent.items() if v is not None]
+    note = f"using {model}"
+    if words: note += f": {', '.join(words)} of 100"
+    if words and "source" in scores: note += f" on {scores['rows']['evaluated']:,} chats of {Path(scores['source']).name}"
+    if str(model) == "mini": return f"{note}. It knows made-up chats only; --model names another, `latent_summ train` makes yours."
+    return f"{note}." if words else f"{note}, which has no scores yet (`latent_summ evaluate` makes them)."

@@ -62,11 +62,11 @@ def claims(
     speakers = speakers_of(source)
     names = _capitals(source, speakers)[0] | _capitals(summary, speakers)[0]
     said = text_facts(summary, speakers, names)
-    found = text_facts(source, speakers, names)
+    sourced = text_facts(source, speakers, names)
     hours = _hours(summary)
-    same = found | match_times(found, said, _hours(source))
+    same = sourced | match_times(sourced, said, _hours(source))
     words = set(_WORD.findall(source.lower()))
-    def stands(fact): return fact in same or match_times({fact}, found, hours) <= found or _stands(*fact, source, words)
+    def stands(fact): return fact in same or match_times({fact}, sourced, hours) <= sourced or _stands(*fact, source, words)
     return [Claim("name" if kind == "speaker" else kind, value, stands((kind, value)))
             for kind, value in sorted(said, key=lambda fact: (TEXT_FACTS.index(fact[0]), fact[1]))]
 
@@ -143,10 +143,12 @@ def certainty(
     ids = [tokenizer(t, add_special_tokens=False)["input_ids"] + [decoder.eos_id] for t in texts]
     logprobs = _token_logprobs(decoder, prefix_embeds, pad_labels(ids, prefix_embeds.device)).cpu()
     out = []
-    for text, row, given in zip(texts, logprobs, ids):
-        least, at = row[:len(given)].min(0)
-        before = len(tokenizer.decode(given[:at + 1]).rstrip()) - 1
-        out.append(Certainty(row[:len(given)].mean().item(), least.item(), _word_at(text, before) if at + 1 < len(given) else ""))
+    for text, row, tokens in zip(texts, logprobs, ids):
+        least, position = row[:len(tokens)].min(0)
+        is_end = position + 1 == len(tokens)
+        place = len(tokenizer.decode(tokens[:position + 1]).rstrip()) - 1
+        word = "" if is_end else _word_at(text, place)
+        out.append(Certainty(row[:len(tokens)].mean().item(), least.item(), word))
     return out
 
 # %% ../../nbs/use/03_support.ipynb #f5e6ed6b
@@ -176,6 +178,7 @@ class Familiar(NamedTuple):
         "Share of held-out texts that are nearer."
         return (torch.searchsorted(self.quantiles, distance.float()) / (len(self.quantiles) - 1)).clamp(max=1.0)
 
+# %% ../../nbs/use/03_support.ipynb #1ca4992b
 def fit_familiar(
     taught:torch.Tensor, # (texts, latent_seq_len, latent_dim): document latents of training texts
     held_out:torch.Tensor, # (texts, latent_seq_len, latent_dim): of others of the same kind
@@ -280,6 +283,7 @@ class Weights(NamedTuple):
         "The probability that each row is right."
         return torch.sigmoid(self.bias - self.pulls(values).sum(-1))
 
+# %% ../../nbs/use/03_support.ipynb #4d138f85
 def fit_weights(
     values:torch.Tensor, # (rows, parts)
     right:torch.Tensor, # (rows,) bool

@@ -20,7 +20,8 @@ from ..encode.tokens import target_ids
 from ..runtime import CheckpointError, DataError, own_world, write_json
 from ..train.events import read_events
 from ..train.stages import run_pipeline
-from .evaluate import evaluate_predictions, latents_loss, read_text, rounded
+from .evaluate import evaluate_predictions, rounded
+from .ladder import latents_loss, read_text
 from .inference import Summarizer
 from .privacy import coarse
 from .report import COLOURS, Picture, name_axes, tidy, write_report
@@ -40,6 +41,7 @@ def point_name(
     words = [f"{k}={v}" for k, v in values.items()]
     return re.sub(r"[^\w.=+-]+", "_", ",".join(words).replace(",", "__"))[:180] or "as-it-is"
 
+# %% ../../nbs/use/14_sweep.ipynb #56cd5ab1
 def grid_points(
     cfg:Config, # what all combinations share
     grid:dict, # field -> list of values
@@ -109,6 +111,7 @@ def stored_bytes(
     scale = 0 if bits == 32 else 4
     return cfg.latent_seq_len * (math.ceil(cfg.latent_dim * bits / 8) + scale)
 
+# %% ../../nbs/use/14_sweep.ipynb #0b214e30
 @own_world()
 def scores_by_bits(
     summarizer, # a Summarizer
@@ -146,6 +149,7 @@ def _end_of(folder:Path):
     "When a run came to its end: scores of an earlier training do not count."
     return next((e["time"] for e in reversed(read_events(folder/"events.jsonl")) if e["event"] == "run_end"), None)
 
+# %% ../../nbs/use/14_sweep.ipynb #c78060c9
 def _scored(point:Point, split:str, max_rows:int, bits) -> list: # of dicts
     "A run's scores: from its sweep.json where that has them, else computed and kept there; the run's report is written once."
     folder = Path(point.cfg.run_dir)
@@ -168,6 +172,7 @@ def _scored(point:Point, split:str, max_rows:int, bits) -> list: # of dicts
         write_json(file, stored)
     return [line | dict(ceiling=stored["ceiling"]["facts"]) for line in lines if line["bits"] in bits]
 
+# %% ../../nbs/use/14_sweep.ipynb #a22f42b8
 def run_sweep(
     cfg:Config, # what all combinations share
     grid:dict, # field -> list of values

@@ -36,7 +36,8 @@ from latent_summ.model.model import LowRank
 from latent_summ.runtime import autocast, seed_everything, write_json
 from latent_summ.train.run import environment
 from latent_summ.train.stages import run_pipeline
-from latent_summ.use.evaluate import SEPARATOR, evaluate_predictions, ladder_report, loss_ladder, read_text, reconstruction, rounded
+from latent_summ.use.evaluate import evaluate_predictions, rounded
+from latent_summ.use.ladder import SEPARATOR, ladder_report, loss_ladder, read_text, reconstruction
 from latent_summ.use.facts import text_fact_table
 from latent_summ.use.inference import Summarizer
 
