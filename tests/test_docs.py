@@ -396,3 +396,10 @@ def test_actions_are_pinned():
         assert yaml.safe_load(text)["jobs"]
         for use in re.findall(r"uses: +(.+)", text):
             assert re.fullmatch(r"[\w./-]+@([0-9a-f]{40} # v\d+\.\d+\.\d+|v\d+\.\d+\.\d+)", use.strip()), f"{path.name}: {use}"
+
+
+def test_axe_found_nothing_serious():
+    "The kept result of `make axe`: nearly all pages of the side bar were looked at, and no finding is serious. (It needs a browser, so it is not run here.)"
+    result = json.loads((ROOT / "benchmarks/results/axe.json").read_text(encoding="utf-8"))
+    assert len(result["pages"]) > 80 and result["serious_or_critical"] == 0
+    assert not [f for f in result["findings"] if f["impact"] in ("serious", "critical")]
