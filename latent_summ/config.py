@@ -27,6 +27,7 @@ class LatentSummError(Exception):
         text = super().__str__()
         return text if LatentSummError.in_shell else text + _in_python(text)
 
+# %% ../nbs/00_config.ipynb #d0157695
 class ConfigError(LatentSummError, ValueError):
     "A configuration value, key or file that cannot be used."
 
@@ -48,6 +49,7 @@ def _python_for(
     if re.fullmatch(r"-?[0-9.e-]*[0-9]", value): return f"{field.name}={value}"
     return f"{field.name}={value!r}" if value in _WORDS_FOR_FLAGS else field.name
 
+# %% ../nbs/00_config.ipynb #de5c6a5b
 def _in_python(
     text:str, # of an error
 ) -> str: # empty where the text names no setting's flag
@@ -82,6 +84,7 @@ def _nearest(name:str, names) -> str:
     near = longer[:1] or difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f" Perhaps you meant {near[0]!r}?" if near else ""
 
+# %% ../nbs/00_config.ipynb #e71c7937
 def base_type(
     annotation, # of a field: int, Optional[str], ...
 ) -> tuple: # (int, False), (str, True), ...
@@ -90,6 +93,7 @@ def base_type(
     if not args: return annotation, False
     return next(a for a in args if a is not type(None)), type(None) in args
 
+# %% ../nbs/00_config.ipynb #35d111f3
 def _bounds_text(meta) -> str:
     "The bounds of a field in words: `>= 1 and < 2`."
     signs = dict(ge=">=", gt=">", le="<=", lt="<")
@@ -112,6 +116,7 @@ def _check_text(field:dataclasses.Field, value:str):
     if meta["form"] and not re.fullmatch(meta["form"], value):
         raise ConfigError(f"{field.name} must be {meta['means']}, got {value!r}.")
 
+# %% ../nbs/00_config.ipynb #bcc86499
 def _check_number(field:dataclasses.Field, value, optional:bool):
     "Numbers must be finite, fit in 64 bits and lie within the field's bounds."
     if isinstance(value, float) and not math.isfinite(value):
@@ -205,6 +210,7 @@ class ModelNames(Section):
                                 affects="cache model")
     gpt2_model: str = par("google/gemma-3-270m-it", "Decoder: hub id, folder, or mini (shipped)", affects="cache model")
 
+# %% ../nbs/00_config.ipynb #5f95adc2
 @dataclass
 class DeviceAndOptimization(Section):
     "Device and Optimization"
@@ -261,11 +267,13 @@ class Inference(Section):
     top_p: float = par(0.9, "Nucleus sampling: smallest set of tokens with this probability", gt=0, le=1)
     top_k: int = par(50, "Sample among the k most likely tokens; 0 switches this off", ge=0)
 
+# %% ../nbs/00_config.ipynb #4011525e
 @dataclass
 class UI(Section):
     "UI"
     use_tui: bool = par(True, "Live terminal view while training (plain lines where there is no terminal)")
 
+# %% ../nbs/00_config.ipynb #6876e44e
 @dataclass
 class LatentHandling(Section):
     "Latent Handling"
@@ -306,6 +314,7 @@ class Caching(Section):
     preprocess_validation_fraction: float = par(0.05, "Share of a pretraining source kept for validation, "
                                                       "chosen by row id", gt=0, lt=1, affects="training")
 
+# %% ../nbs/00_config.ipynb #27067efd
 @dataclass
 class CacheFieldControls(Section):
     "Cache Field Controls"
@@ -344,6 +353,7 @@ class StageEpochs(Section):
     finetune_middle_epochs: int = par(2, "Epochs of stage 3", ge=0, affects="training")
     finetune_adapter_epochs: int = par(2, "Epochs of stage 4", ge=0, affects="training")
 
+# %% ../nbs/00_config.ipynb #999d803e
 @dataclass
 class StageBatchSizes(Section):
     "Stage-Specific Batch Sizes"
@@ -367,6 +377,7 @@ class StageMaxSamples(Section):
     finetune_middle_max_samples: Optional[int] = par(None, "Rows of stage 3 (None: no cap)", ge=1, affects="training")
     finetune_adapter_max_samples: Optional[int] = par(None, "Rows of stage 4 (None: no cap)", ge=1, affects="training")
 
+# %% ../nbs/00_config.ipynb #7ea75559
 @dataclass
 class PerDatasetCaps(Section):
     "Per-Dataset Caps (Pretraining)"
@@ -390,6 +401,7 @@ class LossWeights(Section):
     contrastive_weight: float = par(0.1, "Weight of the contrastive loss between pooled latents (stages 1, 3)", ge=0,
                                     affects="training")
 
+# %% ../nbs/00_config.ipynb #2c80b48f
 @dataclass
 class DiagnosticModes(Section):
     "Diagnostic Modes"
@@ -547,6 +559,7 @@ def _cache_problems(cfg) -> list:
         out.append("cache_store_attention_mask needs cache_store_input_ids")
     return out
 
+# %% ../nbs/00_config.ipynb #0995f23a
 def _training_problems(cfg) -> list:
     "What the stages' fields require of one another."
     out = []
@@ -585,6 +598,7 @@ def _check_names(values, prefix:str=""):
         raise ConfigError(f"{prefix}unknown parameter {k!r}.{_nearest(k, names)} See `latent_summ config show` for all "
                           "of them.")
 
+# %% ../nbs/00_config.ipynb #c6d2e8d2
 @dataclass
 class Config(*reversed(SECTIONS)):
     "Every parameter of the package. `Config()` equals the reference; see `Config.preset` for others."
@@ -609,6 +623,7 @@ def override(self:Config,
     _check_names(changes)
     return Config(**{**self.__dict__, **changes})
 
+# %% ../nbs/00_config.ipynb #d3e88749
 @patch
 def diff(self:Config,
     other:Optional[Config]=None, # what to compare with (None: the reference)
@@ -690,6 +705,7 @@ def _no_duplicates(pairs):
 
 def _no_constant(name): raise ConfigError(f"{name} is not a usable number")
 
+# %% ../nbs/00_config.ipynb #74ac32d6
 def read_json(
     path, # of a JSON file in UTF-8
 ) -> dict:
@@ -747,6 +763,7 @@ def from_reference(
     if is_theirs and values.get("stop_latent_init") == "zero": values["stop_latent_init"] = "zeros"
     return values, {name: values.pop(name) for name in _UNUSED if name in values}
 
+# %% ../nbs/00_config.ipynb #1b14078b
 def unused_text(
     unused:dict, # name -> value, as from_reference returns them
 ) -> str:
@@ -767,6 +784,7 @@ def load(cls:Config,
     try: return (base or cls()).override(**values)
     except ConfigError as e: raise ConfigError(f"{path}: {e}") from e
 
+# %% ../nbs/00_config.ipynb #dc872f83
 @patch
 def save(self:Config,
     path, # of the file to write
@@ -792,6 +810,7 @@ def fields_of(
     "Names of the fields that belong to fingerprint `what` (`cache`, `model` or `training`)."
     return [f.name for f in dataclasses.fields(Config) if what in f.metadata["affects"]]
 
+# %% ../nbs/00_config.ipynb #5993e682
 @patch
 def fingerprint(self:Config,
     what:str, # cache, model or training
@@ -821,6 +840,7 @@ def _parameter_row(section:str, field:dataclasses.Field) -> dict:
     return dict(section=section, name=field.name, type=type_name, default=field.default, allowed=allowed,
                 help=field.metadata["help"])
 
+# %% ../nbs/00_config.ipynb #db340c5a
 @patch(cls_method=True)
 def describe(cls:Config,
     about:Optional[str]=None, # part of a section's title or of a parameter's name: keep only these (None: all)

@@ -15,6 +15,7 @@ def to_html(
     "Elements as HTML, one a line; texts in them are escaped."
     return "\n".join(str(to_xml(e, indent=False)) for e in elements)
 
+# %% ../nbs/00_html.ipynb #2ab3ce1d
 def table_of(
     head, # names of the columns
     rows, # of cells, each a text or a number

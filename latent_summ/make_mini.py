@@ -64,6 +64,7 @@ def encoder_tokenizer(
                                    mask_token="[MASK]",
                                    extra_special_tokens=ENCODER_SPECIALS[4:], model_max_length=1024)
 
+# %% ../nbs/mini/make_mini.ipynb #8e1a0574
 def decoder_tokenizer(
     corpus, # texts
     vocab_size:int=3072, # words, special ones included
@@ -87,6 +88,7 @@ def mini_encoder(
         layer_types=["full_attention"]*layers, max_position_embeddings=1024, pad_token_id=0, bos_token_id=1,
         cls_token_id=1, eos_token_id=2, sep_token_id=2))
 
+# %% ../nbs/mini/make_mini.ipynb #81190cd9
 def mini_decoder(
     vocab_size:int, # words
     width:int=160, # hidden size, a multiple of 8
@@ -131,6 +133,7 @@ def batches(
         yield from cuts
         k += 1
 
+# %% ../nbs/mini/make_mini.ipynb #6a611710
 def pad(
     rows:list, # lists of token ids
     value:int, # what fills them up
@@ -207,6 +210,7 @@ def _labels(ids:torch.Tensor, keep:torch.Tensor) -> torch.Tensor:
     "Token ids with -100 where they are not to be learned."
     return ids.masked_fill(~keep, -100)
 
+# %% ../nbs/mini/make_mini.ipynb #c49adb6f
 def lm_loss(
     decoder, # a causal language model
     inputs_embeds, # (batch, positions, width)
@@ -393,6 +397,7 @@ def fan_nats(
     hidden = outputs.last_hidden_state.flatten(0, 1)[fan["source"]]
     return F.cross_entropy(decoder.lm_head(hidden).float(), fan["labels"], reduction="none")
 
+# %% ../nbs/mini/make_mini.ipynb #d1f0db52
 def fan_loss(decoder, embeds:torch.Tensor, fan:dict): # scalar
     "Their weighted mean."
     return (fan_nats(decoder, embeds, fan) * fan["weight"]).sum() / fan["weight"].sum()
@@ -561,6 +566,7 @@ def tokenizer_corpus(
     "Texts the tokenizers are trained on."
     return [r["text"] for r in texts(n, seed=seed + 77, mix=dict(summary=.3, window=.1, chat=.3, general=.3))]
 
+# %% ../nbs/mini/make_mini.ipynb #1dc4ce03
 def make_decoder(
     out, # folder of the pair
     steps:int=6500, # of training
@@ -664,6 +670,7 @@ def step(self:ThroughDecoder,
     weight = 0.0 if kind == "chat to summary" else 0.3
     return total / tokens + weight * read / slots, {kind: (total / tokens).item()}
 
+# %% ../nbs/mini/make_mini.ipynb #a0f20ecf
 @patch
 def wordings(self:ThroughDecoder,
     rows:list, # of (ids of a chat, [ids of its wordings])
@@ -697,6 +704,7 @@ def _width(folder:Path) -> int:
     "The width of the model in a folder; 160, the shipped pair's, where there is none yet."
     return json.loads((folder/"config.json").read_text())["hidden_size"] if folder.exists() else 160
 
+# %% ../nbs/mini/make_mini.ipynb #757aaf18
 def _pair(out) -> Config:
     "The settings that load the pair in `out`."
     encoder = Path(out)/"encoder"
@@ -704,6 +712,7 @@ def _pair(out) -> Config:
     return Config.preset("mini").override(modernbert_model=str(encoder), modernbert_hidden_dim=_width(encoder),
                                           gpt2_model=str(decoder), gpt2_hidden_dim=_width(decoder))
 
+# %% ../nbs/mini/make_mini.ipynb #a165f162
 def add_lesson(
     before:dict, # training.json
     name:str, # of the lesson
@@ -744,6 +753,7 @@ def make_reading(
     _lesson(out, "reading", "eager", reading_step, reading_exercises,
             steps=steps, stop=stop, lr=lr, muon_lr=muon_lr, seed=seed)
 
+# %% ../nbs/mini/make_mini.ipynb #4498b8b4
 def make_wordings(
     out, # folder of the pair
     steps:int=2000, # of the schedule
@@ -830,4 +840,5 @@ def main(
     torch.set_num_threads(a.pop("threads"))
     _COMMANDS[a.pop("which")](**a)
 
+# %% ../nbs/mini/make_mini.ipynb #e5fd22d3
 if __name__ == "__main__" and "__file__" in globals(): main()

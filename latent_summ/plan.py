@@ -47,6 +47,7 @@ def pretrain_sources(
     named = {key: getattr(cfg, field) for key, field in SOURCE_FIELDS.items()}
     return {key: name for key, name in named.items() if name}
 
+# %% ../nbs/02_plan.ipynb #837e437f
 def tuned_layers(
     cfg:Config,
 ) -> int: # 0: the encoder stays frozen
@@ -75,6 +76,7 @@ def _pretrain_stages(cfg:Config) -> list:
                trains=("adapter", *head, *stop), reads="texts", wants=("text",), objective="text", options=rebuild,
                sources=("wikitext", "arxiv"))]
 
+# %% ../nbs/02_plan.ipynb #c5beba06
 def _finetune_stages(cfg:Config) -> list:
     "Stages 3 and 4: on pairs of a dialogue and its summary."
     words = cfg.middle_cross_entropy_weight
@@ -123,6 +125,7 @@ def stage_table(
     finetune = _finetune_stages(cfg) if cfg.run_finetuning else []
     return [s for s in pretrain + finetune if s.epochs]
 
+# %% ../nbs/02_plan.ipynb #90ef4ec0
 def finished_models(
     cfg:Config,
     stages:list,
@@ -145,6 +148,7 @@ def _smallest_cap(*caps) -> Optional[int]:
     "The smallest cap, where None is no cap."
     return min((c for c in caps if c is not None), default=None)
 
+# %% ../nbs/02_plan.ipynb #f19fdaa8
 def pretrain_caps(
     cfg:Config,
     stages:Optional[list]=None, # of Stage (None: those of the config)
@@ -159,6 +163,7 @@ def pretrain_caps(
             needs.setdefault(key, []).append(cap)
     return {key: _largest_cap(caps) for key, caps in needs.items()}
 
+# %% ../nbs/02_plan.ipynb #b7d7a2db
 def pairs_cap(
     cfg:Config,
     stages:Optional[list]=None, # of Stage (None: those of the config)
@@ -178,6 +183,7 @@ def holds_latents(
     first = next((i for i, s in enumerate(stages) if s.kind == kind), 0)
     return cfg.cache_store_latents and not any("compression" in s.trains for s in stages[first:])
 
+# %% ../nbs/02_plan.ipynb #442ac716
 def needs_live_encoder(
     cfg:Config, # whose stages and cache switches count
 ) -> bool:

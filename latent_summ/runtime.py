@@ -25,6 +25,7 @@ class CacheError(LatentSummError):
 class ModelError(LatentSummError):
     "A backbone that cannot be loaded, or shapes that do not fit together."
 
+# %% ../nbs/01_runtime.ipynb #ef9d0677
 class CheckpointError(LatentSummError):
     "A checkpoint that is missing, damaged or made for another configuration."
 
@@ -45,11 +46,13 @@ def is_terminal(
     try: return bool(stream.isatty())
     except (AttributeError, ValueError, OSError): return False
 
+# %% ../nbs/01_runtime.ipynb #6d10abed
 def _writable(line:str, stream) -> str:
     "`line`, with an escape for each character that the stream's encoding lacks."
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return line.encode(encoding, "backslashreplace").decode(encoding)
 
+# %% ../nbs/01_runtime.ipynb #53631a7a
 def speak(
     line:str, # a note or a progress line, never a result
     where="stdout", # or stderr, as sys has it at this moment; or a stream
@@ -65,6 +68,7 @@ def speak(
 class Interrupted(LatentSummError):
     "The work was stopped on request; its message says how to continue."
 
+# %% ../nbs/01_runtime.ipynb #2b9f00ba
 @contextlib.contextmanager
 def stop_on_signal(
     message:str="Stopping at the next good place", # what is said at the first signal
@@ -101,6 +105,7 @@ def _available(device) -> bool:
     if device.type == "cuda": return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
     return device.type == "cpu" or torch.backends.mps.is_available()
 
+# %% ../nbs/01_runtime.ipynb #b7d03e5f
 def pick_device(
     cfg:Config, # cfg.device is what was asked for
 ): # a torch.device
@@ -119,6 +124,7 @@ def _has_bf16(device) -> bool:
     if device.type == "cpu": return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False
 
+# %% ../nbs/01_runtime.ipynb #18a26de6
 def autocast_dtype(
     cfg:Config,
     device, # a torch.device
@@ -132,6 +138,7 @@ def autocast_dtype(
     say_once("use_fp16: the decoder stays in fp32, its activations overflow fp16.")
     return torch.float32
 
+# %% ../nbs/01_runtime.ipynb #f6dbf586
 def autocast(
     cfg:Config,
     device, # a torch.device
@@ -189,6 +196,7 @@ def seed_everything(
     import numpy as np, torch
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
+# %% ../nbs/01_runtime.ipynb #a9f6728c
 def hash_seed(
     *parts, # whose repr is hashed
 ) -> int:
@@ -225,6 +233,7 @@ def write_json(
     "Write `obj` as indented JSON, complete or not at all."
     with atomic_write(path, "w") as f: f.write(json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
 
+# %% ../nbs/01_runtime.ipynb #f3627a8a
 def sha256_file(
     path, # of a file
 ) -> str:
@@ -291,6 +300,7 @@ def advance(self:Progress,
         self.last_line = time.monotonic()
         speak(f"{self.label}: {self.done:,}/{self.total:,} ({self.rate:,.0f}/s)")
 
+# %% ../nbs/01_runtime.ipynb #1252975a
 @patch(as_prop=True)
 def rate(self:Progress) -> float:
     "Units per second so far."
@@ -309,6 +319,7 @@ def _add_parameters(function):
     if result := re.search(r"\n *\).*: *# (.+)", source): lines.append(f"Returns: {result[1]}")
     if lines: function.__doc__ = "\n".join([function.__doc__ or "", "", *lines])
 
+# %% ../nbs/01_runtime.ipynb #a69d372a
 def with_parameters(
     symbol, # a function, or a class
 ): # the same object

@@ -110,6 +110,7 @@ def _split_name(rest:str) -> tuple: # (name, text), or ("", rest) for a line tha
     opened = name.count('"') % 2 or any(name.count(a) > name.count(b) for a, b in ("“”", "«»", "„“"))
     return ("", rest) if opened or len(name.split()) > 8 else (name, match["text"])
 
+# %% ../../nbs/data/02_chats.ipynb #994f101a
 def split_names(
     rests:list, # what follows the stamps of an export's lines
 ) -> list: # of (name, text); the name is empty for a line that nobody said
@@ -189,6 +190,7 @@ def _telegram_text(m:dict) -> str:
     if not isinstance(value, list): return str(value)
     return "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in value)
 
+# %% ../../nbs/data/02_chats.ipynb #5b846fe1
 def _telegram_chat(value:dict) -> Chat:
     chat = Chat([], str(value.get("name") or value.get("type") or ""))
     for m in value.get("messages") or ():
@@ -200,6 +202,7 @@ def _telegram_chat(value:dict) -> Chat:
             chat.messages.append(Message(speaker, text, iso_time(m.get("date"))))
     return chat
 
+# %% ../../nbs/data/02_chats.ipynb #d329def1
 def parse_telegram(
     value:dict, # result.json
 ) -> list: # of Chat
@@ -216,6 +219,7 @@ def slack_messages(
     messages = value.get("messages") if isinstance(value, dict) else value
     return messages if is_object_list(messages) else []
 
+# %% ../../nbs/data/02_chats.ipynb #fb089a30
 def is_slack(
     value, # what a JSON file holds
 ) -> bool:
@@ -223,12 +227,14 @@ def is_slack(
     messages = slack_messages(value)[:20]
     return bool(messages) and all(re.fullmatch(r"\d{9,}\.\d+", str(m.get("ts"))) and "type" in m for m in messages)
 
+# %% ../../nbs/data/02_chats.ipynb #1da4b12d
 def _slack_name(user:dict) -> str:
     "The name of a user or a user's profile: the full one, else the one on display."
     profile = user.get("profile") or {}
     names = [(profile.get(key), user.get(key)) for key in ("real_name", "display_name", "name")]
     return visible(next((name for pair in names for name in pair if name), ""))
 
+# %% ../../nbs/data/02_chats.ipynb #e49e25e9
 def slack_people(
     messages:list, # of any day files
     users:list=(), # of users.json
@@ -243,6 +249,7 @@ def _slack_seconds(m:dict) -> float: # since 1970
     match = re.match(r"\d{1,10}(?:\.\d+)?", str(m.get("ts")))
     return float(match[0]) if match else 0.0
 
+# %% ../../nbs/data/02_chats.ipynb #3350aa45
 def slack_text(
     text:str, # as Slack stores it
     people:dict, # user id -> name
@@ -268,6 +275,7 @@ def _slack_message(m:dict, people:dict) -> tuple: # (Message, None) or (None, wh
     speaker = people.get(user) or visible(str(m.get("username") or bot or user or "bot"))
     return Message(speaker, text, datetime.fromtimestamp(_slack_seconds(m), UTC).replace(tzinfo=None)), None
 
+# %% ../../nbs/data/02_chats.ipynb #06d5ebaa
 def parse_slack(
     value, # the messages of one channel, as slack_messages takes them
     people:Optional[dict]=None, # user id -> name (None: those that the messages themselves name)
@@ -295,6 +303,7 @@ def is_discord(
 
 def _discord_name(user:dict) -> str: return visible(str(user.get("nickname") or user.get("name") or "somebody"))
 
+# %% ../../nbs/data/02_chats.ipynb #78acf581
 def _discord_message(m:dict, people:dict) -> tuple: # (Message, None) or (None, why not)
     text = re.sub(r"<@[!&]?(\d+)>", lambda match: "@" + people.get(match[1], match[1]), str(m.get("content") or ""))
     text = visible(re.sub(r"<a?(:\w+:)\d+>", r"\1", text))
@@ -303,6 +312,7 @@ def _discord_message(m:dict, people:dict) -> tuple: # (Message, None) or (None, 
     if not text: return None, "media marks" if attached else "empty messages"
     return Message(_discord_name(m.get("author") or {}), text, iso_time(m.get("timestamp"))), None
 
+# %% ../../nbs/data/02_chats.ipynb #69595172
 def parse_discord(
     value:dict, # an exported channel
 ) -> list: # of one Chat
@@ -330,6 +340,7 @@ def visible_lines(
     "A text as a reader sees it, line by line."
     return [visible(line) for line in text.splitlines()]
 
+# %% ../../nbs/data/02_chats.ipynb #f2130cc8
 def is_captions(
     text:str, # beginning of a file
 ) -> bool:
@@ -337,6 +348,7 @@ def is_captions(
     lines = [line for line in visible_lines(text) if line][:2]
     return bool(lines) and (lines[0].split()[0] == "WEBVTT" or any(_ARROW.match(line) or _SBV.fullmatch(line) for line in lines))
 
+# %% ../../nbs/data/02_chats.ipynb #224b796c
 def _dots(text:str) -> str:
     "Captions with the decimal points of WebVTT in place of the commas of SRT."
     return re.sub(r"(\d\d),(\d{3})(?=\s*(?:-->|$))", r"\1.\2", text, flags=re.M)
@@ -363,6 +375,7 @@ class Part:
     voice: str # from a tag; a dash where another voice begins that has no name; else empty
     lines: list # of strings
 
+# %% ../../nbs/data/02_chats.ipynb #dfe504cc
 def _parts(raw:str) -> list: # of Part
     "Divide a caption where another voice begins, and take its tags away."
     pieces = re.split(r"<v(?:\.[^\s>]*)?\s+([^>]+)>", raw)
@@ -373,6 +386,7 @@ def _parts(raw:str) -> list: # of Part
         if lines: parts += [Part(visible(html.unescape(voice)), lines)] if voice else _dashes(lines)
     return parts
 
+# %% ../../nbs/data/02_chats.ipynb #89ed1329
 def _dashes(lines:list) -> list: # of Part
     "Divide a caption without tags where a line begins with the dash of a dialogue, or names a speaker."
     parts = []
@@ -391,6 +405,7 @@ def _named(line:str) -> tuple: # (name, text), or ("", line)
 def _is_like_a_name(name:str) -> bool:
     return len(name.split()) <= 3 and all(word[:1].isupper() or not word[:1].isalpha() for word in name.split())
 
+# %% ../../nbs/data/02_chats.ipynb #ec152700
 def _speakers(parts:list) -> set: # of names
     "Which of the words before a colon are speakers."
     if any(part.voice not in ("", "-") for part in parts): return set()
@@ -399,6 +414,7 @@ def _speakers(parts:list) -> set: # of names
     many = 3 * sum(counts.values()) >= len(parts)
     return {name for name, n in counts.items() if n > 1 or many and _is_like_a_name(name)}
 
+# %% ../../nbs/data/02_chats.ipynb #4d215d58
 def _names_above(parts:list) -> bool:
     "Whether each caption has a speaker's name as its first line."
     firsts = [part.lines[0] for part in parts if part.voice == "" and len(part.lines) > 1]
@@ -412,6 +428,7 @@ def _add_turn(chat:Chat, voice:str, words:str):
     if same: chat.messages[-1].text += " " + words
     else: chat.messages.append(Message(voice.strip("-"), words))
 
+# %% ../../nbs/data/02_chats.ipynb #8143d52d
 def parse_captions(
     text:str, # a WebVTT or SRT file
 ) -> list: # of one Chat
@@ -463,6 +480,7 @@ def turn_of(
     if not match or len(match["who"].split()) > 6 or _LEVEL.search(match["who"]) or _NOT_A_NAME.fullmatch(match["who"]): return None
     return visible(match["who"]), visible(match["text"] or "")
 
+# %% ../../nbs/data/02_chats.ipynb #f5365542
 def is_transcript(
     text:str, # beginning of a file
 ) -> bool:
@@ -505,12 +523,14 @@ def _plain_turns(text:str) -> list: # of (name or "", text), one for each line t
         elif line and not _CLOCK_LINE.fullmatch(line): turns.append(("", line))
     return turns
 
+# %% ../../nbs/data/02_chats.ipynb #489bf386
 def _without_title(turns:list) -> list:
     "Turns without the few short lines of a title above them, as Google Meet writes it."
     first = next((i for i, (name, _) in enumerate(turns) if name), 0)
     title = [line for _, line in turns[:first]]
     return turns[first:] if first <= 6 and not any(len(line) > 80 or line[-1] in ".!?…" for line in title) else turns
 
+# %% ../../nbs/data/02_chats.ipynb #6dfeb863
 def is_plain(
     text:str, # beginning of a file
 ) -> bool:
@@ -545,6 +565,7 @@ class Format:
     detect: Callable # -> bool; of a text only the beginning is given
     parse: Callable # -> list of Chat
 
+# %% ../../nbs/data/02_chats.ipynb #8cfe705a
 def is_whatsapp(
     text:str, # beginning of a file
 ) -> bool:
@@ -553,6 +574,7 @@ def is_whatsapp(
     stamps = [stamp_of(line) for line in lines[:200]]
     return any(stamps[:10]) and any(s and _split_name(s["rest"])[0] for s in stamps)
 
+# %% ../../nbs/data/02_chats.ipynb #c103b443
 FORMATS = (
     Format("Telegram export", True, is_telegram, parse_telegram),
     Format("Slack export", True, is_slack, parse_slack),
@@ -586,6 +608,7 @@ def may_be_export(
     if text[0] in "{[" and _JSON_KEYS.search(text): return True
     return any(f.detect(text) for f in FORMATS if not f.is_json and (plain or f.name != "plain chat"))
 
+# %% ../../nbs/data/02_chats.ipynb #33d1e01d
 def parse_file(
     content:bytes, # of one file
     plain:bool=True, # whether plain lines of Name: text are a chat
@@ -610,6 +633,7 @@ def _is_hidden(name:str) -> bool:
     "Whether a name is one of those that systems leave behind (.DS_Store, __MACOSX)."
     return any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)
 
+# %% ../../nbs/data/02_chats.ipynb #5391039a
 def _zipped(path:Path) -> dict: # name -> function that reads the file
     try: archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as e:
@@ -621,6 +645,7 @@ def _zipped(path:Path) -> dict: # name -> function that reads the file
     if any(i.flag_bits & 1 for i in infos): raise DataError("This zip has a password. Unpack it, and name the unpacked folder.")
     return {i.filename: lambda i=i: archive.read(i) for i in infos}
 
+# %% ../../nbs/data/02_chats.ipynb #e50eebd7
 def _files(path:Path) -> dict: # relative name -> function that reads the file; {} for a data set
     "The texts in a folder or a zip."
     inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
@@ -639,6 +664,7 @@ def _users(path:Path, files:dict) -> list: # of users.json; [] where there is no
     value = _json_value(inside() if inside else above.read_bytes()) if inside or above else None
     return value if is_object_list(value) else []
 
+# %% ../../nbs/data/02_chats.ipynb #659fecae
 def _slack_channels(path:Path, files:dict) -> Optional[list]: # of Chat; None: no Slack export
     "The channels of a Slack export, each from its day files."
     days = {name: _json_value(read()) for name, read in files.items() if _DAY_FILE.fullmatch(PurePosixPath(name).name)}
@@ -655,6 +681,7 @@ def _name_rooms(chats:list, path): # the place of a file
     path = PurePosixPath(path)
     for chat in chats: chat.name = chat.name or (path.parent.name if path.stem in ("_chat", "messages") else path.stem)
 
+# %% ../../nbs/data/02_chats.ipynb #7b9c2f0d
 def _parse_many(path:Path, plain:bool) -> Optional[tuple]: # (name of the format, list of Chat)
     "Every export in a folder or a zip; None where most of its files are something else."
     files = _files(path)
@@ -675,6 +702,7 @@ def _count(n:int, what:str) -> str: return f"{n:,} {what}{'' if n == 1 else 's'}
 def _left(n:int, why:str) -> str:
     return f"{n:,} " + (why if n != 1 else re.sub(r"s\b", "", why, count=1))
 
+# %% ../../nbs/data/02_chats.ipynb #f4182773
 def conversations(
     messages:list, # of Message, in order
     gap_hours:float=6.0, # silence after which another conversation begins
@@ -703,6 +731,7 @@ def read_export(
     if export: _name_rooms(export[1], Path(name).absolute().as_posix())
     return export
 
+# %% ../../nbs/data/02_chats.ipynb #c7d1019d
 def _read_path(path:Path, plain:bool) -> Optional[tuple]:
     if path.is_dir(): return _parse_many(path, plain)
     with open(path, "rb") as f: head = f.read(_HEAD)
@@ -722,6 +751,7 @@ def _row(messages:list, key:str, hidden:Optional[tuple]) -> dict:
     start = messages[0].time.isoformat(" ", "seconds") if messages[0].time else None
     return dict(id=key, text=text, start=start, messages=len(messages))
 
+# %% ../../nbs/data/02_chats.ipynb #710bd99a
 def chat_rows(
     chats:list, # of Chat
     gap_hours:float=6.0, # silence after which another conversation begins
@@ -754,6 +784,7 @@ def describe(
     messages = _count(sum(row["messages"] for row in rows), "message")
     return f"{name}, {messages} in {_count(len(rows), 'conversation')}{cut}{'; '.join([losses, *notes])}"
 
+# %% ../../nbs/data/02_chats.ipynb #ba16367b
 def read_chats(
     path, # of a file, a folder or a zip
     gap_hours:float=6.0, # silence after which another conversation begins

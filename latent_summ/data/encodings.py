@@ -39,6 +39,7 @@ def likely_encoding(
     names = [name for m in matches if (m.chaos, m.coherence) in best for name in (m.encoding, *m.could_be_from_charset)]
     return min((name for name in names if name in _PAGES), key=_PAGES.index, default=None)
 
+# %% ../../nbs/data/01_encodings.ipynb #912c5935
 def foreign_lines(
     parts:Iterable, # pieces of a file's bytes
 ) -> bytes:
@@ -58,6 +59,7 @@ def _is_utf8(line:bytes) -> bool:
     except UnicodeDecodeError: return False
     return True
 
+# %% ../../nbs/data/01_encodings.ipynb #fdefd2d2
 def is_damaged_utf8(
     foreign:bytes, # lines with bytes beyond ASCII, as foreign_lines gives them
 ) -> bool:
@@ -65,6 +67,7 @@ def is_damaged_utf8(
     lines = [line for line in foreign.split(b"\n") if line]
     return 2 * sum(map(_is_utf8, lines)) >= len(lines) > 0
 
+# %% ../../nbs/data/01_encodings.ipynb #eba3d8a2
 def first_wrong_line(
     parts:Iterable, # pieces of a file's bytes
 ) -> Optional[int]: # from 1; None: all lines are UTF-8

@@ -32,6 +32,7 @@ def is_line(
     titled = any(line.startswith("[LINE]") for line in lines[:2])
     return bool(turns) and (titled or any(map(_DAY_LINE.fullmatch, lines[:5])) and 3 * len(turns) > len(lines))
 
+# %% ../../nbs/data/02_exports.ipynb #6b4315db
 def _continue(chat:Chat, line:str):
     "Add a line to the last message."
     if chat.messages: chat.messages[-1].text = f"{chat.messages[-1].text} {line}"
@@ -61,6 +62,7 @@ def parse_line(
     for m in chat.messages: m.text = visible(re.sub(r'^"(.*)"$', r"\1", m.text, flags=re.S))
     return [chat]
 
+# %% ../../nbs/data/02_exports.ipynb #d212d57f
 def _line_day(line:str) -> Optional[datetime]:
     "The day of a line such as 2024/03/12(Tue) or, in America, Tue, 3/12/2024."
     american = re.search(r"(\d{1,2})/(\d{1,2})/(\d{4})", line)
@@ -118,6 +120,7 @@ _ABOVE = [re.compile(pattern, re.I) for pattern in (
 def _stamp_above(line:str) -> Optional[re.Match]:
     return first_match(pattern.fullmatch(line) for pattern in _ABOVE)
 
+# %% ../../nbs/data/02_exports.ipynb #3adeae7c
 def _blocks(text:str) -> tuple: # (list of (stamp, who, lines), lines before the first)
     "What stands below each stamp."
     blocks = []
@@ -129,6 +132,7 @@ def _blocks(text:str) -> tuple: # (list of (stamp, who, lines), lines before the
         else: before += bool(line)
     return [_named_block(*block) for block in blocks], before
 
+# %% ../../nbs/data/02_exports.ipynb #73b2aa01
 def _named_block(stamp:str, who:str, lines:list) -> tuple: # (stamp, who, lines)
     "A block with the name from its first line, where there is none beside the stamp."
     return (stamp, who, lines) if who else (stamp, next(filter(None, lines), ""), _after_first(lines))
@@ -155,6 +159,7 @@ def _stamp_days(stamps:list) -> tuple: # (a day or None for each, what was decid
     doubt = "" if certain else ", which the file itself does not settle"
     return [date_of(day, order) for day in numbers], [f"dates are read as {order}{doubt}"]
 
+# %% ../../nbs/data/02_exports.ipynb #4463498b
 def is_stamped(
     text:str, # beginning of a file
 ) -> bool:
@@ -200,6 +205,7 @@ def is_facebook(
     messages = value.get("messages")
     return is_object_list(messages) and any(set(keys) <= messages[0].keys() for keys in _FACEBOOK_KEYS)
 
+# %% ../../nbs/data/02_exports.ipynb #39cc8e0e
 def _mended(text) -> str:
     "A text whose bytes were written as letters."
     text = str(text or "")
@@ -232,6 +238,7 @@ def is_google_chat(
     if not is_object_list(messages): return False
     return all("created_date" in m and isinstance(m.get("creator"), dict) for m in messages[:20])
 
+# %% ../../nbs/data/02_exports.ipynb #45d254f7
 def parse_google_chat(
     value:dict, # messages.json
 ) -> list: # of one Chat

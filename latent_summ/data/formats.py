@@ -49,6 +49,7 @@ def packing(
     "How a file is packed; None where it is not."
     return next((name for name, magic in _MAGIC.items() if re.match(magic, head)), None)
 
+# %% ../../nbs/data/03_formats.ipynb #3fb55404
 def endings(
     path, # of a file
 ) -> tuple: # (the name without both, the ending in lower case, that of the packing or nothing)
@@ -78,6 +79,7 @@ def _zst_pieces(f):
             packed = b""
         packed = unpack.unused_data or f.read(2**12)
 
+# %% ../../nbs/data/03_formats.ipynb #87c5a728
 def _lone_file(path:Path) -> Optional[zipfile.ZipInfo]:
     "The only file in a zip; None where there are several, where it has a password, or where it is an Office document."
     with zipfile.ZipFile(path) as archive: infos = [i for i in archive.infolist() if not i.is_dir()]
@@ -135,6 +137,7 @@ def _check_decoded(path, name, encoding:str):
         raise DataError(f"Cannot read {name} as text: it begins as {encoding}, but {e.reason if hasattr(e, 'reason') else e}. "
                         "Save it as UTF-8.") from e
 
+# %% ../../nbs/data/03_formats.ipynb #0ffa2f93
 def _find_encoding(path, name) -> str:
     head = next(pieces(path, name), b"")
     encoding = known_encoding(head)
@@ -160,9 +163,11 @@ def _guessed_encoding(path, name) -> str:
     say_once(f"{name}: read as {encoding}; it is not UTF-8. If its letters look wrong, save it as UTF-8.")
     return encoding
 
+# %% ../../nbs/data/03_formats.ipynb #b2fdbb4b
 @functools.lru_cache(256)
 def _encoding(path, name, stamp) -> str: return _find_encoding(path, name)
 
+# %% ../../nbs/data/03_formats.ipynb #8b842344
 def encoding_of(
     path, # of a file
     name=None, # for messages (None: the path)
@@ -183,6 +188,7 @@ def _check_ours(head:bytes, name):
     kind = next((text for magic, text in _NOT_OURS.items() if head.startswith(magic)), None)
     if kind: raise DataError(f"{name} is {kind}. What can be read: {READABLE}.")
 
+# %% ../../nbs/data/03_formats.ipynb #f836ef0a
 _MARKUP = {r"<!doctype html|<html|<head[ >]": "a web page (HTML). Messengers export JSON as well: choose that. "
                                               "Of an article, save the text as .txt",
            r"\[script info\]": "subtitles in ASS. Save them as .srt or .vtt",
@@ -193,6 +199,7 @@ def _check_no_markup(sample:str, name):
     kind = next((text for mark, text in _MARKUP.items() if re.match(rf"\s*(?:{mark})", sample.lstrip("\ufeff"), re.I)), None)
     if kind: raise DataError(f"{name} is {kind}. What can be read: {READABLE}.")
 
+# %% ../../nbs/data/03_formats.ipynb #28308eaf
 _OPENS_JSON = re.compile(r'\{\s*["}]|\[\s*[\[{"\]]') # prose does not begin so, nor does "[12/03/2026, 18:02] Maya: hi"
 
 # %% ../../nbs/data/03_formats.ipynb #a6f0155c
@@ -220,6 +227,7 @@ def folded(
     "A column's name without letter case and blanks around it."
     return str(name).strip().casefold()
 
+# %% ../../nbs/data/03_formats.ipynb #a63c4188
 def _has_header(text:str) -> bool:
     "Whether the first line names at least two columns of usual names."
     first = text.lstrip().split("\n", 1)[0]
@@ -229,6 +237,7 @@ def _names_in(header:str, mark:str) -> set:
     "The names of columns in a header, without quotes."
     return {folded(part.strip().strip("\"'")) for part in header.split(mark)}
 
+# %% ../../nbs/data/03_formats.ipynb #1e9df525
 def _kind(text:str, ending:str) -> str:
     "jsonl, json, csv or txt, from the beginning of a file's text and its ending."
     text = text.lstrip("\ufeff \t\r\n")
@@ -249,6 +258,7 @@ def _quotings(sample:str, mark:str) -> list:
     if single and all(re.fullmatch(r"\s*'.*'\s*", name) for name in header): return [_SINGLE]
     return [_QUOTED, *[_ESCAPED] * ('\\"' in sample), *[_SINGLE] * single, *[_BARE] * (mark == "\t")]
 
+# %% ../../nbs/data/03_formats.ipynb #99bf52dd
 def _fit(sample:str, whole:bool, dialect:dict) -> tuple: # (is a table, share of rows as wide as the header, columns)
     "How well a dialect explains the beginning of a table."
     widths = []
@@ -293,6 +303,7 @@ class Form:
     skip: int = 0 # lines before its header
     chats: list = field(default_factory=list) # of an export of a messenger, read already
 
+# %% ../../nbs/data/03_formats.ipynb #f9f19a99
 class _Stream(io.RawIOBase):
     "Pieces of bytes as a file."
     def __init__(self, parts:Iterable): self.parts, self.left = iter(parts), b""
@@ -326,6 +337,7 @@ def _stamp(path:Path) -> tuple:
     states = [p.stat() for p in [path, *(sorted(path.rglob("*")) if path.is_dir() else [])]]
     return tuple((s.st_mtime_ns, s.st_size) for s in states)
 
+# %% ../../nbs/data/03_formats.ipynb #7174e7a3
 def _unpacked_chats(path:Path, name:str, gap_hours:float, hide_names:bool) -> Optional[list]:
     "The conversations of a packed export."
     stem, ending, _ = endings(path)
@@ -334,6 +346,7 @@ def _unpacked_chats(path:Path, name:str, gap_hours:float, hide_names:bool) -> Op
         file.write_bytes(b"".join(pieces(path)))
         return read_chats(file, gap_hours, hide_names, name=name.removesuffix(path.suffix))
 
+# %% ../../nbs/data/03_formats.ipynb #9b59d7f5
 def chats_in(
     path:Path, # of a file, a zip or a folder
     name=None, # for messages (None: the path)
@@ -357,11 +370,13 @@ def _more_fields(form:Form, line:int, width:int, header:list):
 
 def _shown(column) -> str: return str(column) if str(column).strip() else "(no name)"
 
+# %% ../../nbs/data/03_formats.ipynb #bd67abdd
 def _check_header(form:Form, header:list):
     "Raise `DataError` where two columns have one name."
     again = [name for i, name in enumerate(header) if name and name in header[:i]]
     if again: raise DataError(f"{form.name} has two columns named {again[0]!r}. Rename one of them.")
 
+# %% ../../nbs/data/03_formats.ipynb #07045f29
 def _fields(form:Form, f):
     "`(line, fields)` of each row that is not blank."
     csv.field_size_limit(max(csv.field_size_limit(), 2**30)) # of the whole process: 131,072 characters are too few for a text
@@ -402,11 +417,13 @@ def json_line(
     if isinstance(row, str): row = dict(text=row)
     return row if isinstance(row, dict) else None
 
+# %% ../../nbs/data/03_formats.ipynb #130875dc
 def _jsonl_rows(form:Form, columns, blanks:bool):
     with open_text(form) as f:
         for n, line in enumerate(f, 1):
             if line.strip(): yield n, json_line(line)
 
+# %% ../../nbs/data/03_formats.ipynb #19456150
 def _text_rows(form:Form, columns, blanks:bool):
     "A text a line; blank lines only where they count."
     with open_text(form) as f:
@@ -428,6 +445,7 @@ def _json_values(text:str) -> Optional[list]: # None: something else stands betw
     except (ValueError, RecursionError): return None
     return values if all(isinstance(value, dict) for value in values) else None
 
+# %% ../../nbs/data/03_formats.ipynb #2db71dc2
 def _json_rows(form:Form, columns, blanks:bool):
     with open_text(form) as f: text = f.read().removeprefix("\ufeff").lstrip()
     if not text.strip(): return
@@ -448,6 +466,7 @@ SAID_KEYS = ("text", "content", "value", "utterance", "message", "said", "body",
 
 def _is_row(value) -> bool: return isinstance(value, dict) and any(folded(key) in _ROW_KEYS for key in value)
 
+# %% ../../nbs/data/03_formats.ipynb #f22ec746
 def _under_ids(value:dict) -> Optional[list]:
     "Rows that stand under their ids: as objects, as texts, or as lists of turns. None: they do not."
     inner = list(value.values())
@@ -457,6 +476,7 @@ def _under_ids(value:dict) -> Optional[list]:
     if all(map(_are_turns, inner)): return [dict(id=key, dialogue=turns) for key, turns in value.items()]
     return None
 
+# %% ../../nbs/data/03_formats.ipynb #5ae48562
 def _has_id(row:dict) -> bool: return any(folded(key) in ID_COLUMNS for key in row)
 
 def _is_turn(value) -> bool:
@@ -464,6 +484,7 @@ def _is_turn(value) -> bool:
     keys = set(map(folded, value)) if isinstance(value, dict) else set()
     return bool(keys & set(SPEAKER_KEYS) and keys & set(SAID_KEYS)) and not keys & {"summary", "dialogue"}
 
+# %% ../../nbs/data/03_formats.ipynb #09a9621f
 def _are_turns(value) -> bool:
     "Whether a value is a list of turns with speakers."
     return is_object_list(value) and all(map(_is_turn, value[:20]))
@@ -492,6 +513,7 @@ def _texts_inside(value:dict) -> Optional[str]:
     others = [key for key, v in value.items() if key not in keys and isinstance(v, list | dict)]
     return keys[0] if len(keys) == 1 and not others else None
 
+# %% ../../nbs/data/03_formats.ipynb #35f1beac
 def rows_in(
     value, # what a json file holds
     name:str, # of the file, for messages
@@ -530,6 +552,7 @@ def _parquet(form:Form):
         with pq.ParquetFile(source) as f: yield f
     except (OSError, ValueError, pa.ArrowException) as e: raise DataError(f"Cannot read {form.name} as parquet: {first_line(e)}") from e
 
+# %% ../../nbs/data/03_formats.ipynb #540df971
 def _parquet_rows(form:Form, columns, blanks:bool):
     with _parquet(form) as f:
         n = 0
@@ -540,6 +563,7 @@ def _parquet_rows(form:Form, columns, blanks:bool):
 
 def _chat_rows(form:Form, columns, blanks:bool): yield from enumerate(form.chats, 1)
 
+# %% ../../nbs/data/03_formats.ipynb #cbe0692f
 _ROWS = {"jsonl": _jsonl_rows, "json": _json_rows, "csv": _csv_rows, "txt": _text_rows, "parquet": _parquet_rows, "chats": _chat_rows}
 
 # %% ../../nbs/data/03_formats.ipynb #0a900d84
@@ -552,6 +576,7 @@ def numbered_rows(
     try: yield from _ROWS[form.kind](form, columns, blanks)
     except UnicodeError as e: raise DataError(f"Cannot read {form.name} as {form.encoding}: {e}. Save it as UTF-8.") from e
 
+# %% ../../nbs/data/03_formats.ipynb #34c91fde
 def columns_in(
     form:Form, # of look_at
     rows:int=100, # how many are looked at
@@ -604,6 +629,7 @@ def _set_chats(form:Form, gap_hours:float, hide_names:bool) -> bool:
     form.chats = rows
     return True
 
+# %% ../../nbs/data/03_formats.ipynb #1477d2fb
 def _set_messages(form:Form, gap_hours:float, hide_names:bool):
     "Make conversations of a table with a message in each row; leave any other table as it is."
     names = columns_in(form, 1)
@@ -619,6 +645,7 @@ def _set_messages(form:Form, gap_hours:float, hide_names:bool):
     form.chats = [dict(id=row["id"], text=row["text"]) for row in rows]
     form.kind = "chats"
 
+# %% ../../nbs/data/03_formats.ipynb #dd40c4fe
 def _set_dialect(form:Form, sample:str, whole:bool):
     "Find a table's separator and quotes, or take them from its first line."
     hint = re.match(r"\ufeff?\"?sep=(.)\"?\r?\n", sample)
@@ -632,6 +659,7 @@ def _under(turn:dict, keys:tuple):
     names = {folded(key): key for key in turn}
     return next((turn[names[key]] for key in keys if turn.get(names.get(key)) is not None), None)
 
+# %% ../../nbs/data/03_formats.ipynb #998d2db8
 def _said(value) -> Optional[str]:
     "What was said as one line: a text, or the texts among the parts of a message. None: neither."
     if isinstance(value, list):
@@ -639,6 +667,7 @@ def _said(value) -> Optional[str]:
         value = " ".join(part for part in parts if isinstance(part, str))
     return " ".join(value.split()) if isinstance(value, str) else None
 
+# %% ../../nbs/data/03_formats.ipynb #ae2bfe74
 def _turn(turn) -> Optional[str]:
     "A turn as a line: empty where nothing was said, None where it is no turn."
     if isinstance(turn, str): return turn.strip()
@@ -670,6 +699,7 @@ def _read_array(text:str) -> list:
     "The list that numpy prints without commas."
     return ast.literal_eval(re.sub(r"([}\]\"'])\s+([{\[\"'])", r"\1, \2", text))
 
+# %% ../../nbs/data/03_formats.ipynb #f36fce3d
 def listed(
     value, # of a field
 ): # the list, or the value as it is
@@ -681,6 +711,7 @@ def listed(
         if isinstance(spelled, list): return spelled
     return value
 
+# %% ../../nbs/data/03_formats.ipynb #4e6749f7
 def plain_text(
     value, # what a row holds
 ) -> tuple: # (value, None), or (None, why there is no text)
@@ -710,6 +741,7 @@ def id_text(
     text = re.sub("[\0\ud800-\udfff]", "\ufffd", str(value)).replace("\r", "\n").strip()
     return text if text and text != "NaT" and len(text) <= MAX_ID else None
 
+# %% ../../nbs/data/03_formats.ipynb #cbfed206
 def find_column(
     available:list, # names of columns
     names:Iterable, # of the one that is wanted, best first
@@ -735,6 +767,7 @@ def given_file(
         path.write_bytes(sys.stdin.buffer.read())
         yield path, "-"
 
+# %% ../../nbs/data/03_formats.ipynb #58202840
 def _as_table(rows:list, separator:str) -> bytes:
     out = io.StringIO(newline="")
     names = dict.fromkeys(key for row in rows for key in row)
@@ -743,6 +776,7 @@ def _as_table(rows:list, separator:str) -> bytes:
     writer.writerows(rows)
     return out.getvalue().encode()
 
+# %% ../../nbs/data/03_formats.ipynb #1e8b1b89
 def _as_parquet(rows:list) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -758,12 +792,14 @@ def _zipped(name:str, content:bytes) -> bytes:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive: archive.writestr(name, content)
     return out.getvalue()
 
+# %% ../../nbs/data/03_formats.ipynb #bd217af3
 def _pack(ending:str) -> Callable:
     if ending == ".zst":
         import zstandard
         return zstandard.compress
     return {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress, "": bytes}[ending]
 
+# %% ../../nbs/data/03_formats.ipynb #611006e8
 def rows_as_bytes(
     rows:list, # dicts of texts
     name, # of the file they are for: csv, tsv, json, parquet by its ending, else jsonl

@@ -31,6 +31,7 @@ def quiet_datasets():
         datasets.config.STREAMING_READ_MAX_RETRIES = retries
         if not bars: datasets.enable_progress_bars()
 
+# %% ../../nbs/data/00_hub.ipynb #7a56fa36
 def in_rows(
     batches, # iterable of dicts: column -> list of values
 ): # yields dicts
@@ -39,6 +40,7 @@ def in_rows(
         names = list(batch)
         for values in zip(*batch.values()): yield dict(zip(names, values))
 
+# %% ../../nbs/data/00_hub.ipynb #9fb84e9a
 def first_line(
     e:BaseException, # any error
 ) -> str:
@@ -54,6 +56,7 @@ def _chain(e:BaseException):
         yield e
         e = e.__cause__ or e.__context__
 
+# %% ../../nbs/data/00_hub.ipynb #1037daef
 def _kinds(error:BaseException) -> tuple: # (names of all types in the chain, HTTP status or None, all messages)
     chain = list(_chain(error))
     status = next((s for e in chain if (s := getattr(getattr(e, "response", None), "status_code", None))), None)
@@ -104,6 +107,7 @@ def is_gguf(
     "Whether a name is that of a GGUF file."
     return name.lower().endswith(".gguf")
 
+# %% ../../nbs/data/00_hub.ipynb #0a36b1d3
 def split_gguf(
     name:str, # owner/name/file.gguf
 ) -> Optional[tuple]: # (owner/name, the file's path in it); None: no such name
@@ -111,6 +115,7 @@ def split_gguf(
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)/([\w./-]+)", name)
     return match.groups() if match and is_gguf(name) and ".." not in name else None
 
+# %% ../../nbs/data/00_hub.ipynb #2cba306c
 def fetch_gguf(
     name:str, # owner/name/file.gguf
     revision:Optional[str]=None, # commit on the hub (None: the newest)
@@ -128,6 +133,7 @@ def _newest_commit(name:str) -> str:
     from huggingface_hub import HfApi
     return HfApi().dataset_info(name, timeout=10).sha
 
+# %% ../../nbs/data/00_hub.ipynb #04d8fe9b
 def _commit(name:str) -> Optional[str]:
     "The newest commit of a dataset, or None when the hub cannot be asked. What the hub says no to (missing, bad token) is raised as it is."
     from huggingface_hub import is_offline_mode
@@ -137,6 +143,7 @@ def _commit(name:str) -> Optional[str]:
         if hub_case(e, name)[0] != _UNREACHABLE: raise
         say_once("the Hugging Face hub cannot be reached; looking for a copy in the local cache.")
 
+# %% ../../nbs/data/00_hub.ipynb #9c026f0f
 @contextlib.contextmanager
 def _cache_only():
     "Keep both libraries off the network inside this block (they read these flags at call time)."
@@ -165,6 +172,7 @@ def _copy_folder(datasets, name:str, commit:Optional[str]) -> Optional[Path]:
     if commit: return home / commit
     return max((p.parent for p in home.glob("*/splits.json")), key=lambda p: (p / "splits.json").stat().st_mtime, default=None)
 
+# %% ../../nbs/data/00_hub.ipynb #39b7c90d
 def _remembered(path:Path, ask:Callable):
     "What the JSON file at `path` holds; if there is none, what `ask` answers, written there."
     try: return json.loads(path.read_text(encoding="utf-8"))
@@ -173,6 +181,7 @@ def _remembered(path:Path, ask:Callable):
 
 def _new_book() -> dict: return dict(parts=[], complete=False, datasets=version("datasets"))
 
+# %% ../../nbs/data/00_hub.ipynb #ad5c72be
 def _is_part(part) -> bool:
     "Whether an entry of a book is whole, and names a file of the book's own folder."
     kinds = dict(file=str, rows=int, sha256=str, state=dict)
@@ -206,6 +215,7 @@ def _keep(folder:Path, book:dict, tables:list, state:dict):
     book["parts"].append(dict(file=path.name, rows=len(table), sha256=sha256_file(path), state=state))
     write_json(folder / "book.json", book)
 
+# %% ../../nbs/data/00_hub.ipynb #9dbd6243
 def read_kept(
     folder:Path, # of the copy
     book:dict, # as read_book gives it
@@ -241,6 +251,7 @@ def _open_stream(datasets, name:str, split:str, commit:str, columns:Optional[lis
     else: data = datasets.load_dataset(name, split=split, streaming=True, revision=commit, columns=columns, storage_options=_AHEAD)
     return data.select_columns(columns) if columns else data
 
+# %% ../../nbs/data/00_hub.ipynb #b702830e
 def _about(datasets, name:str, split:str, commit:str) -> dict:
     "A split's columns, and whether its files are parquet."
     data = _open_stream(datasets, name, split, commit)
@@ -254,6 +265,7 @@ def column_names(
     "All columns of a source that are read."
     return [name for c in columns.values() if c for name in ([c] if isinstance(c, str) else c)]
 
+# %% ../../nbs/data/00_hub.ipynb #039cf2b0
 def hub_splits(
     name:str, # hub id of a dataset
     flag:str, # the flag it was named with, for messages
@@ -291,6 +303,7 @@ def _kept_rows(name:str, flag:str, split:str, folder:Path, names:list, parquet:b
         if commit is None: _only_kept(name, flag, split, sum(p["rows"] for p in book["parts"]))
         yield from _read_and_keep(folder, book, _open_stream(datasets, name, split, commit, names, parquet))
 
+# %% ../../nbs/data/00_hub.ipynb #cb21fbb8
 def _only_kept(name:str, flag:str, split:str, rows:int):
     raise DataError(f"Of dataset {name!r} ({split}) {rows:,} rows are in the local cache, and the hub cannot be reached for the others. "
                     "Connect and try again, or ask for fewer rows (the caps are --max-train-samples and --pretrain-...-max-samples-...).")

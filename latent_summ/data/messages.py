@@ -22,6 +22,7 @@ class Message:
     text: str # one line
     time: Optional[datetime] = None # without a time zone
 
+# %% ../../nbs/data/02_messages.ipynb #e6bc075c
 @dataclass
 class Chat:
     "One room of an export, or one transcript."
@@ -31,6 +32,7 @@ class Chat:
     notes: list = field(default_factory=list) # what was decided while reading
     people: list = field(default_factory=list) # names that are mentioned, whether or not they speak
 
+# %% ../../nbs/data/02_messages.ipynb #ea993a76
 APP_MARK = "\u200e" # the mark that WhatsApp for iOS puts before its own words
 INVISIBLE = re.compile("[\u200b\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\0]")
 
@@ -47,18 +49,21 @@ def phrases(
     "One pattern for all phrases, in any letter case."
     return re.compile("(?:" + "|".join(line.strip() for line in text.strip().splitlines()) + ")", re.I)
 
+# %% ../../nbs/data/02_messages.ipynb #81e689ab
 def first_match(
     tries, # an iterable of matches and None
 ) -> Optional[re.Match]:
     "The first attempt that succeeded."
     return next((match for match in tries if match), None)
 
+# %% ../../nbs/data/02_messages.ipynb #bd0510ae
 def is_object_list(
     value, # what a JSON file holds
 ) -> bool:
     "Whether a value is a list of objects, and not an empty one."
     return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
 
+# %% ../../nbs/data/02_messages.ipynb #062d6968
 def iso_time(
     text, # a time as JSON files write it
 ) -> Optional[datetime]: # in UTC where it has a zone, and then without it
@@ -77,6 +82,7 @@ def any_of(
     "Any of some words, the longest first."
     return "|".join(re.escape(word).replace(r"\ ", r"\s?") for word in sorted(words, key=len, reverse=True))
 
+# %% ../../nbs/data/02_messages.ipynb #c436cc1a
 HALF = any_of(_AFTER_NOON + _BEFORE_NOON)
 _DAY = r"(?P<a>\d{1,4})(?P<sep>\s?[./年년-])\s?(?P<b>\d{1,2})\s?[./月월-]\s?(?P<c>\d{1,4})\.?(?:\s?(?:г\.|日|일))?"
 CLOCK = (rf"(?:(?P<half1>{HALF})\s?)?(?P<h>\d{{1,2}})[:.](?P<m>\d\d)(?:[:.](?P<s>\d\d))?"
@@ -88,6 +94,7 @@ def _stamp(first:str, second:str) -> list: # of patterns: in brackets; before a 
     ends = ((r"\[", r"\]\s*"), ("", r"(?:\s[-–—](?:\s+|$)|:\s)"))
     return [re.compile(start + both + end + "(?P<rest>.*)", re.I | re.S) for start, end in ends]
 
+# %% ../../nbs/data/02_messages.ipynb #99033364
 _STAMPS = _stamp(_DAY, CLOCK) + _stamp(CLOCK, _DAY)
 
 # %% ../../nbs/data/02_messages.ipynb #c0000112
@@ -113,6 +120,7 @@ def date_of(
     try: return datetime(year if year > 99 else year + 2000, month, day)
     except ValueError: return None
 
+# %% ../../nbs/data/02_messages.ipynb #08b50892
 def habit_of(
     stamp:dict, # of stamp_of
 ) -> str: # an order
@@ -148,6 +156,7 @@ def day_numbers(
     "The three numbers of a day, as they stand in the line."
     return tuple(int(stamp[k]) for k in "abc")
 
+# %% ../../nbs/data/02_messages.ipynb #20e417de
 def clock_on(
     day:datetime, # midnight
     clock:dict, # groups of the pattern CLOCK
@@ -158,6 +167,7 @@ def clock_on(
     if half and hour <= 12: hour = hour % 12 + 12 * (half in _AFTER_NOON)
     return day + timedelta(hours=hour, minutes=int(clock["m"]), seconds=int(clock["s"] or 0))
 
+# %% ../../nbs/data/02_messages.ipynb #1a1ab703
 def time_of(
     stamp:dict, # of stamp_of
     order:str, # of the three numbers, as day_order names it
@@ -186,6 +196,7 @@ def written_day(
         if date_of(numbers, "day-month-year"): return date_of(numbers, "day-month-year")
     return None
 
+# %% ../../nbs/data/02_messages.ipynb #8c4eeed0
 _BARE_CLOCK = re.compile(CLOCK, re.I)
 
 def written_time(

@@ -79,6 +79,7 @@ class Rows:
         "Where each row stood."
         return self.rows.numbers() if isinstance(self.rows, RowStore) else {r["id"]: n for n, r in enumerate(self.rows, 1)}
 
+# %% ../../nbs/data/03_rows.ipynb #d8dac608
 def digest_of(
     texts:list, # of a row
 ) -> bytes: # 32 of them
@@ -94,6 +95,7 @@ def _as_texts(value) -> list:
     if not isinstance(values, list) or not all(isinstance(part, str | dict | None) for part in values): return [value]
     return [_text_of(part) if isinstance(part, dict) else part for part in values]
 
+# %% ../../nbs/data/03_rows.ipynb #57d5ceeb
 def _text_of(part:dict):
     "The text in an object; the object itself where it holds none of the usual names."
     key = find_column(list(part), ("text", "summary", "reference", "content"))

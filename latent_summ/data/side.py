@@ -32,6 +32,7 @@ def speakers_of(
     "Who speaks in a dialogue: the names before its colons, in lower case."
     return {m[1].strip().lower() for m in re.finditer(r"(?m)^([^:\n]{1,40}):", dialogue)}
 
+# %% ../../nbs/data/07_side.ipynb #e766e6a8
 def _capitals(text:str, speakers:set) -> tuple: # (inside a sentence, at the start of one)
     "Words with a capital, in lower case."
     inside = set()
@@ -58,6 +59,7 @@ def side_facts(
     for fact in (*speakers, *others, *times, *numbers): found.setdefault(fact.lower(), " ".join(fact.split()))
     return [fact for fact in found.values() if fact]
 
+# %% ../../nbs/data/07_side.ipynb #7afaffd4
 def pack_facts(
     facts:list, # strings, the most important first
     limit:int, # bytes in all, the one for the length included; at most 255
@@ -70,6 +72,7 @@ def pack_facts(
         if len(longer) < limit: out = longer
     return out
 
+# %% ../../nbs/data/07_side.ipynb #37ffecfb
 def unpack_facts(
     data:bytes, # of pack_facts
 ) -> str: # empty where there are none

@@ -37,11 +37,13 @@ def _missing(source:str, wrong:dict, available:list):
     ones = "right one" if len(wrong) == 1 else "right ones"
     raise DataError(f"{source} has no column {' and no column '.join(wrong.values())}; its columns are {names}. Name the {ones} with {flags}.{_header_hint(available)}")
 
+# %% ../../nbs/data/04_sources.ipynb #d91a849c
 def _header_hint(available:list) -> str:
     "What to do where the names of columns look like texts."
     texts = any(len(str(name)) > 40 or ": " in str(name) for name in available)
     return " If the first line is a row already, put a line with names above it." if texts else ""
 
+# %% ../../nbs/data/04_sources.ipynb #a0c2c4dc
 def id_column(
     cfg:Config,
     available:list, # the source's columns
@@ -53,6 +55,7 @@ def id_column(
     if column is None: _missing(source, {"id_column": repr(cfg.id_column)}, available)
     return column
 
+# %% ../../nbs/data/04_sources.ipynb #45e924e3
 def _say_column(source:str, what:str, found:str, flag:str):
     say_once(f"{source}: {what} are taken from its column {found!r} (--{flag} names another).")
 
@@ -68,6 +71,7 @@ def dialogue_column(
     if column is None and (column := find_column(available, TURN_COLUMNS)): _say_column(source, "dialogues", column, "dialogue-column")
     return column
 
+# %% ../../nbs/data/04_sources.ipynb #36b17c29
 def summary_columns(
     cfg:Config,
     available:list, # the source's columns
@@ -95,6 +99,7 @@ def _named_columns(names:str, available:list): # a name, a list of names, or Non
     columns = [find_column(available, [name]) for name in parts]
     return None if None in columns or not columns else columns
 
+# %% ../../nbs/data/04_sources.ipynb #f3518fef
 def _numbered_columns(available:list) -> list:
     "Columns such as summary1, summary2 or pandas' summary.1, in their order."
     matches = {column: re.fullmatch(r"(?:summary|reference|ref)[ _.-]?(\d+)", folded(column)) for column in available}
@@ -115,6 +120,7 @@ def pair_columns(
     if wrong: _missing(source, wrong, available)
     return columns
 
+# %% ../../nbs/data/04_sources.ipynb #7602be65
 def text_columns(
     cfg:Config, # for text_column and id_column
     available:list, # the source's columns
@@ -138,6 +144,7 @@ def split_names(
     "The names a split may have in a source: the config's own, then the usual ones."
     return tuple(dict.fromkeys((getattr(cfg, f"{split}_split"), *ALIASES[split])))
 
+# %% ../../nbs/data/04_sources.ipynb #7e41dd01
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+") # of camelCase, and of names with separators
 
 # %% ../../nbs/data/04_sources.ipynb #0e73b9cd
@@ -167,6 +174,7 @@ class _File:
     split: Optional[str] # train, validation, test, or None when the name tells nothing
     base: str # the name without split, part number and endings: what files of one source share
 
+# %% ../../nbs/data/04_sources.ipynb #3cb5fba0
 def _read_name(path:Path, cfg:Config, any_ending:bool=False) -> Optional[_File]:
     "What a file's name tells, or None when its ending is not one we read. A name that says two splits has both, to be refused when it is used."
     stem, ending, _ = endings(path)
@@ -183,6 +191,7 @@ def _folder_split(folder:Path, cfg:Config) -> Optional[str]:
     whole = [split for split, (start, end) in named_splits(folder.name, cfg).items() if (start, end) == (0, len(folder.name))]
     return whole[0] if whole else None
 
+# %% ../../nbs/data/04_sources.ipynb #686ec191
 def _in_folder(folder:Path, cfg:Config) -> list:
     "All readable files of a folder, those in subfolders named by split included."
     files = [f for p in sorted(folder.iterdir()) if p.is_file() and (f := _read_name(p, cfg))]
@@ -193,6 +202,7 @@ def _in_folder(folder:Path, cfg:Config) -> list:
         files += [_File(f.path, f.split or split, f.base) for f in inside]
     return files
 
+# %% ../../nbs/data/04_sources.ipynb #0e3ee5fe
 def _by_split(files:list) -> dict:
     "Files by split; those that name none count as `all`, unless another file is the train split: then they are left out, which is said."
     two = next((f for f in files if f.split and f.split not in ALIASES), None)
@@ -225,6 +235,7 @@ def _look_at(path, cfg:Optional[Config], name:Optional[str]=None): # a Form
     named = cfg is not None and bool(cfg.text_column or cfg.dialogue_column) # then each row of a table is a text
     return look_at(path, name, messages=not named, **_chat_options(cfg))
 
+# %% ../../nbs/data/04_sources.ipynb #a3525c64
 def _beside(path:Path, cfg:Config) -> list:
     "The files that a file's split folder belongs to: `test/chats.csv` is test data where a folder `train` stands beside `test`."
     folder = path.absolute().parent
@@ -233,6 +244,7 @@ def _beside(path:Path, cfg:Config) -> list:
     if not {*others} - {split, None}: return []
     return [f for f in _in_folder(folder.parent, cfg) if f.path.name == path.name]
 
+# %% ../../nbs/data/04_sources.ipynb #383beb06
 _PROJECTS = ("dev", "devel", "development") # as likely the folder of somebody's projects as a split
 
 def _alone_in_split(folder:Path, cfg:Config) -> Optional[str]:
@@ -260,6 +272,7 @@ def _named_file(path:Path, near:list, cfg:Config) -> list:
     if file.split is None and (split := _alone_in_split(path.parent, cfg)): return [_File(path, split, file.base)]
     return [f for f in near if f.base == file.base and f.split != file.split and f.split and file.split] + [file]
 
+# %% ../../nbs/data/04_sources.ipynb #c9c46280
 def _is_export(folder:Path, files:list, cfg:Config) -> bool:
     "Whether a folder is what a messenger exported; one whose files are named by split is not, unless it lists people or channels."
     lists = any((folder/name).is_file() for name in ("users.json", "channels.json", "result.json"))
@@ -296,6 +309,7 @@ def _nothing(path:Path) -> str:
     near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()] + (list(BUILT_IN) if bare else []), n=3, cutoff=0.5)
     return f"No such file or folder: {path}." + (f" Near it: {', '.join(near)}." if near else "") + (" A hub id is written owner/name." if bare else "")
 
+# %% ../../nbs/data/04_sources.ipynb #3950d236
 def _no_doubles(files:dict) -> dict:
     "Refuse `x.train.json` beside `x.train.csv`: which of them is meant is not ours to guess."
     for split, parts in files.items():
@@ -313,6 +327,7 @@ def read_files(
     for file in files:
         for _, row in numbered_rows(_look_at(file.path, cfg), columns): yield row
 
+# %% ../../nbs/data/04_sources.ipynb #2c6a5060
 def columns_of(
     files:list, # as for read_files
     cfg:Optional[Config]=None, # as for read_files
@@ -349,12 +364,14 @@ class Source:
     splits: list # the source's own names
     open: Callable
 
+# %% ../../nbs/data/04_sources.ipynb #9b185f0c
 _FLAGS = {"dataset_name": "--dataset-name", "wikitext_dataset": "--wikitext-dataset", "arxiv_dataset": "--arxiv-dataset",
           "english_pretrain_dataset": "--english-pretrain-dataset"}
 
 def _flag(cfg:Config, name:str) -> str:
     return next((flag for f, flag in _FLAGS.items() if getattr(cfg, f) == name), "--dataset-name")
 
+# %% ../../nbs/data/04_sources.ipynb #461dabd9
 def looks_local(
     name:str, # of a source
 ) -> bool:
@@ -379,6 +396,7 @@ def open_source(
     flag = _flag(cfg, name)
     return Source(name, hub_splits(name, flag), lambda split, choose, max_rows: read_hub(name, flag, split, choose))
 
+# %% ../../nbs/data/04_sources.ipynb #2720da8a
 def own_texts(
     pairs, # rows {id, dialogue, summary}
 ):
@@ -390,6 +408,7 @@ def own_texts(
         yield dict(id=f"{row['id']}-summary", text=row["summary"])
         yield dict(id=f"{row['id']}-lines", text="\n".join(lines[first:first + draw.randint(1, 3)]))
 
+# %% ../../nbs/data/04_sources.ipynb #b3d7aaf1
 def _open_own_texts(cfg, split, choose, max_rows) -> tuple:
     pairs = (row for _ in range(1) for row in load_pairs(cfg, split)) # nothing is read before the first row is asked for
     return choose(["id", "text"]), own_texts(pairs)
@@ -464,6 +483,7 @@ def _check(report:dict, cfg:Config):
 # %% ../../nbs/data/04_sources.ipynb #d5321704
 def _smaller(*caps): return min((c for c in caps if c is not None), default=None)
 
+# %% ../../nbs/data/04_sources.ipynb #e385a41d
 def load_pairs(
     cfg:Config,
     split:str="train", # train, validation or test: the config says what a source calls them
@@ -476,6 +496,7 @@ def load_pairs(
     cap = _smaller(max_rows, cfg.max_train_samples if split == "train" else cfg.max_eval_samples)
     return _load(cfg, name, split, cap, lambda there: pair_columns(cfg, there, name), duplicates)
 
+# %% ../../nbs/data/04_sources.ipynb #925b9171
 def load_texts(
     cfg:Config,
     name:str, # source
@@ -497,6 +518,7 @@ def _input_text(row, keys:tuple) -> tuple: # (text, None), or (empty, the reason
     if not isinstance(value, str): return "", "not a string"
     return value.replace("\r\n", "\n").replace("\r", "\n").strip(), None if value.strip() else "empty"
 
+# %% ../../nbs/data/04_sources.ipynb #f2751a2c
 def _unique_ids(ids:list, name:str) -> list:
     "Ids of which no two are the same; a repeat is reported."
     again, taken, out = Counter(), set(), []

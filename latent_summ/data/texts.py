@@ -24,6 +24,7 @@ class GivenText(NamedTuple):
     text: str # empty where there is none
     reason: Optional[str] = None # why there is none
 
+# %% ../../nbs/data/07_texts.ipynb #bc3c758b
 def _check_given(text:Optional[str], source:Optional[str]):
     "Raise `DataError` where it is not clear what to read, or nothing is there."
     if text is not None and source is not None: raise DataError("Give either a text or --input, not both.")
@@ -34,6 +35,7 @@ def _check_given(text:Optional[str], source:Optional[str]):
     if text is not None and len(text) < 200 and "\n" not in text and Path(text).is_file():
         raise DataError(f"{text!r} is a file: read it with --input {text}")
 
+# %% ../../nbs/data/07_texts.ipynb #99f3d799
 def _no_text(texts:list) -> str:
     "Why none of the rows holds a text."
     reasons = dict.fromkeys(t.reason for t in texts if t.reason and t.reason != "empty")
@@ -57,6 +59,7 @@ def given_texts(
     if cfg.speakers == "anonymise": texts = [t._replace(text=anonymise(t.text)[0]) for t in texts]
     return texts, are_rows
 
+# %% ../../nbs/data/07_texts.ipynb #45e15a1d
 def tell_empty(
     texts:list, # of GivenText
     outcome:str, # what follows for those rows
@@ -72,12 +75,14 @@ def whole_characters(
     "The text with a replacement character in place of each half of a surrogate pair."
     return re.sub(r"[\ud800-\udfff]", "\ufffd", text)
 
+# %% ../../nbs/data/07_texts.ipynb #4a14f812
 def names_rows(
     path:Optional[Path], # of an output file; None: the screen
 ) -> bool:
     "Whether a file's name asks for rows."
     return path is not None and FORMATS.get(endings(path)[1], "txt") != "txt"
 
+# %% ../../nbs/data/07_texts.ipynb #0e11b3d7
 _NOT_WRITTEN = (".xlsx", ".xls", ".ods", ".docx", ".pdf", ".html") # such a name would promise another format
 
 def checked_output(
@@ -91,6 +96,7 @@ def checked_output(
     if not path.exists(): check_writable(path.expanduser().parent)
     return path.expanduser()
 
+# %% ../../nbs/data/07_texts.ipynb #dc504220
 def write_lines(
     lines:list, # of texts
     path:Optional[Path]=None, # None: the screen
@@ -110,6 +116,7 @@ def flat_row(
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return {k: flat(v) for k, v in record.items()}
 
+# %% ../../nbs/data/07_texts.ipynb #08496b10
 def write_rows(
     records:list, # dicts
     path:Optional[Path]=None, # csv, tsv, json or parquet by its ending, else jsonl; None: jsonl on the screen

@@ -26,12 +26,14 @@ def fingerprint_hash(
     "A short name for a fingerprint."
     return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:8]
 
+# %% ../../nbs/encode/05_cache.ipynb #e4800c11
 def _leaves(d, path="") -> dict: # "encoder.revision" -> value
     if not isinstance(d, dict): return {path: d}
     leaves = {}
     for name, value in d.items(): leaves |= _leaves(value, f"{path}.{name}" if path else str(name))
     return leaves
 
+# %% ../../nbs/encode/05_cache.ipynb #ee61211f
 def differences(
     stored:dict, # the cache's fingerprint
     wanted:dict, # ours
@@ -53,6 +55,7 @@ def _flock(fd:int) -> bool:
     except BlockingIOError: return False
     return True
 
+# %% ../../nbs/encode/05_cache.ipynb #6701986e
 @contextlib.contextmanager
 def folder_lock(
     folder, # an existing folder
@@ -112,6 +115,7 @@ def _path(self:CacheWriter, k:int, kind:str="rows") -> Path:
     name = f"rows-{k:05d}.{self.format}" if kind == "rows" else f"offsets-{k:05d}.bin"
     return self.folder / name
 
+# %% ../../nbs/encode/05_cache.ipynb #42767df2
 @patch
 def _state(self:CacheWriter) -> dict:
     return dict(version=FORMAT_VERSION, format=self.format, rows=self.done,
@@ -132,6 +136,7 @@ def __enter__(self:CacheWriter):
     except BaseException: self._held.close(); raise
     return self
 
+# %% ../../nbs/encode/05_cache.ipynb #47bb8be4
 @patch
 def __exit__(self:CacheWriter, *_):
     "Close the writer; what was written stays."
@@ -158,6 +163,7 @@ def _take_up(self:CacheWriter):
             (self.folder / "manifest.json").unlink()
     self._sweep(bool(state))
 
+# %% ../../nbs/encode/05_cache.ipynb #3c069051
 @patch
 def _earlier_state(self:CacheWriter) -> tuple: # (manifest or partial list, whether it is the manifest)
     "What an earlier writer left, or `(None, False)`."
@@ -179,12 +185,14 @@ def _seal(state:dict) -> str:
 
 def _is_count(n) -> bool: return type(n) is int and 0 <= n < 2**53
 
+# %% ../../nbs/encode/05_cache.ipynb #7c84ab27
 def _is_field(f:dict) -> bool:
     "Whether a field is text, integers, or vectors with a shape (vectors, dim)."
     if f in ({"kind": "text"}, {"kind": "ints"}): return True
     if f["kind"] not in ("int8", "float32"): return False
     return len(f["shape"]) == 2 and all(type(n) is int and n > 0 for n in f["shape"])
 
+# %% ../../nbs/encode/05_cache.ipynb #0efc4cf8
 def _is_shard(s:dict, state:dict) -> bool:
     "Whether a shard lies in the manifest's own folder and is large enough for its vectors."
     if not (_SHARD.fullmatch(s["name"]) and s["name"].endswith(state["format"])): return False
@@ -204,6 +212,7 @@ def _is_whole(state:dict) -> bool:
         return state["rows"] == rows and bool(state["fields"] or not state["shards"])
     except (KeyError, TypeError, AttributeError): return False
 
+# %% ../../nbs/encode/05_cache.ipynb #a6fa24e0
 def _read_state(path:Path) -> tuple: # (state, None), (None, what is wrong) or (None, None) when there is no such file
     "A manifest, finished or partial."
     try: state = json.loads(path.read_text(encoding="utf-8"))
@@ -226,11 +235,13 @@ def _shard_problem(folder:Path, entry:dict, verify:bool=True) -> Optional[str]:
         if verify and sha256_file(path) != entry["sha256"]: return "has changed (its SHA-256 differs)"
     except FileNotFoundError: return "is missing" # deleted while we looked
 
+# %% ../../nbs/encode/05_cache.ipynb #75d921cd
 def _intact(folder:Path, entries:list) -> list:
     "The leading shards that are as they were written."
     bad = next((i for i, e in enumerate(entries) if _shard_problem(folder, e)), len(entries))
     return entries[:bad]
 
+# %% ../../nbs/encode/05_cache.ipynb #9d468896
 @patch
 def _sweep(self:CacheWriter, resumed:bool):
     "Remove files that belong to no finished shard."
@@ -275,6 +286,7 @@ def _flush(self:CacheWriter):
     self.counts = Counter()
     self._save("partial.json")
 
+# %% ../../nbs/encode/05_cache.ipynb #bf32deb3
 @patch
 def _write_offsets(self:CacheWriter, k:int):
     "Put the index of shard `k` on disk, if the cache has one."
@@ -282,6 +294,7 @@ def _write_offsets(self:CacheWriter, k:int):
     offsets = line_offsets(np.fromfile(self._path(k), np.uint8))
     with atomic_write(self._path(k, "offsets")) as f: f.write(offsets.tobytes())
 
+# %% ../../nbs/encode/05_cache.ipynb #c690fa54
 @patch
 def _save(self:CacheWriter, name:str, **extra):
     "Write the manifest or the partial list, sealed."
@@ -298,6 +311,7 @@ def _disk(self:CacheWriter):
         raise CacheError(f"{e} {self.done:,} finished rows in {self.folder} are kept: "
                          "run the same command again to continue.") from e
 
+# %% ../../nbs/encode/05_cache.ipynb #961bbdde
 @patch
 def finish(self:CacheWriter,
     extra:Optional[dict]=None, # further entries for the manifest, e.g. the report of the source
@@ -350,6 +364,7 @@ def open(cls:Cache,
                              "`latent_summ cache` makes the damaged rows again.")
     return cls(folder, manifest)
 
+# %% ../../nbs/encode/05_cache.ipynb #c5f4c5b0
 def _no_manifest(folder:Path) -> str:
     "Why a folder without a manifest cannot be opened."
     partial, _ = _read_state(folder / "partial.json")
@@ -372,6 +387,7 @@ def __getitem__(self:Cache, i:int) -> dict:
     "Row `i`: text and lists as they are, vectors as float32 (vectors, dim)."
     return {name: values[0] for name, values in self.take([i], tuple(self.fields)).items()}
 
+# %% ../../nbs/encode/05_cache.ipynb #cfba08fa
 @patch
 def take(self:Cache,
     index, # row numbers, in any order, with repeats if you like
@@ -403,6 +419,7 @@ def _take(self:Cache, name:str, groups:list, n:int):
         if scale is not None: scale[places] = shard_scale
     return values if scale is None else dequantize_int8(values, scale)
 
+# %% ../../nbs/encode/05_cache.ipynb #7326a2d8
 @patch
 def _pick(self:Cache, k:int, name:str, rows): return self.shards[k].read(self.shards[k].pick, name, rows)
 
@@ -413,6 +430,7 @@ def _placed(groups:list, picked:list, n:int) -> list:
         for i, v in zip(places.tolist(), values): out[i] = v
     return out
 
+# %% ../../nbs/encode/05_cache.ipynb #b164ec5d
 @patch
 def _field(self:Cache, name:str, *kinds) -> dict:
     "A field's kind and shape; raises `CacheError` unless it is of one of these kinds."
@@ -432,6 +450,7 @@ def stored(self:Cache,
     values, scales = zip(*(s.read(s.arrays, field) for s in self.shards))
     return np.concatenate(values), np.concatenate(scales)
 
+# %% ../../nbs/encode/05_cache.ipynb #5df864ea
 @patch
 def embeddings(self:Cache,
     field:str="embedding", # a vector field
@@ -452,6 +471,7 @@ def targets(self:Cache,
     self._field(field, "ints")
     return [row for s in self.shards for row in s.read(s.lists, field)]
 
+# %% ../../nbs/encode/05_cache.ipynb #a07e1068
 @patch
 def lengths(self:Cache,
     field:str="target_ids", # a field of integer lists
@@ -460,6 +480,7 @@ def lengths(self:Cache,
     self._field(field, "ints")
     return np.concatenate([s.read(s.lengths, field) for s in self.shards])
 
+# %% ../../nbs/encode/05_cache.ipynb #e6fb9d2d
 @patch
 def texts(self:Cache,
     field:str, # a text field
@@ -468,6 +489,7 @@ def texts(self:Cache,
     self._field(field, "text")
     return [row for s in self.shards for row in s.read(s.texts, field)]
 
+# %% ../../nbs/encode/05_cache.ipynb #88de3fff
 @patch(as_prop=True)
 def ids(self:Cache) -> list:
     "The ids of all rows, in order."
@@ -491,6 +513,7 @@ def adopt(self:CacheWriter,
             self._write_offsets(k)
         self.shards.append(entry | {"name": self._path(k).name})
 
+# %% ../../nbs/encode/05_cache.ipynb #2b4a4690
 def _link_or_copy(source:Path, path:Path):
     "The same bytes under another name."
     try: os.link(source, path)

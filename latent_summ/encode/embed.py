@@ -46,6 +46,7 @@ def vector_shape(
     "The shape of what a text becomes."
     return (cfg.latent_seq_len, cfg.latent_dim) if encoder.head else (n_vectors(cfg), encoder.hidden_size)
 
+# %% ../../nbs/encode/06_embed.ipynb #4794960e
 def segment_weights(
     attention_mask, # (batch, tokens): 1 for a real token
     n:int, # segments
@@ -93,6 +94,7 @@ def check_pooling(
     if cfg.encoder_pooling == "queries":
         _check_taught(cfg, "queries", len(encoder.queries or ()), "train it with --teach-encoder-steps 5000")
 
+# %% ../../nbs/encode/06_embed.ipynb #f36da354
 def _check_taught(cfg:Config, kind:str, taught:int, instead:str):
     "Raise `ModelError` unless the encoder was taught as many latent tokens or queries as the config asks for."
     if not taught:
@@ -129,6 +131,7 @@ def _pooled(cfg:Config, encoder:Encoder, states, attention_mask, input_ids): # (
                    encoder.latent_ids, encoder.queries)
     return encoder.head(vectors) if encoder.head else vectors
 
+# %% ../../nbs/encode/06_embed.ipynb #4e33c750
 def token_states(
     cfg:Config, # for encoder_early_layer
     encoder:Encoder, # its model is on the device of input_ids
@@ -199,6 +202,7 @@ def _padded(self:Embedder, ids:list) -> np.ndarray: # float32 (batch, vectors, h
     attention_mask = torch.tensor([[1] * len(i) + [0] * n for i, n in zip(ids, padding)], device=self.device)
     return encode_batch(self.cfg, self.encoder, input_ids, attention_mask).cpu().numpy()
 
+# %% ../../nbs/encode/06_embed.ipynb #a2e22b8d
 def _out_of_memory(e:BaseException) -> bool:
     "Whether an error means that memory ran out, on a GPU or on the CPU."
     if isinstance(e, (torch.OutOfMemoryError, MemoryError)): return True
@@ -226,6 +230,7 @@ def __call__(self:Embedder,
         else: advance and advance(len(rows), int(lengths[rows].sum()))
     return out
 
+# %% ../../nbs/encode/06_embed.ipynb #dafb3cc6
 @patch
 def _shrink(self:Embedder, rows:int, longest:int, error:BaseException):
     "Halve the token budget after running out of memory; a single row that does not fit is an error."
@@ -255,6 +260,7 @@ def clock(
     minutes, s = divmod(round(seconds), 60)
     return f"{minutes}:{s:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{s:02}"
 
+# %% ../../nbs/encode/06_embed.ipynb #b3f07212
 def _face() -> str:
     "Where progress is shown: `terminal`, `notebook` or `log`."
     if is_terminal(sys.stdout): return "terminal"
@@ -302,12 +308,14 @@ def advance(self:EmbedProgress,
         self.last_shown = now
         self._show()
 
+# %% ../../nbs/encode/06_embed.ipynb #9f79c3a1
 @patch(as_prop=True)
 def share(self:EmbedProgress) -> float:
     "The share of all tokens that is embedded, 0 to 1; estimated while not all are known."
     total = self.known_tokens / max(self.known_texts, 1) * self.rows * self.each
     return min(self.tokens / total, 1.0) if total else 0.0
 
+# %% ../../nbs/encode/06_embed.ipynb #015015fe
 @patch(as_prop=True)
 def line(self:EmbedProgress) -> str:
     "The state in words."
@@ -328,6 +336,7 @@ def _show(self:EmbedProgress):
         if self.bar: self.bar.update(shown)
         else: self.bar = display(shown, display_id=True)
 
+# %% ../../nbs/encode/06_embed.ipynb #30d3367c
 @patch
 def _show_bar(self:EmbedProgress):
     from rich.progress import BarColumn, Progress, TextColumn
@@ -342,6 +351,7 @@ def __enter__(self:EmbedProgress):
     "Start to show the progress."
     return self
 
+# %% ../../nbs/encode/06_embed.ipynb #7c3a9c9c
 @patch
 def __exit__(self:EmbedProgress, *_):
     "Stop to show it."
@@ -376,6 +386,7 @@ def _stored(cfg:Config) -> list: # of text, input_ids ...
     optional = ("text", "input_ids", "attention_mask", "target_ids", "target_attention_mask")
     return [k for k in optional if getattr(cfg, f"cache_store_{k}") or k == "text" and cfg.side_channel]
 
+# %% ../../nbs/encode/06_embed.ipynb #8494f16f
 def _optional(cfg:Config, row:dict, ids:list, target:list) -> dict:
     "The fields of a cached row that the cache_store_* parameters choose."
     keep = {"target_ids": target, "target_attention_mask": [1] * len(target),
@@ -393,6 +404,7 @@ class Window:
     targets: list # ids of the decoder's targets
     counts: dict # what was cut, and how many tokens
 
+# %% ../../nbs/encode/06_embed.ipynb #77fc00fc
 def tokenise(
     cfg:Config, # for the lengths and the pooling
     encoder:Encoder, # for its tokenizer
@@ -458,11 +470,13 @@ def cache_folder(
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", name if is_hub_id else Path(name).name.split(".")[0]).strip("-")
     return Path(cfg.preprocess_cache_dir) / f"{slug or 'source'}-{split}-{fingerprint_hash(fingerprint)}"
 
+# %% ../../nbs/encode/06_embed.ipynb #4ed27abd
 def _others(folder:Path) -> list:
     "Caches of the same source and split for other settings."
     paths = folder.parent.glob(folder.name.rsplit("-", 1)[0] + "-*")
     return [p for p in paths if p != folder and re.fullmatch(r"[0-9a-f]{8}", p.name.rsplit("-", 1)[1])]
 
+# %% ../../nbs/encode/06_embed.ipynb #86c7a5a0
 def _stale(folder:Path, fingerprint:dict) -> str:
     "What the nearest cache of the source was made for instead, or nothing."
     nearest = nearest_cache(_others(folder), fingerprint)
@@ -481,6 +495,7 @@ def _open_only(folder:Path, fingerprint:dict, label:str) -> Cache:
                          "run `latent_summ cache` with the same settings first, "
                          "or leave out --no-run-preprocessing.") from e
 
+# %% ../../nbs/encode/06_embed.ipynb #7602dc53
 def _reuse(folder:Path, fingerprint:dict, label:str) -> Optional[Cache]:
     "The finished cache in `folder`, or None; a note names a damaged one or one for other settings, which is not used."
     try:
@@ -532,6 +547,7 @@ def _say_empty(label:str, rows:int, part:tuple):
     "Say that a slice has no rows."
     say_once(f"{label}: its {rows:,} rows are too few for {part[1]} parts; part {part[0]} has none of them.")
 
+# %% ../../nbs/encode/06_embed.ipynb #52dd25b9
 def _say_cuts(cfg:Config, cache:Cache, label:str):
     "Say how many rows were longer than the limits."
     for count, limit in (("cut_inputs", "max_seq_len"), ("cut_targets", "max_target_len")):
@@ -554,6 +570,7 @@ def ahead(
             ready = None
         if coming: yield coming.result()
 
+# %% ../../nbs/encode/06_embed.ipynb #956d924b
 @contextlib.contextmanager
 def behind(
     f:Callable, # f(*args), called in the thread

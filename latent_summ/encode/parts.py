@@ -22,6 +22,7 @@ def parse_part(
         raise CacheError(f"A slice is written i/n with 1 <= i <= n, such as 1/8 for the first of eight; got {text!r}.")
     return int(m[1]), int(m[2])
 
+# %% ../../nbs/encode/05_parts.ipynb #3c2c8e17
 def part_rows(
     rows:int, # of the whole cache
     part:tuple, # (i, n)
@@ -43,6 +44,7 @@ def part_fingerprint(
     bounds = list(part_rows(rows, part, shard_rows))
     return fingerprint | {"part": dict(part=f"{part[0]}/{part[1]}", rows=bounds, of=rows)}
 
+# %% ../../nbs/encode/05_parts.ipynb #e58a27f9
 def part_folder(
     folder, # of the whole cache
     part:tuple, # (i, n)
@@ -63,6 +65,7 @@ def find_parts(
         for p in slices: parts.setdefault(_PART.fullmatch(p.name)[1], []).append(p)
     return parts
 
+# %% ../../nbs/encode/05_parts.ipynb #5f4ec7f7
 def _slice(cache:Cache) -> dict: return cache.manifest["fingerprint"]["part"] # {part, rows, of}, by part_fingerprint
 
 def _check_one_cache(parts:list):
@@ -112,6 +115,7 @@ def merge_parts(
         merged.append(_merge(Path(into) / name, parts))
     return merged
 
+# %% ../../nbs/encode/05_parts.ipynb #62ba124d
 def _merge(folder:Path, parts:list) -> Cache:
     "One cache out of its slices; one that is finished is only opened."
     parts = _in_order(folder.name, parts)

@@ -45,6 +45,7 @@ class Queries(nn.Module):
 
     def __len__(self): return len(self.queries)
 
+# %% ../../nbs/encode/00_queries.ipynb #42769197
 @patch
 def forward(self:Queries,
     states:torch.Tensor, # (batch, tokens, width)
@@ -64,6 +65,7 @@ def save_queries(
     "Write the queries into an encoder's folder."
     save_file({k: v.cpu().contiguous() for k, v in queries.state_dict().items()}, Path(folder)/FILE)
 
+# %% ../../nbs/encode/00_queries.ipynb #97eacfdb
 def load_queries(
     folder, # of an encoder
     heads:int, # of the encoder

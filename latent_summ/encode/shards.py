@@ -31,6 +31,7 @@ def quantize_int8(
     scale = np.where(top > 0, top / 127, 1).astype(np.float32)
     return np.clip(np.rint(x / scale), -127, 127).astype(np.int8), scale
 
+# %% ../../nbs/encode/05_shards.ipynb #d00dec80
 def dequantize_int8(
     values, # int8 (..., dim)
     scale, # float32 (..., 1)
@@ -48,6 +49,7 @@ def _kind(value, int8:bool) -> dict:
     got = f"{type(value).__name__} {getattr(value, 'shape', '')}".strip()
     raise CacheError(f"A cached value must be text, a list of integers or a float array (vectors, dim); got {got}.")
 
+# %% ../../nbs/encode/05_shards.ipynb #8ed992d5
 def fields_of_row(
     row:dict, # id, float arrays (vectors, dim), lists of integers, text
     int8:bool, # quantise vectors (else float32)
@@ -57,6 +59,7 @@ def fields_of_row(
         raise CacheError(f"A cached row needs an id of type str, got {row.get('id')!r}.")
     return {"id": {"kind": "text"}} | {k: _kind(v, int8) for k, v in row.items()}
 
+# %% ../../nbs/encode/05_shards.ipynb #379fb5d9
 def _stored(row:dict, fields:dict) -> dict:
     "A row with its vectors as they are kept: `embedding` int8 and `embedding_scale`, or float32."
     out = {}
@@ -71,6 +74,7 @@ def _bytes64(a:np.ndarray) -> str:
     little_endian = a.astype(a.dtype.newbyteorder("<"), copy=False)
     return base64.b64encode(little_endian.tobytes()).decode("ascii")
 
+# %% ../../nbs/encode/05_shards.ipynb #d38ef169
 def json_line(
     row:dict, # with float arrays (vectors, dim)
     fields:dict, # of all rows, from fields_of_row
@@ -88,6 +92,7 @@ def _between(line:bytes, name:str, opens:bytes, closes:bytes) -> bytes:
     start = line.index(b'"' + name.encode() + b'"' + opens) + len(name) + 2 + len(opens)
     return line[start:line.index(closes, start)]
 
+# %% ../../nbs/encode/05_shards.ipynb #d9b2c9cf
 def _values(shard, name:str, pattern:bytes) -> list:
     "The raw bytes of one field in every row of a jsonl shard."
     values = re.findall(b'"' + re.escape(name.encode()) + b'":' + pattern, shard.path.read_bytes())
@@ -96,12 +101,14 @@ def _values(shard, name:str, pattern:bytes) -> list:
                          "`latent_summ cache` makes it again.")
     return values
 
+# %% ../../nbs/encode/05_shards.ipynb #6664b939
 def _text(line:bytes, name:str) -> str:
     "A text field of a line."
     match = re.search(b'"' + re.escape(name.encode()) + b'":' + _TEXT, line)
     if not match: raise ValueError(f"no text {name} in {line[:40]}")
     return json.loads(match[1])
 
+# %% ../../nbs/encode/05_shards.ipynb #c0fbecf8
 def _ints(v:bytes) -> list:
     "Numbers between commas."
     if v.translate(None, b"0123456789,-"): raise ValueError(f"{v[:40]} are not whole numbers")
@@ -196,6 +203,7 @@ def _arrow_schema(fields:dict):
         if f["kind"] == "int8": columns[f"{name}_scale"] = pa.list_(pa.float32(), f["shape"][0])
     return pa.schema(columns)
 
+# %% ../../nbs/encode/05_shards.ipynb #1faeeecd
 def _arrow_column(values:list, kind):
     "Arrays become nested lists of fixed size around one flat buffer; everything else is left to Arrow."
     import pyarrow as pa
@@ -224,6 +232,7 @@ def _read_table(shard:Shard):
         raise ValueError(f"{len(table)} rows, or some without a value")
     return table
 
+# %% ../../nbs/encode/05_shards.ipynb #904020d3
 def _write_table(f, rows:list, fields:dict):
     "Write rows as one batch of Arrow's stream format."
     import pyarrow as pa
@@ -273,6 +282,7 @@ def _numbers(self:ArrowShard, name:str, depth:int) -> np.ndarray: # the flat num
     for _ in range(depth): column = column.flatten()
     return column.to_numpy(zero_copy_only=True)
 
+# %% ../../nbs/encode/05_shards.ipynb #1fb768d2
 @patch
 def _column(self:ArrowShard, name:str, f:dict):
     "A field as `columns` holds it."
@@ -282,6 +292,7 @@ def _column(self:ArrowShard, name:str, f:dict):
     values = self._numbers(name, 2).reshape(shape)
     return values, self._numbers(f"{name}_scale", 1).reshape(*shape[:2], 1) if f["kind"] == "int8" else None
 
+# %% ../../nbs/encode/05_shards.ipynb #25c7ebb1
 SHARDS = {"jsonl": JsonlShard, "arrow": ArrowShard}
 
 # %% ../../nbs/encode/05_shards.ipynb #0985329a
@@ -295,6 +306,7 @@ def _good_offsets(offsets:np.ndarray, data:np.ndarray, rows:int) -> bool:
     if len(offsets) != rows + 1 or offsets[0] != 0 or offsets[-1] != len(data): return False
     return bool((offsets[1:] > offsets[:-1]).all() and (data[offsets[1:] - 1] == 10).all())
 
+# %% ../../nbs/encode/05_shards.ipynb #11b51c43
 def load_offsets(
     path, # offsets-00000.bin
     shard:JsonlShard, # the shard that it is an index of

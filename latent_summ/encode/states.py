@@ -67,6 +67,7 @@ def _folder(cfg:Config, encoder:Encoder, texts:list, device) -> Path:
     for ids in texts: digest.update(np.asarray(ids, np.int32).tobytes() + b"|")
     return Path(cfg.preprocess_cache_dir)/f"states-{digest.hexdigest()[:16]}"
 
+# %% ../../nbs/encode/08_states.ipynb #cb807f4b
 def _padded(texts:list, device) -> dict: # input_ids, attention_mask: (batch, longest)
     "Token ids as one batch, padded on the right."
     rows = [torch.tensor(ids, dtype=torch.long) for ids in texts]

@@ -33,6 +33,7 @@ class Shape(NamedTuple):
     eps: float # of the norms
     is_gelu: bool # else SiLU
 
+# %% ../../nbs/encode/09_trunk.ipynb #27362506
 class Weights(NamedTuple):
     "The weights of a layer; None for what its family does not have."
     attention_norm: torch.Tensor # fp32 (width,)
@@ -57,6 +58,7 @@ def rms_norm(
     x = x.float()
     return x if weight is None else x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
 
+# %% ../../nbs/encode/09_trunk.ipynb #e4affdd2
 def rotate(
     x:torch.Tensor, # (batch, heads, positions, size)
     cos:torch.Tensor, # (positions, size)
@@ -87,6 +89,7 @@ def mix(
 def _activated(gate:torch.Tensor, is_gelu:bool) -> torch.Tensor:
     return F.gelu(gate, approximate="tanh") if is_gelu else F.silu(gate)
 
+# %% ../../nbs/encode/09_trunk.ipynb #3edce4d0
 class _Gated(torch.autograd.Function):
     "What `gated` computes."
     @staticmethod
@@ -153,9 +156,11 @@ def _norm_weight(module:Optional[nn.Module]) -> Optional[torch.Tensor]: # fp32 (
     if module is None: return None
     return module.weight.detach().float() + (1.0 if "Gemma" in type(module).__name__ else 0.0)
 
+# %% ../../nbs/encode/09_trunk.ipynb #dfcc5ad3
 def _merged(layers:list, dtype) -> torch.Tensor: # their weights, one below the other
     return torch.cat([layer.weight.detach() for layer in layers]).to(dtype)
 
+# %% ../../nbs/encode/09_trunk.ipynb #98dfc51f
 def layer_weights(
     layer:nn.Module, # of a decoder of one of FAMILIES
     dtype:torch.dtype, # of the products
@@ -184,6 +189,7 @@ def _is_plain(layer:nn.Module) -> bool:
     biased = [m for m in (layer.self_attn.o_proj, *layer.mlp.children()) if getattr(m, "bias", None) is not None]
     return not biased and not any(m._forward_hooks for m in linear)
 
+# %% ../../nbs/encode/09_trunk.ipynb #40582c5d
 def can_merge(
     model:nn.Module, # a causal language model
 ) -> bool:
@@ -201,6 +207,7 @@ def _layer_of(shape:Shape) -> Callable: # (x, weights, cos, sin, mask) -> x
     def layer(x, w, cos, sin, mask): return run_layer(x, w, cos, sin, mask, shape)
     return layer
 
+# %% ../../nbs/encode/09_trunk.ipynb #5180370e
 class Trunk:
     "The layers of a frozen decoder: `Trunk(model, dtype)(inputs_embeds)` is what its base model gives, in fp32."
     def __init__(self,
@@ -238,6 +245,7 @@ def _constants(self:Trunk, positions:int, device) -> list: # for each layer: cos
     self.constants[positions] = [tables[key] for key in keys]
     return self.constants[positions]
 
+# %% ../../nbs/encode/09_trunk.ipynb #e50f05fb
 @patch
 def _constants_of(self:Trunk, kind:Optional[str], window:Optional[int], numbers:torch.Tensor) -> tuple: # cos, sin, mask
     "Those of one kind of layer, for positions of these numbers."
@@ -247,6 +255,7 @@ def _constants_of(self:Trunk, kind:Optional[str], window:Optional[int], numbers:
     is_seen = (distance >= 0) & (distance < (window or len(numbers) + 1))
     return cos[0], sin[0], torch.where(is_seen, 0.0, -torch.inf)
 
+# %% ../../nbs/encode/09_trunk.ipynb #789dbda8
 @patch
 def __call__(self:Trunk,
     inputs_embeds:torch.Tensor, # (batch, positions, width); padding only on the right

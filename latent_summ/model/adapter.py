@@ -64,6 +64,7 @@ def _add_options(self:PrefixAdapter,
     self.flat_down = nn.Linear(cfg.latent_seq_len * cfg.latent_dim, rank, bias=False) if rank else None
     self.flat_up = nn.Linear(rank, cfg.prefix_len * width, bias=False) if rank else None
 
+# %% ../../nbs/model/03_adapter.ipynb #a32976eb
 @patch
 def context(self:PrefixAdapter,
     latents:torch.Tensor, # (batch, latent_seq_len, latent_dim)
@@ -87,6 +88,7 @@ def hidden(self:PrefixAdapter,
     flat = self.flat_up(self.flat_down(context.flatten(1)))  # (batch, prefix_len * gpt2_hidden_dim)
     return x + self.dropout(flat.view_as(x))
 
+# %% ../../nbs/model/03_adapter.ipynb #76678a1a
 @patch
 def forward(self:PrefixAdapter,
     latents:torch.Tensor, # (batch, latent_seq_len, latent_dim); of unit length where normalize_latent is on

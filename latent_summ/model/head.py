@@ -154,6 +154,7 @@ def fact_tokens(
         return torch.zeros_like(word).scatter_add_(1, word, mark.long()).gather(1, word) > 0
     return (anywhere(digit) | anywhere(capital) & ~anywhere(opening)) & part & (labels != -100)
 
+# %% ../../nbs/model/05_head.ipynb #ef2dadc5
 def token_importance(
     decoder:Decoder,
     labels:torch.Tensor, # (batch, tokens), -100 where there is no target

@@ -99,6 +99,7 @@ class LegacyMiddle(nn.Module):
         x = self.out(self.layers(latents.flatten(1))).view_as(latents)
         return latents + x if self.residual else x
 
+# %% ../../nbs/model/02_middle.ipynb #c0a8504a
 def _legacy_layer(a:int, b:int, cfg) -> nn.Sequential:
     return nn.Sequential(nn.Linear(a, b), make_norm(b, cfg), nn.GELU(), nn.Dropout(cfg.middle_dropout))
 

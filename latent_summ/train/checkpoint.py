@@ -31,6 +31,7 @@ def _digest(tree, h):
         h.update(tree.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     else: h.update(repr(tree).encode())
 
+# %% ../../nbs/train/01_checkpoint.ipynb #555e1811
 def content_hash(
     tensors, # nested dicts and lists of tensors and plain values
     meta_text:str, # JSON
@@ -54,6 +55,7 @@ def save_checkpoint(
         except RuntimeError as e: raise _cause(e) from e
     return Path(path)
 
+# %% ../../nbs/train/01_checkpoint.ipynb #6874effb
 def _cause(error:BaseException) -> BaseException:
     "The `OSError` behind what torch's zip writer says when a disk is full; the error itself where there is none."
     return next((e for e in (error.__context__, error.__cause__) if isinstance(e, OSError)), error)
@@ -74,6 +76,7 @@ def _content(path:Path, map_location="cpu", mmap:bool=False) -> dict:
         raise CheckpointError(f"{path} has format {content['format']}, this version reads {FORMAT}.")
     return content
 
+# %% ../../nbs/train/01_checkpoint.ipynb #83842852
 def load_checkpoint(
     path, # a file that save_checkpoint wrote
     map_location="cpu", # device of the tensors
@@ -98,6 +101,7 @@ def load_finished(
     raise CheckpointError(f"{path} is a step checkpoint, not a finished model. "
                           f"Use {Config().handoff_best_model_filename}, or resume its run.")
 
+# %% ../../nbs/train/01_checkpoint.ipynb #6b77dc23
 def config_of(
     meta:dict, # of a checkpoint; fields of another version are ignored
 ) -> Config:
@@ -163,12 +167,14 @@ def save(self:Saver,
     if self.thread: self.jobs.put((path, snapshot(tensors), json.loads(json.dumps(meta))))
     else: save_checkpoint(path, tensors, meta)
 
+# %% ../../nbs/train/01_checkpoint.ipynb #380c477e
 @patch
 def wait(self:Saver):
     "Return when everything handed over is on disk; raises what went wrong."
     self.jobs.join()
     self._raise()
 
+# %% ../../nbs/train/01_checkpoint.ipynb #c8fa518e
 @patch
 def close(self:Saver):
     "Finish all writes and stop the thread."

@@ -19,6 +19,7 @@ def _cut_torn_line(file):
     tail = file.read()
     file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
 
+# %% ../../nbs/train/00_events.ipynb #2042e72f
 def _open_log(path):
     "Open a log to append to, with its folder made and a torn last line cut off."
     try:
@@ -29,6 +30,7 @@ def _open_log(path):
         raise LatentSummError(f"Cannot write events to {path}: {e.strerror}. Choose another --run-dir.") from e
     return file
 
+# %% ../../nbs/train/00_events.ipynb #932ff4eb
 def _append(file, line:bytes):
     "Add a line, complete or not at all."
     end = file.seek(0, os.SEEK_END)
@@ -73,6 +75,7 @@ def _is_event(event:dict) -> bool:
     numbers = all(isinstance(event[k], _NUMBER) for k in _NUMBERS if k in event)
     return numbers and all(isinstance(event[k], kind) for k, kind in _NEEDED.get(event["event"], {}).items())
 
+# %% ../../nbs/train/00_events.ipynb #411f2112
 def as_event(
     line:bytes, # JSON
 ) -> dict:

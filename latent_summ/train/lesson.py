@@ -60,6 +60,7 @@ def _lesson_texts(cfg:Config, split:str, n:int) -> list:
     sources = pretrain_sources(cfg)
     return [r for name in sources.values() for r in load_texts(cfg, name, split, math.ceil(n / len(sources)))]
 
+# %% ../../nbs/train/08_lesson.ipynb #05c646f9
 def lesson_rows(
     cfg:Config, # its teach_encoder_summaries and teach_encoder_dialogues are shares of the rows
     encoder:Encoder, # whose tokenizer makes the inputs
@@ -89,6 +90,7 @@ def reads_states(
     "Whether stage 0 reads the encoder's states from a file: only queries learn, and `teach_encoder_cache_states` is on."
     return cfg.teach_encoder_cache_states and cfg.encoder_pooling == "queries" and not cfg.num_encoder_unfrozen_layers
 
+# %% ../../nbs/train/08_lesson.ipynb #7ef9f1cb
 def _with_states(cfg:Config, encoder:Encoder, rows:LessonRows, device) -> LessonRows:
     "The rows with the encoder's states in place of token ids."
     ids = [rows.source.inputs[i] for i in range(len(rows.source))]
@@ -118,6 +120,7 @@ def lesson_job(
     trains = ("encoder_top", "tokens", "queries", "readout")
     return Job(LESSON, lesson, trains, rows, loss, 1, batch_size, validation, about)
 
+# %% ../../nbs/train/08_lesson.ipynb #531f262d
 def lesson_rates(
     cfg:Config, # teach_encoder_learning_rate is taken
 ) -> Config:

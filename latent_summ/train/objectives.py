@@ -41,6 +41,7 @@ def pooled(
     "One direction per text: the mean over its latents."
     return F.normalize(latents.float().mean(1), dim=-1)
 
+# %% ../../nbs/train/02_objectives.ipynb #d9ff2d11
 def _hard(
     target:torch.Tensor, # (batch, latent_dim), unit length
     hardness:float,
@@ -99,12 +100,14 @@ def stop_latents(
     stop = model.stop_latent.expand(cfg.stop_rows, -1, -1)
     return normalize_latents(stop + STOP_NOISE * torch.randn_like(stop), cfg.normalize_latent)
 
+# %% ../../nbs/train/02_objectives.ipynb #52c9ed97
 def is_learning(
     model:LatentSummarizer, # whose children are asked
 ) -> bool:
     "Whether any part of the model is in training mode."
     return any(m.training for m in model.children())
 
+# %% ../../nbs/train/02_objectives.ipynb #d564fc37
 def _with_stops(latents:torch.Tensor, model, cfg:Config) -> torch.Tensor: # (rows, latent_seq_len, latent_dim)
     "Latents with the stop rows below, while the model learns."
     has_stops = cfg.use_stop_latent and cfg.stop_rows and is_learning(model)
@@ -117,6 +120,7 @@ def _with_stop_labels(labels:torch.Tensor, rows:int, decoder:Decoder) -> torch.T
     stops[:, :1] = decoder.eos_id
     return torch.cat([labels, stops])
 
+# %% ../../nbs/train/02_objectives.ipynb #927171fe
 def word_loss(
     decoder:Decoder,
     cfg:Config, # fact_token_weight weighs the tokens, teacher_kl_weight the teacher
@@ -168,11 +172,13 @@ def _mixed(predicted:torch.Tensor, right:torch.Tensor, cfg:Config) -> torch.Tens
     alpha = torch.rand(shape, device=right.device) * (torch.rand(shape, device=right.device) < cfg.latent_mixing)
     return normalize_latents(predicted + alpha * (right - predicted), cfg.normalize_latent)
 
+# %% ../../nbs/train/02_objectives.ipynb #632f8540
 def _noisy(latents:torch.Tensor, cfg:Config) -> torch.Tensor:
     "Latents with `latent_noise`, which is relative to the size of their numbers."
     size = latents.detach().square().mean(-1, keepdim=True).sqrt()
     return normalize_latents(latents + cfg.latent_noise * size * torch.randn_like(latents), cfg.normalize_latent)
 
+# %% ../../nbs/train/02_objectives.ipynb #a6b54060
 def _blurred(latents:torch.Tensor, model, cfg:Config, batch:dict) -> torch.Tensor:
     "What the adapter is shown of latents while it learns."
     if not is_learning(model): return latents
@@ -232,6 +238,7 @@ def objective_of(
     raise ConfigError(f"There is no objective {name!r}. Known: {', '.join(objectives)}. "
                       f"Give your own with run_pipeline(..., objectives={{{name!r}: function}}).")
 
+# %% ../../nbs/train/02_objectives.ipynb #935feca4
 def stage_objective(
     stage:Stage,
     own:Optional[dict]=None, # objectives of your own: name -> function

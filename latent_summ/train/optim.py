@@ -22,6 +22,7 @@ def _kind(name:str, p:nn.Parameter, optimizer:str) -> str:
     if p.ndim != 2 or is_table: return "plain"
     return "muon" if optimizer == "muon" and p.numel() <= _MUON_LARGEST else "decay"
 
+# %% ../../nbs/train/04_optim.ipynb #82836fae
 def make_optimizers(
     named:list, # of (name, parameter), those that learn
     cfg:Config, # optimizer, the learning rates and weight_decay

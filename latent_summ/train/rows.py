@@ -120,6 +120,7 @@ def batch(self:StageRows,
         if ids is not None: out[k] = pad_labels([ids[i] for i in index])
     return out
 
+# %% ../../nbs/train/03_rows.ipynb #199b781d
 @patch
 def take(self:StageRows,
     index:list, # row numbers
@@ -129,6 +130,7 @@ def take(self:StageRows,
     picked = {k: pick(getattr(self, k)) for k in ("inputs", "outputs", "targets", "context", "facts")}
     return replace(self, **picked, ids=self.ids and [self.ids[i] for i in index])
 
+# %% ../../nbs/train/03_rows.ipynb #08ee64c1
 def to_device(
     batch:dict, # of tensors, or of dicts of tensors
     device,
@@ -206,6 +208,7 @@ def side_ids(
     packed = [pack_facts(side_facts(text), cfg.side_channel) for text in dialogues]
     return Ragged(fact_ids(cfg, decoder, packed))
 
+# %% ../../nbs/train/03_rows.ipynb #ee5d70c0
 def token_rows(
     cfg:Config,
     encoder:Encoder, # whose tokenizer makes the inputs
@@ -238,6 +241,7 @@ def _columns(stage:Stage) -> dict:
                   labels="target_ids" if "text" in stage.wants else None)
     return {k: v for k, v in fields.items() if v}
 
+# %% ../../nbs/train/03_rows.ipynb #e7391855
 def _draw(n:int, cap:Optional[int], seed:tuple) -> list:
     "All of `range(n)`, or `cap` of them drawn by `seed`, in order."
     if cap is None or cap >= n: return list(range(n))
@@ -275,6 +279,7 @@ def _picked(source:StageRows, index:list, stage:Stage) -> StageRows:
     facts = source.facts if "facts" in stage.wants else None
     return replace(source, inputs=inputs, outputs=outputs, targets=targets, context=context, facts=facts).take(index)
 
+# %% ../../nbs/train/03_rows.ipynb #09de0758
 def _loaded(cache, index:list, stage:Stage) -> StageRows:
     "A stage's share of a cache, in memory."
     fields = _columns(stage)
@@ -297,6 +302,7 @@ def _joined(columns:list):
     scale = None if first.scale is None else torch.cat([column.scale for column in columns])
     return Vectors(torch.cat([column.values for column in columns]), scale)
 
+# %% ../../nbs/train/03_rows.ipynb #43da1a01
 def joined_rows(
     parts:list, # of StageRows, all with the same columns
 ) -> StageRows:
@@ -313,6 +319,7 @@ def _gigabytes(parts:list, stage:Stage) -> float:
         return sum(math.prod(f["shape"]) * (1 if f["kind"] == "int8" else 4) for f in fields)
     return sum(len(index) * row_bytes(cache) for cache, index in parts) / 1e9
 
+# %% ../../nbs/train/03_rows.ipynb #6f5143c7
 def stage_rows(
     cfg:Config,
     stage:Stage,

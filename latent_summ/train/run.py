@@ -35,6 +35,7 @@ def _taught_from(folder:Path) -> dict:
     lesson = folder/"encoder"/ABOUT
     return dict(taught_from=read_json(lesson)["encoder"]["name"]) if lesson.is_file() else {}
 
+# %% ../../nbs/train/07_run.ipynb #e43abd20
 @dataclass
 class Run:
     "What the stages share: settings, backbones, rows, model, and where things are written."
@@ -76,6 +77,7 @@ def checkpoint_folder(
     "Where this run's checkpoints are: `checkpoint_dir`, inside `run_dir` unless absolute."
     return Path(cfg.run_dir)/cfg.checkpoint_dir
 
+# %% ../../nbs/train/07_run.ipynb #d0e2b366
 def environment() -> dict:
     "What this ran on: versions, threads and devices."
     import datasets, numpy, transformers
@@ -85,6 +87,7 @@ def environment() -> dict:
                 machine=platform.machine(), threads=torch.get_num_threads(),
                 gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None)
 
+# %% ../../nbs/train/07_run.ipynb #dddd992a
 def _own_models(cfg:Config) -> list:
     "Checkpoints and models that this run writes (its folder may hold others' too)."
     names = {cfg.finetune_best_model_filename, cfg.handoff_best_model_filename}
@@ -106,6 +109,7 @@ def check_run(
                               "or choose another --run-dir.")
     return is_there
 
+# %% ../../nbs/train/07_run.ipynb #8c5a7bd8
 def _remove_run(cfg:Config):
     "Delete what an earlier run left in the folder; files of others stay."
     run = Path(cfg.run_dir)
@@ -154,6 +158,7 @@ def save_model(
     meta = dict(kind="model", stage=stage, config=cfg.__dict__, backbones=backbones)
     return save_checkpoint(path, dict(model=model.state_dict()), meta)
 
+# %% ../../nbs/train/07_run.ipynb #8b5574a5
 def newest_step(
     folder:Path, # with checkpoints
     stages:list, # names of stages, in order

@@ -52,6 +52,7 @@ def pace(self:StageState) -> Optional[float]:
     if not self.first or self.step <= self.first[1]: return None
     return (self.last_time - self.first[0]) / (self.step - self.first[1])
 
+# %% ../../nbs/train/11_run_state.ipynb #2a15e2b9
 @patch
 def left(self:StageState,
     now:float, # on the clock of the state, in seconds
@@ -62,6 +63,7 @@ def left(self:StageState,
     behind_next = max(self.steps - self.step - self.gap, 0) * self.pace
     return max((self.steps - self.step) * self.pace - (now - self.last_time), behind_next)
 
+# %% ../../nbs/train/11_run_state.ipynb #39dc1aed
 @patch(as_prop=True)
 def best(self:StageState) -> Optional[float]:
     "The lowest validation loss."
@@ -121,6 +123,7 @@ def on_run_start(self:RunState,
     for name in stages_to_come(config): self.stage(name)
     if e.get("resumed"): self.take_up(Path(self.folder)/"events.jsonl")
 
+# %% ../../nbs/train/11_run_state.ipynb #8daa02f2
 @patch
 def take_up(self:RunState,
     path, # of the log, events.jsonl
@@ -145,6 +148,7 @@ def on_plan(self:RunState,
         self.stages[s["stage"]] = before.get(s["stage"]) or StageState(s["stage"])
         self.stages[s["stage"]].steps = s["steps"]
 
+# %% ../../nbs/train/11_run_state.ipynb #ff60e0d5
 @patch
 def on_run_end(self:RunState,
     e, # a run_end event
@@ -153,6 +157,7 @@ def on_run_end(self:RunState,
     self.ended = self.clock()
     self.ok = e.get("ok")
 
+# %% ../../nbs/train/11_run_state.ipynb #bca0b260
 @patch
 def on_checkpoint(self:RunState,
     e, # a checkpoint event
@@ -176,6 +181,7 @@ def on_stage_start(self:RunState,
     s.history = [h for h in s.history if h["step"] <= s.step]
     s.validations = [v for v in s.validations if v["step"] <= s.step]
 
+# %% ../../nbs/train/11_run_state.ipynb #b91d7769
 @patch
 def on_step(self:RunState,
     e, # a step event
@@ -197,6 +203,7 @@ def on_validation(self:RunState,
     "Note a validation loss."
     if math.isfinite(e["loss"]): self.stage(e["stage"]).validations.append(e)
 
+# %% ../../nbs/train/11_run_state.ipynb #c1cce0e0
 @patch
 def on_stage_end(self:RunState,
     e, # a stage_end event
@@ -215,6 +222,7 @@ def done_before(self:RunState,
     names = list(self.stages)
     return s.state == "done" or (self.current is not None and names.index(s.name) < names.index(self.current.name))
 
+# %% ../../nbs/train/11_run_state.ipynb #26cb5a9d
 @patch
 def progress(self:RunState) -> tuple: # (share, steps done, steps in all or None)
     "How far the whole run is."
@@ -245,12 +253,14 @@ class Clock:
     def __init__(self): self.now = 0.0
     def __call__(self): return self.now
 
+# %% ../../nbs/train/11_run_state.ipynb #d9db6171
 def toy_loss(
     step:int, # of an optimizer
 ) -> float:
     "A loss that falls like a real one."
     return round(2.5 * math.exp(-step / 40) + 0.3 + 0.04 * math.sin(7 * step), 4)
 
+# %% ../../nbs/train/11_run_state.ipynb #5ee5b1e2
 def _toy_step(stage:str, i:int, steps:int) -> dict:
     "A step event with every field that a real one has."
     loss = toy_loss(i)

@@ -62,6 +62,7 @@ def send(self:Sink,
         self.target.text(event.get("stage", kind), event.get("text") or event.get("message"))
     if kind == "run_end": self.close()
 
+# %% ../../nbs/train/12_sinks.ipynb #6032d664
 @patch
 def close(self:Sink):
     "Close the tracker, if it is open."

@@ -145,6 +145,7 @@ def _learn_tokens(self:Lesson, ids:list):
     self.register_buffer("ids", torch.tensor(ids, device=table.weight.device), persistent=False)
     self.hook = table.register_forward_hook(self._put_tokens)
 
+# %% ../../nbs/train/05_teach.ipynb #acc02947
 @patch
 def _put_tokens(self:Lesson, table, args, embeddings):
     "The table's embeddings (batch, tokens, width), with the parameter at the latent tokens."
@@ -152,6 +153,7 @@ def _put_tokens(self:Lesson, table, args, embeddings):
     replaced = matches.to(embeddings.dtype) @ self.tokens.to(embeddings.dtype)
     return torch.where(matches.any(-1, keepdim=True), replaced, embeddings)
 
+# %% ../../nbs/train/05_teach.ipynb #0eda657b
 @patch
 @torch.no_grad()
 def finish(self:Lesson):
@@ -207,6 +209,7 @@ def lesson_of(
     "What a taught encoder depends on."
     return {k: getattr(cfg, k) for k in _SETTINGS} | dict(encoder=encoder.identity, decoder=decoder.identity)
 
+# %% ../../nbs/train/05_teach.ipynb #5e15c706
 def save_taught(
     folder:Path, # must not be there, or be empty
     encoder:Encoder,
@@ -228,6 +231,7 @@ def _queries_hash(folder) -> dict:
     file = Path(folder)/QUERIES
     return dict(queries_sha256=sha256_file(file)) if file.is_file() else {}
 
+# %% ../../nbs/train/05_teach.ipynb #b9e68001
 def _check_backbone(folder:Path, part:str, old:dict, new:dict):
     "Raise `CheckpointError` where the encoder or decoder is not the one of stage 0."
     if (old["revision"], old["tokenizer"]) == (new["revision"], new["tokenizer"]): return

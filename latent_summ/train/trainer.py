@@ -52,6 +52,7 @@ def batch_weight(
     if "labels" in batch: return int((batch["labels"] != -100).sum())
     return len(batch["inputs"]["input_ids"] if isinstance(batch["inputs"], dict) else batch["inputs"])
 
+# %% ../../nbs/train/06_trainer.ipynb #6fd020ea
 @dataclass
 class Job:
     "One stage as the trainer sees it."
@@ -86,6 +87,7 @@ def world() -> tuple: # (rank, size)
     "Which process this is, of how many."
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
+# %% ../../nbs/train/06_trainer.ipynb #7a67c2b1
 def summed(
     numbers:list, # as many in every process
     device, # of the message: that of the process group
@@ -96,6 +98,7 @@ def summed(
     dist.all_reduce(total)
     return total.tolist()
 
+# %% ../../nbs/train/06_trainer.ipynb #1aa71b3d
 def sum_gradients(
     parameters:list, # the same ones in every process
 ):
@@ -116,6 +119,7 @@ class Position:
     batch: int = 0
     best: float = math.inf
 
+# %% ../../nbs/train/06_trainer.ipynb #37038851
 def _rng_state() -> dict:
     "State of torch's generators in this process."
     return dict(cpu=torch.get_rng_state(), cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
@@ -175,6 +179,7 @@ def _turns(self:Trainer, cuts:list) -> tuple: # (batches of this process, how ma
     spare = int(self.job.in_step and len(mine) < math.ceil(len(cuts) / self.size))
     return mine + cuts[:spare], spare
 
+# %% ../../nbs/train/06_trainer.ipynb #7aa62273
 @patch
 def _backward(self:Trainer, batches:list, spare:int=0) -> dict:
     "Accumulate gradients over this process' part of a window; returns the mean loss and parts over all processes."
@@ -187,6 +192,7 @@ def _backward(self:Trainer, batches:list, spare:int=0) -> dict:
         for k, v in dict(loss=loss.detach(), **parts).items(): means[k] = means.get(k, 0.0) + float(v) * w / total
     return means if self.size == 1 else self._all_parts(means)
 
+# %% ../../nbs/train/06_trainer.ipynb #27eef641
 @patch
 def _all_parts(self:Trainer, parts:dict) -> dict:
     "Parts summed over processes; one without a batch in the last window learns their names from the others."
@@ -212,6 +218,7 @@ def _update(self:Trainer, window:list) -> tuple: # (gradient norm, learning rate
     for o in self.optimizers: o.zero_grad()
     return norm, self.optimizers[0].param_groups[0]["lr"]
 
+# %% ../../nbs/train/06_trainer.ipynb #1d66d15e
 @patch
 def _check_finite(self:Trainer, quantity:str, value:float, window:list):
     "Raise, naming the rows, before a step is taken on something that is not a number."
@@ -279,6 +286,7 @@ def _end_of_epoch(self:Trainer):
         self.at.best = parts["loss"]
         self.best_weights = snapshot(self.job.model.state_dict())
 
+# %% ../../nbs/train/06_trainer.ipynb #291552ef
 @patch
 def _epoch(self:Trainer, stopping:Callable):
     "The rest of an epoch: one optimizer step per window of batches."
@@ -326,6 +334,7 @@ def step_files(
 
 def _number(path:Path) -> int: return int(path.stem.rsplit("-", 1)[1])
 
+# %% ../../nbs/train/06_trainer.ipynb #660e06ab
 @patch
 def checkpoint(self:Trainer):
     "Write everything a resumed run needs, named `step-<stage>-<number>.pt`."
@@ -350,6 +359,7 @@ def _stop_if(self:Trainer, stopping:Callable):
     "Save and raise `Interrupted` if any process was asked to stop."
     if any(summed([stopping()], self.device)): self._interrupt()
 
+# %% ../../nbs/train/06_trainer.ipynb #98b94f18
 @patch
 def _interrupt(self:Trainer):
     "Save and raise `Interrupted`."

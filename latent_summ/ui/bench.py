@@ -27,6 +27,7 @@ def bench_folder(
                           "Get it (git clone https://github.com/latent-summ/latent_summ) and run `make bench` there, "
                           "or `pip install -e '.[bench]'` and this command again.")
 
+# %% ../../nbs/ui/06_bench.ipynb #f965eb21
 def scripts(
     folder=None, # of the scripts (None: that of the repository)
 ) -> dict: # name -> file, the quick ones first
@@ -48,6 +49,7 @@ def chosen(
     if name not in files: raise ConfigError(f"There is no benchmark {name!r}; there are {', '.join(files)}, or all.")
     return [files[name]]
 
+# %% ../../nbs/ui/06_bench.ipynb #d3a01853
 def run_bench(
     name:str="all", # of a script, or all
     words=(), # passed to each script: --full, --threads 1, --device cuda ...
@@ -150,6 +152,7 @@ def results(
     contents = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))}
     return {name: content for name, content in contents.items() if _is_result(content)}
 
+# %% ../../nbs/ui/06_bench.ipynb #ffc23964
 def _is_result(content) -> bool:
     "Whether each part of a file says on which machine it was measured."
     if not isinstance(content, dict): return False
@@ -177,6 +180,7 @@ def _number(value:float, unit:str) -> str:
     if unit != "x": return f"{value:,.{0 if value >= 100 else 1}f}{unit}"
     return f"{value:.{2 if value < 2 else 1 if value < 100 else 0}f}x"
 
+# %% ../../nbs/ui/06_bench.ipynb #b04d6968
 def _target_text(claim:Claim, figure:Optional[dict]) -> str:
     "The target of a claim, and whether the figure misses it."
     if claim.target is None: return ""
@@ -185,6 +189,7 @@ def _target_text(claim:Claim, figure:Optional[dict]) -> str:
     missed = figure["median"] > claim.target if claim.most else figure["median"] < claim.target
     return target + ", missed" * missed
 
+# %% ../../nbs/ui/06_bench.ipynb #8181bf3a
 def _figure_text(claim:Claim, figure:Optional[dict]) -> str:
     "The median of a figure, and its spread where there were several rounds."
     if figure is None: return "not measured"
@@ -192,6 +197,7 @@ def _figure_text(claim:Claim, figure:Optional[dict]) -> str:
     if figure["n"] <= 1 or "min" not in figure: return median
     return f"{median} ({_number(figure['min'], claim.unit)} to {_number(figure['max'], claim.unit)})"
 
+# %% ../../nbs/ui/06_bench.ipynb #ef488d01
 def _machine_text(machine:dict) -> str:
     "Processor, threads and commit, as far as they are known."
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}" if "threads" in machine else None

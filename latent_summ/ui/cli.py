@@ -30,6 +30,7 @@ def completion(
     choices = {name: (about(name), choices_of(form, takes_settings(form))) for name, (form, _) in COMMANDS.items()}
     print(completion_script(options.shell, choices), end="")
 
+# %% ../../nbs/ui/07_cli.ipynb #7e0f1058
 COMMANDS = dict( # name -> (its options, what it does)
     demo=(forms.Demo, do.demo), doctor=(forms.Doctor, do.doctor), cache=(forms.Cache, do.cache), train=(forms.Train, do.train),
     evaluate=(forms.Evaluate, do.evaluate), summarize=(forms.Summarize, do.summarize),
@@ -76,6 +77,7 @@ def _check_output(name:str, words:list):
     if sys.stdout is not None or name in _WORKS_ON_FILES or any(w.split("=")[0] == "--output" for w in words): return
     raise ConfigError(f"Standard output is closed, and {name} writes its result there: leave it open, or send it to a file.")
 
+# %% ../../nbs/ui/07_cli.ipynb #7498d5da
 def _call(name:str, words:list):
     "Parse what follows a command, and do it."
     form, function = COMMANDS[name]
@@ -109,6 +111,7 @@ def _stopped(e:BaseException) -> bool:
     "Whether an error is a run that was stopped on request (by name: importing the trainer would load torch)."
     return isinstance(e, KeyboardInterrupt) or type(e).__name__ == "Interrupted"
 
+# %% ../../nbs/ui/07_cli.ipynb #31f8f56a
 def _status_of(words:list) -> int:
     "What `status_of` does."
     try:
@@ -124,6 +127,7 @@ def _status_of(words:list) -> int:
         speak(f"\n{e or 'Stopped.'}" if _stopped(e) else f"error: {e}", "stderr")
         return 130 if _stopped(e) else 1
 
+# %% ../../nbs/ui/07_cli.ipynb #b1fcf345
 def status_of(
     words:list, # what follows latent_summ
 ) -> int: # 0: done; 1: an error; 130: stopped; 141: nobody reads any more

@@ -86,6 +86,7 @@ def _check_cache(options:Cache):
     if options.shard and options.engine == "ray":
         raise ConfigError("--engine ray hands out the parts itself; leave --shard out.")
 
+# %% ../../nbs/ui/07_commands.ipynb #b7e7277a
 def _check_cached(options:Cache, cfg:Config):
     "Raise `ConfigError` where only a training can make the cache."
     if cfg.teach_encoder_steps:
@@ -108,6 +109,7 @@ def _build_on_ray(options:Cache, cfg:Config, done:Callable) -> dict:
     pool = Pool(options.models, options.gpus_per_model, options.cpus_per_model)
     return preprocess_ray(cfg, load_encoder(cfg, cpu), load_decoder(cfg, cpu), done, pool)
 
+# %% ../../nbs/ui/07_commands.ipynb #d94e289f
 def _build_here(cfg:Config, part, done:Callable) -> dict:
     "Caches of all sources, or one part of each."
     from latent_summ.encode.backbones import load_decoder, load_encoder
@@ -118,6 +120,7 @@ def _build_here(cfg:Config, part, done:Callable) -> dict:
     if cfg.cache_store_latents: encoder = pretrained_encoder(cfg, encoder, decoder)
     return preprocess(cfg, encoder, decoder, done, part)
 
+# %% ../../nbs/ui/07_commands.ipynb #4677b58e
 def _merge(cfg:Config, folders:tuple):
     "Join the parts that several machines made."
     from latent_summ.encode.parts import merge_parts
@@ -157,10 +160,12 @@ def _load(origin:Origin, model:Path):
     say_once(model_note(model, summarizer.scores))
     return summarizer
 
+# %% ../../nbs/ui/07_commands.ipynb #21c0b79e
 def _seed(origin:Origin) -> Optional[int]:
     "The seed where words are sampled."
     return origin.cfg.seed if origin.cfg.do_sample else None
 
+# %% ../../nbs/ui/07_commands.ipynb #5f6900ed
 def _tell_doubts(summaries:list, are_rows:bool):
     "Say on stderr which summaries are not to be trusted: why, for a text; how many, for rows."
     doubted = [s for s in summaries if getattr(s, "doubtful", False)]
@@ -176,6 +181,7 @@ def _row(source, key:str, text) -> dict:
     row = {"id": source.id or "1", key: whole_characters(str(text))} | getattr(text, "row", {})
     return row | dict(error=source.reason) if source.reason else row
 
+# %% ../../nbs/ui/07_commands.ipynb #4778338f
 def _write_texts(options, origin:Origin, model:Path, key:str, write:Callable):
     "What `write(summarizer, texts, seed)` makes of the given texts, to the screen or a file; rows keep their ids."
     output = checked_output(options.output)
@@ -198,6 +204,7 @@ def check_support_options(
     if min_support is not None and not 0 <= min_support <= 1:
         raise ConfigError(f"--min-support must be between 0 and 1, got {min_support}.")
 
+# %% ../../nbs/ui/07_commands.ipynb #e0f94547
 def summarize(
     options:Summarize, # as they were typed
     origin:Origin, # the settings
@@ -211,6 +218,7 @@ def summarize(
                                     min_support=options.min_support, candidates=options.candidates)
     _write_texts(options, origin, model, "summary", write)
 
+# %% ../../nbs/ui/07_commands.ipynb #3083b441
 def reconstruct(
     options:Reconstruct, # as they were typed
     origin:Origin, # the settings
@@ -225,6 +233,7 @@ def _check_two(command:str, a:str, b:str, steps:int):
     if not (a.strip() and b.strip()): raise DataError(f'Give two texts: latent_summ {command} "Anna: hi" "Ben: bye"')
     if steps < 2: raise ConfigError(f"--steps must be >= 2, both ends included; got {steps}.")
 
+# %% ../../nbs/ui/07_commands.ipynb #f42b0f4c
 def interpolate(
     options:Interpolate, # as they were typed
     origin:Origin, # the settings
@@ -237,6 +246,7 @@ def interpolate(
     points = summarizer.interpolate(options.a, options.b, alphas, summary=not options.texts, seed=_seed(origin))
     for alpha, text in points: print(f"{alpha:.2f}  {text}")
 
+# %% ../../nbs/ui/07_commands.ipynb #250e129a
 def diff(
     options:Diff, # as they were typed
     origin:Origin, # the settings
@@ -307,6 +317,7 @@ def search(
     texts = [""] * len(hits) if options.ids or not hits else _texts_of(summarizer, options.file, hits)
     for hit, text in zip(hits, texts): print(f"{hit.cosine:.3f}  {hit.id}  {text}".rstrip())
 
+# %% ../../nbs/ui/07_commands.ipynb #e3ee5dc2
 def _texts_of(summarizer, path:Path, hits:list) -> list:
     "What the model writes for rows of a file."
     import torch
@@ -333,6 +344,7 @@ def _comparisons(options:Evaluate, cfg:Config) -> dict:
         out["bertscore"] = load_bertscore(*name(options.bertscore), layer=options.bertscore_layer, device=pick_device(cfg))
     return out
 
+# %% ../../nbs/ui/07_commands.ipynb #ea23c687
 def _climb(options:Evaluate, summarizer, rows:list) -> dict:
     "The loss ladder, and how well summaries come back from their own latents."
     from latent_summ.use.ladder import ladder_report, loss_ladder, reconstruction
@@ -428,6 +440,7 @@ def _measure(options:Measures, origin:Origin, model:Path, name:str) -> tuple: # 
     command = ["latent_summ", name, "--model", model_name, "--split", options.split, "--max-rows", str(options.max_rows)]
     return summarizer, rows, file, [*command, *changed]
 
+# %% ../../nbs/ui/07_commands.ipynb #46ffa657
 def _keep(file:Path, command:list, report:dict, picture, page:str=""):
     "Write a measurement and say where it is."
     from latent_summ.use.report import write_measurement
@@ -447,6 +460,7 @@ def bits(
     print(*bits_lines(report), sep="\n")
     _keep(file, command, report, bits_figure(report))
 
+# %% ../../nbs/ui/07_commands.ipynb #2c2085a0
 def audit(
     options:Audit, # as they were typed
     origin:Origin, # the settings
@@ -485,6 +499,7 @@ def _check_sweep(options:Sweep, grid:dict):
         raise ConfigError("Say what to sweep: latent_summ sweep --preset mini --latents 2,4,8 --bits 2,4,8, "
                           "or --trained mini --bits 2,4,8")
 
+# %% ../../nbs/ui/07_commands.ipynb #3bc35e3a
 def _sweep_command(options:Sweep, origin:Origin, grid:dict) -> list:
     "The words that do the same again."
     swept = [f"--set={name}={','.join(map(str, values))}" for name, values in grid.items()]
@@ -493,6 +508,7 @@ def _sweep_command(options:Sweep, origin:Origin, grid:dict) -> list:
     return ["latent_summ", "sweep", *start, "--bits", options.bits, "--split", options.split,
             "--max-rows", str(options.max_rows)]
 
+# %% ../../nbs/ui/07_commands.ipynb #ba3ed288
 def _train_one(heard:tuple, cfg:Config, resume:bool=False):
     "One run of a sweep."
     from latent_summ.train.stages import run_pipeline
@@ -511,6 +527,7 @@ def _swept_table(options:Sweep, cfg:Config, grid:dict, bits:tuple):
         train_one = functools.partial(_train_one, heard)
         return run_sweep(cfg, grid, options.folder, bits, options.split, options.max_rows, train_one)
 
+# %% ../../nbs/ui/07_commands.ipynb #71ecc717
 def sweep(
     options:Sweep, # as they were typed
     origin:Origin, # the settings
@@ -555,6 +572,7 @@ def report(
     page = write_page(options.run or newest_run() or Path(Config().run_dir), options.texts)
     print(f"{page}\n{page.parent/PICTURES}: the same figures as PNG and SVG")
 
+# %% ../../nbs/ui/07_commands.ipynb #97caf4ea
 def export(
     options:Export, # as they were typed
 ):
@@ -576,6 +594,7 @@ def settings(
     "Show, compare or save settings."
     show_settings(options, origin)
 
+# %% ../../nbs/ui/07_commands.ipynb #0f14b120
 def plan(
     options:Plan, # as they were typed
 ):
@@ -583,6 +602,7 @@ def plan(
     from latent_summ.encode.scale import plan_corpus
     print(plan_corpus(options.documents, options.devices, options.tokens_per_s, options.tokens_per_text, options.text_bytes))
 
+# %% ../../nbs/ui/07_commands.ipynb #f2a114c8
 def bench(
     options:Bench, # as they were typed
 ):

@@ -73,12 +73,14 @@ def _number(value, scale:int=1) -> str:
     "One decimal; nothing for None."
     return "" if value is None else f"{scale * value:.1f}"
 
+# %% ../../nbs/ui/04_demo.ipynb #10e4a66c
 def _rung_cells(r:dict) -> list: # of texts
     "The numbers of a rung, as `show_ladder` prints them."
     if r["fact_recall"] is None: facts = [_number(r["text_fact_recall"], 100), ""]
     else: facts = [_number(r["fact_recall"], 100), _number(r["role_recall"], 100)]
     return [_number(r["bits_per_text"]), _number(r["carried_per_text"]), _number(r["rouge1"]), *facts]
 
+# %% ../../nbs/ui/04_demo.ipynb #dace3c23
 def show_ladder(
     ladder:dict, # of ladder_report
 ):
@@ -100,11 +102,13 @@ def percent(
     "A share in whole percent; - for None."
     return "-" if share is None else f"{100 * share:.0f}"
 
+# %% ../../nbs/ui/04_demo.ipynb #4017c8f7
 def _numbers(values:dict) -> str:
     "`bleu 44.7, exact match 0.0`; counts of texts are left out."
     numbers = {k: v for k, v in values.items() if k not in ("texts", "rows") and isinstance(v, int | float)}
     return ", ".join(f"{k.replace('_', ' ')} {v:.1f}" for k, v in numbers.items())
 
+# %% ../../nbs/ui/04_demo.ipynb #261bd9c3
 def _bertscore_line(report:dict) -> str:
     "BERTScore with its interval, beside that of the baselines."
     interval = report["intervals"].get("bertscore_f1", ()) # one row has none
@@ -112,6 +116,7 @@ def _bertscore_line(report:dict) -> str:
     others = "".join(f", {k} {v['bertscore_f1']:.1f}" for k, v in report["baselines"].items())
     return f"BERTScore F1: {report['bertscore_f1']:.1f}{between}{others}."
 
+# %% ../../nbs/ui/04_demo.ipynb #30b40f76
 def _text_lines(report:dict) -> str:
     "Facts, length and exact matches of the texts."
     facts = ", ".join(f"{k} {percent(v['recall'])}/{percent(v['precision'])}" for k, v in report["text_facts"].items())
@@ -131,6 +136,7 @@ def _rouge_lines(report:dict) -> list:
                      f"without them: {scores}.")
     return lines
 
+# %% ../../nbs/ui/04_demo.ipynb #5e43bcb5
 def show_scores(
     report:dict, # of evaluate
     name:str, # what to call its line

@@ -29,6 +29,7 @@ class Plain:
     "What every command takes."
     traceback: bool = option(False, "Show where in the code an error came from")
 
+# %% ../../nbs/ui/06_forms.ipynb #ce2fcf8e
 @dataclass
 class Common(Plain):
     "What every command with settings takes."
@@ -49,12 +50,14 @@ class Demo(Common):
     resume: bool = option(False, "Go on with a demo that was stopped")
     overwrite: bool = option(False, "Replace a run in another folder than runs/demo (which is replaced without asking)")
 
+# %% ../../nbs/ui/06_forms.ipynb #1d0becaf
 @dataclass
 class Doctor(Common):
     "Check that everything is here: packages, device, models, data, disk, memory; then try a few rows."
     preset: str = _preset("reference")
     quick: bool = option(False, "Do not load the backbones to try the first batch of every stage")
 
+# %% ../../nbs/ui/06_forms.ipynb #599d453e
 @dataclass
 class Train(Common):
     "Fill the cache where it is not there yet, then run the training stages."
@@ -112,6 +115,7 @@ def _swept_value(field:Field, word:str):
     if word.lower() not in SAYS_NO + SAYS_YES: raise ConfigError(f"{field.name} is true or false, got {word!r}.")
     return word.lower() in SAYS_YES
 
+# %% ../../nbs/ui/06_forms.ipynb #f955f6eb
 def swept_settings(
     options:Sweep, # as they were typed
 ) -> dict: # field -> list of values
@@ -150,6 +154,7 @@ class UsesModel(Common):
     preset: Optional[str] = _preset(None, f"Settings {_OVER_MODEL}")
     config: Optional[Path] = option(None, f"JSON file with settings {_OVER_MODEL}", "FILE")
 
+# %% ../../nbs/ui/06_forms.ipynb #70e013de
 @dataclass
 class TakesTexts(UsesModel):
     "What every command that reads texts takes."
@@ -176,6 +181,7 @@ class Summarize(TakesTexts):
     candidates: int = option(
         1, "Write so many summaries of each text, all but the first by sampling, and keep the best supported", "INT")
 
+# %% ../../nbs/ui/06_forms.ipynb #7ac9acdc
 @dataclass
 class Reconstruct(TakesTexts):
     "Write texts back from their own latents, without the middle: what the bottleneck keeps."
@@ -195,6 +201,7 @@ class Interpolate(UsesModel):
     steps: int = option(5, "Points on the way, both ends included", "INT")
     texts: bool = option(False, "Between the texts themselves (else between their summaries)")
 
+# %% ../../nbs/ui/06_forms.ipynb #8458c244
 @dataclass
 class Search(UsesModel):
     "Find the texts in a file of latents that are most like a text."
@@ -215,6 +222,7 @@ class Diff(UsesModel):
     file: Optional[Path] = option(None, "A file of latents: also name its nearest rows", "FILE", positional=True)
     steps: int = option(5, "Points on the way, both ends included", "INT")
 
+# %% ../../nbs/ui/06_forms.ipynb #2a6798e1
 @dataclass
 class Talk(UsesModel):
     "Summarise chat by chat, interactively; :help lists what else it does."
@@ -261,6 +269,7 @@ class Calibrate(UsesModel):
     rows: int = option(500, "Held-out rows to summarise, three times each", "INT")
     taught: int = option(4000, "Training rows that show which texts the model knows", "INT")
 
+# %% ../../nbs/ui/06_forms.ipynb #789c9066
 @dataclass
 class Measures(UsesModel):
     "What every measurement on rows with summaries takes."
@@ -269,6 +278,7 @@ class Measures(UsesModel):
     output: Optional[Path] = option(
         None, "JSON file for the figures; pictures stand beside it (default: in the run's folder)", "FILE")
 
+# %% ../../nbs/ui/06_forms.ipynb #d8203c0a
 @dataclass
 class Bits(Measures):
     "What each latent carries, in bits, by type of fact: knocked out, shuffled between texts, left alone."
@@ -278,6 +288,7 @@ class Audit(Measures):
     "Where names, numbers, times, negations and roles are lost, rung by rung, with the worst rows side by side."
     worst: int = option(5, "Rows to show side by side", "INT")
 
+# %% ../../nbs/ui/06_forms.ipynb #87ff99c9
 @dataclass
 class Privacy(Measures):
     "What can be read out of stored latents, with the model or without it, and what rounding and noise change."
@@ -293,6 +304,7 @@ class Settings(Common):
     path: Optional[Path] = option(None, "Where to save", "FILE", positional=True)
     preset: str = _preset("reference")
 
+# %% ../../nbs/ui/06_forms.ipynb #3e38cf31
 @dataclass
 class Runs(Plain):
     "List the runs in a folder, or compare some: settings, losses and scores."
@@ -301,6 +313,7 @@ class Runs(Plain):
     folders: tuple[Path, ...] = option(
         (), "list: a folder with runs (default: runs); compare: two run folders or more", "FOLDER", positional=True)
 
+# %% ../../nbs/ui/06_forms.ipynb #7012c4b5
 @dataclass
 class Report(Plain):
     "Figures and a page of a run: losses, rates, latents, scores, facts."
@@ -315,6 +328,7 @@ class Export(Plain):
     run: Optional[Path] = option(None, "Run folder, .pt file, hub id or mini", "RUN", positional=True)
     folder: Optional[Path] = option(None, "Where to: it is made if it is not there", "FOLDER", positional=True)
 
+# %% ../../nbs/ui/06_forms.ipynb #96f8e5ae
 @dataclass
 class Plan(Plain):
     "What embedding a corpus of any size takes: hours, bytes, files, traffic."
@@ -339,6 +353,7 @@ class Bench(Plain):
     device: str = option("cpu", "Results of another device go to files of their own", "DEVICE", ("cpu", "cuda"))
     threads: Optional[int] = option(None, "Threads (default: all cores)", "INT")
 
+# %% ../../nbs/ui/06_forms.ipynb #30817c82
 @dataclass
 class Completion(Plain):
     "Print a script that makes TAB complete commands, options and values."

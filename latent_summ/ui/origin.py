@@ -58,6 +58,7 @@ def checked(self:Origin) -> Origin:
         raise ConfigError(f"{e} {'; '.join(sources)}." if sources else str(e)) from e
     return self
 
+# %% ../../nbs/ui/06_origin.ipynb #786550b2
 @patch
 def _check_folder(self:Origin, name:str):
     "Raise `ConfigError` for a folder of the system that nobody typed."
@@ -94,6 +95,7 @@ class First:
     model: Annotated[Optional[Path], _quiet] = None
     run_dir: Annotated[Optional[str], _quiet] = None
 
+# %% ../../nbs/ui/06_origin.ipynb #6a099115
 def first_look(
     form:type, # of the command
     words:list, # what follows the command
@@ -103,6 +105,7 @@ def first_look(
     first, _ = tyro.cli(First, args=words, prog=prog, return_unknown_args=True, add_help=False)
     return dataclasses.replace(first, preset=first.preset or form.__dataclass_fields__["preset"].default)
 
+# %% ../../nbs/ui/06_origin.ipynb #97126d1c
 def model_path(
     first:First, # of first_look
 ) -> Path:
@@ -119,6 +122,7 @@ def _model_start(model:Path) -> Origin:
     cfg = saved_config(file)
     return Origin(cfg, dict.fromkeys(cfg.diff(), "model"), cfg)
 
+# %% ../../nbs/ui/06_origin.ipynb #d87a4b1c
 def _has_option(words:list, flag:str) -> bool: return any(w.split("=")[0] == flag for w in words)
 
 def _needs_no_model(first:First, words:list) -> bool:
@@ -156,6 +160,7 @@ def setting_line(
     default = json.dumps(changed[name][0], ensure_ascii=False)
     return f"{line:<48}  # {origin.where.get(name, 'default')}; default {default}"
 
+# %% ../../nbs/ui/06_origin.ipynb #e1952b3f
 def settings_lines(
     origin:Origin,
     only_changed:bool, # leave out what is at its default

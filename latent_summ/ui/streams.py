@@ -18,6 +18,7 @@ def _escape(e:UnicodeError) -> tuple: # (what stands for the characters, where t
              "PYTHONIOENCODING=utf-8 writes them as they are.")
     return codecs.backslashreplace_errors(e)
 
+# %% ../../nbs/ui/06_streams.ipynb #8d126a33
 def ready_streams():
     "Make the standard streams fit for any text, and give the numbers of closed ones to the null device."
     codecs.register_error("latent_summ", _escape)
@@ -35,6 +36,7 @@ def failed_output() -> Optional[OSError]:
     try: print(flush=True) # a refused write is dropped from the buffer, so a line is needed to see it
     except OSError as e: return e
 
+# %% ../../nbs/ui/06_streams.ipynb #9d55a8e7
 def lost_output(
     e:OSError, # of failed_output
 ) -> int: # status for the shell

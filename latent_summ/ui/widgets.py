@@ -84,6 +84,7 @@ def image_tag(
     if not png: return ""
     return f"<img style='max-width:100%' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
 
+# %% ../../nbs/ui/02_widgets.ipynb #c18c44c8
 def in_html(
     text:str, # shown with its line breaks
     style:str="", # more CSS
@@ -91,6 +92,7 @@ def in_html(
     "Any text, shown as it is and never run."
     return f"<div style='white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4;{style}'>{html.escape(text)}</div>"
 
+# %% ../../nbs/ui/02_widgets.ipynb #31e001fd
 def html_rows(
     lines, # of cells, each a text or a number
     style:str="text-align:left", # of every cell
@@ -109,6 +111,7 @@ def _row(*children) -> widgets.Box:
     "Widgets side by side, in several lines on a narrow page."
     return widgets.Box(children, layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start", width="100%"))
 
+# %% ../../nbs/ui/02_widgets.ipynb #a51da5a9
 def _button(description:str, icon:str="") -> widgets.Button:
     return widgets.Button(description=description, icon=icon)
 
@@ -164,6 +167,7 @@ def fill(self:ConfigForm,
     for name in self.fields: self._note(name)
     self.check()
 
+# %% ../../nbs/ui/02_widgets.ipynb #87b97709
 @patch
 def _changed(self:ConfigForm, name:str):
     "React to a new value of one control."
@@ -171,6 +175,7 @@ def _changed(self:ConfigForm, name:str):
     self._note(name)
     self.check()
 
+# %% ../../nbs/ui/02_widgets.ipynb #cbd4aafa
 @patch
 def _listen(self:ConfigForm):
     for name, control in self.controls.items(): control.observe(lambda change, name=name: self._changed(name), "value")
@@ -187,12 +192,14 @@ def read(self:ConfigForm,
     value = self.controls[name].value
     return value if field.type is bool else value_of(field, value)
 
+# %% ../../nbs/ui/02_widgets.ipynb #99b85eea
 @patch
 def wrong(self:ConfigForm) -> dict: # field -> reason
     "The fields whose value is not allowed."
     problems = {name: self.problem_of(name) for name in self.fields}
     return {name: problem for name, problem in problems.items() if problem}
 
+# %% ../../nbs/ui/02_widgets.ipynb #f9274ce9
 @patch
 def problem_of(self:ConfigForm,
     name:str, # of a field
@@ -213,6 +220,7 @@ def _note(self:ConfigForm, name:str):
     note = in_html(f"✗ {problem}", f"{_BAD};font-weight:bold") if problem else in_html(field.metadata["help"], _SOFT)
     self.notes[name].value = note
 
+# %% ../../nbs/ui/02_widgets.ipynb #88be5906
 @patch
 def check(self:ConfigForm):
     "Look at all fields together."
@@ -234,18 +242,21 @@ def config(self:ConfigForm) -> Config:
     if wrong: raise ConfigError("; ".join(wrong.values()))
     return Config(**{name: self.read(name) for name in self.fields})
 
+# %% ../../nbs/ui/02_widgets.ipynb #9d78daf0
 @patch(as_prop=True)
 def command(self:ConfigForm) -> str:
     "The command line that trains with this config."
     preset = self.preset.value
     return shlex.join(["latent_summ", "train", "--preset", preset, *flag_words(self.config, Config.preset(preset))])
 
+# %% ../../nbs/ui/02_widgets.ipynb #56663471
 @patch
 def write(self:ConfigForm):
     "Save to the file that is named."
     try: self.saved.value = in_html(f"written: {self.config.save(self.path.value)}")
     except ConfigError as e: self.saved.value = in_html(f"✗ {e}", _BAD)
 
+# %% ../../nbs/ui/02_widgets.ipynb #70d15b22
 @patch
 def _form_page(self:ConfigForm) -> str:
     "The values as a page, folded by section."
@@ -309,6 +320,7 @@ def _forget(self:TrainingDashboard):
     self.closing = threading.Event()
     self.next_drawing = 0.0
 
+# %% ../../nbs/ui/02_widgets.ipynb #55c1c833
 @patch
 def _parts(self:TrainingDashboard) -> list: # of widgets
     "Title, buttons, curves, table."
@@ -332,6 +344,7 @@ def _hear(self:TrainingDashboard, e:dict):
     else: self.state(e)
     for s in self.state.stages.values(): del s.history[:-2]   # the curves come from elsewhere
 
+# %% ../../nbs/ui/02_widgets.ipynb #918ddc8d
 @patch
 def _again(self:TrainingDashboard):
     "A stopped run goes on: its state is kept."
@@ -340,6 +353,7 @@ def _again(self:TrainingDashboard):
         s.first = None
         if s.state == "running": s.state = "waiting"
 
+# %% ../../nbs/ui/02_widgets.ipynb #e6e7264c
 @patch(as_prop=True)
 def doing(self:TrainingDashboard) -> str:
     "What the run does: running, paused, or how it ended."
@@ -365,6 +379,7 @@ def refresh(self:TrainingDashboard,
         self.stale = self.stale or bool(new)
         if draw or (self.stale and time.monotonic() >= self.next_drawing): self._draw()
 
+# %% ../../nbs/ui/02_widgets.ipynb #a11290b2
 @patch
 def _draw(self:TrainingDashboard):
     "Draw the curves; the next drawing waits nine times as long as this one took."
@@ -412,6 +427,7 @@ def hold(self:TrainingDashboard):
     self.paused = not self.paused
     self.refresh()
 
+# %% ../../nbs/ui/02_widgets.ipynb #54d16d8a
 @patch
 def end(self:TrainingDashboard):
     "Ask the run to save and stop."
@@ -419,6 +435,7 @@ def end(self:TrainingDashboard):
     if self.paused: self.hold()
     self.refresh()
 
+# %% ../../nbs/ui/02_widgets.ipynb #3f95eab8
 @patch
 def _signal(self:TrainingDashboard, send, number):
     "A signal for the process (or its group), if it is still there."
@@ -431,6 +448,7 @@ def _bar(share:float) -> str:
     style = "width:12rem;vertical-align:middle"
     return f"<progress value='{min(max(share, 0), 1):.3f}' max='1' style='{style}'></progress> {100 * share:.0f} %"
 
+# %% ../../nbs/ui/02_widgets.ipynb #2fc2d015
 @patch
 def last_words(self:TrainingDashboard) -> str:
     "The end of the output of a process that failed."
@@ -447,6 +465,7 @@ def _rates(event:dict) -> str:
     if "lr" in event: rates.append(f"learning rate {short_number(event['lr'])}")
     return ", ".join(rates)
 
+# %% ../../nbs/ui/02_widgets.ipynb #29e3ee3a
 @patch
 def head_html(self:TrainingDashboard) -> str:
     "Name, state, progress, time left, rates."
@@ -472,6 +491,7 @@ def _stage_cells(s:StageState) -> list:
     loss = short_number(s.history[-1]["loss"]) if s.history else ""
     return [s.title, s.state, steps, took, loss, "" if s.best is None else short_number(s.best)]
 
+# %% ../../nbs/ui/02_widgets.ipynb #a7ebe10c
 @patch
 def table_html(self:TrainingDashboard) -> str:
     "A line for each stage, and the newest checkpoint."
@@ -482,6 +502,7 @@ def table_html(self:TrainingDashboard) -> str:
     saved = f"<div style='{_SOFT}'>saved: {html.escape(str(checkpoint))}</div>" if checkpoint else ""
     return f"<table style='border-collapse:collapse;line-height:1.4'>{rows}</table>{saved}"
 
+# %% ../../nbs/ui/02_widgets.ipynb #9f6c4d3e
 @patch
 def _run_page(self:TrainingDashboard) -> str:
     "The run as it is now, as a page."
@@ -504,6 +525,7 @@ def flatten_pca(
     def place(y): return ((torch.as_tensor(y, dtype=torch.float32) - mean) @ directions).numpy()
     return place, [f"PC {i}: {100 * s:.0f} % of the variance" for i, s in enumerate(shares, 1)]
 
+# %% ../../nbs/ui/02_widgets.ipynb #b2d82bac
 def flatten_umap(
     x, # (rows, numbers)
 ) -> tuple: # as flatten_pca
@@ -515,6 +537,7 @@ def flatten_umap(
     fitted = UMAP(n_neighbors=min(15, len(x) - 1), random_state=0, n_jobs=1).fit(np.asarray(x))
     return lambda y: fitted.transform(np.asarray(y)), ["UMAP 1", "UMAP 2"]
 
+# %% ../../nbs/ui/02_widgets.ipynb #b8e65e09
 LAYOUTS = dict(pca=flatten_pca, umap=flatten_umap)
 
 # %% ../../nbs/ui/02_widgets.ipynb #7903b7fb
@@ -567,6 +590,7 @@ def corpus_texts(
         raise DataError("A corpus is a list of texts, or of rows with dialogue or text.")
     return out
 
+# %% ../../nbs/ui/02_widgets.ipynb #2046ca37
 def _short(text:str, n:int=70) -> str:
     "The first `n` characters, on one line."
     return " ".join(text.split())[:n]
@@ -616,6 +640,7 @@ def _controls(self:LatentExplorer, a:str, b:str):
     self.to_a = _button("take as A")
     self.to_b = _button("take as B")
 
+# %% ../../nbs/ui/02_widgets.ipynb #413f255a
 @patch
 def _instruments(self:LatentExplorer):
     "A button that knocks a latent out for each latent, and one for the side-channel."
@@ -645,6 +670,7 @@ def _listen(self:LatentExplorer):
     self.to_a.on_click(lambda _: take(self.a))
     self.to_b.on_click(lambda _: take(self.b))
 
+# %% ../../nbs/ui/02_widgets.ipynb #eb0f2197
 @patch
 def latents_of(self:LatentExplorer,
     texts:list, # of any number
@@ -665,12 +691,14 @@ def recall(self:LatentExplorer,
     if self.remembered.get(place, (None,))[0] != key: self.remembered[place] = key, make()
     return self.remembered[place][1]
 
+# %% ../../nbs/ui/02_widgets.ipynb #e3337c9a
 @patch
 def ends(self:LatentExplorer):
     "The two texts between which the explorer interpolates."
     texts = self.a.value, self.b.value
     return self.recall("ends", lambda: self.latents_of(list(texts)), *texts)
 
+# %% ../../nbs/ui/02_widgets.ipynb #8669a847
 @patch
 def corpus_latents(self:LatentExplorer):
     "The latents of the corpus, computed once."
@@ -686,6 +714,7 @@ def flat_map(self:LatentExplorer) -> tuple: # (function that places latents, nam
         return place, names, place(x)
     return self.recall("map", make)
 
+# %% ../../nbs/ui/02_widgets.ipynb #8a91eb3b
 @patch
 def point(self:LatentExplorer): # (1, latent_seq_len, latent_dim)
     "The latents at alpha; those that are knocked out are the average of the corpus, or of the two ends."
@@ -700,6 +729,7 @@ def point(self:LatentExplorer): # (1, latent_seq_len, latent_dim)
     point[out] = normalize_latents(known.mean(0), is_unit)[out]
     return point[None]
 
+# %% ../../nbs/ui/02_widgets.ipynb #7479f5e5
 @patch
 def near_end(self:LatentExplorer) -> str:
     "The text of the nearer end."
@@ -723,6 +753,7 @@ def walk(self:LatentExplorer):
     self.near.value = self._near_html(near)
     self.choose()
 
+# %% ../../nbs/ui/02_widgets.ipynb #4546285d
 @patch
 def _support_html(self:LatentExplorer, written:str) -> str:
     "How far the text of the nearer end supports what was written, as a bar; nothing between texts themselves."
@@ -764,6 +795,7 @@ def choose(self:LatentExplorer):
     self.chosen.value = text + in_html(f"→ {written}", "font-weight:bold")
     self.keep()
 
+# %% ../../nbs/ui/02_widgets.ipynb #0b602b0e
 @patch
 def _walk_page(self:LatentExplorer) -> str:
     "The walk as it stands, as a page."

@@ -18,6 +18,7 @@ def _mode(words:list, i:int) -> tuple: # (what --mode names or None, how many wo
     if words[i] == "--mode" and i + 1 < len(words): return words[i + 1], 2
     return None, 0
 
+# %% ../../nbs/ui/06_words.ipynb #d077885d
 def command_first(
     words:list, # as typed behind latent_summ
 ) -> list:

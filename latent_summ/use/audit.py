@@ -51,6 +51,7 @@ def _first_choices(summarizer, rows:list, spans:list,
     def of_row(offsets, top, spans): return [_all_first(offsets, top, *span[:2]) for span in spans]
     return list(map(of_row, offsets, top, spans))
 
+# %% ../../nbs/use/12_audit.ipynb #eac04237
 def _all_first(offsets:list, top, start:int, end:int) -> bool:
     "Whether the tokens of a place in the text are all first choices; a place that the target leaves out is not."
     inside = [i for i, (a, b) in enumerate(offsets) if a < end and start < b and i < len(top) - 1]
@@ -72,6 +73,7 @@ def swapped(
     same = row.get("facts") and role_recall(rival, row) == role_recall(text, row)
     return None if same else rival
 
+# %% ../../nbs/use/12_audit.ipynb #5538bcc3
 def _right_way_round(written:str, row:dict, rival:str) -> bool:
     "Whether a written summary gives the two speakers the reference's parts."
     people = [f for f in row.get("facts") or [] if f["type"] == "person"]
@@ -99,6 +101,7 @@ def _role_facts(summarizer, rows:list, latents:dict, written:list) -> list: # of
                         **{rung: bool(k[n]) for rung, k in kept.items()}, written=way))
     return out
 
+# %% ../../nbs/use/12_audit.ipynb #e99279d5
 def _row_nats(summarizer, latents, texts:list) -> np.ndarray: # (texts,)
     "Cross-entropy of each whole text."
     targets = target_ids(summarizer.cfg, summarizer.decoder, texts)
@@ -116,6 +119,7 @@ def _first_loss(fact:dict) -> str:
     "The rung a fact is lost at; nothing where it is written."
     return "" if fact["written"] else next(rung for rung in RUNGS if not fact[rung])
 
+# %% ../../nbs/use/12_audit.ipynb #184ae4db
 def _word_facts(summarizer, rows:list, latents:dict, written:list) -> list: # of dicts
     "One line for each fact that stands in a reference."
     spans = [fact_spans(row) for row in rows]
@@ -177,6 +181,7 @@ def audit_report(
     plain = {kind: without_nan(line) for kind, line in lines.items()}
     return dict(rows=len(audit.rows), types=plain, worst=worst_rows(audit, worst))
 
+# %% ../../nbs/use/12_audit.ipynb #409cb977
 def worst_rows(
     audit:Audit, # of typed_audit
     n:int=5, # how many
@@ -249,6 +254,7 @@ def _page_row(r:dict) -> tuple:
     lost = "\n".join(f"{f['type']} at {f['at']}: {f['words']}" for f in r["lost"])
     return r["dialogue"], r["reference"], r["rebuilt"], r["written"], lost
 
+# %% ../../nbs/use/12_audit.ipynb #df0bda07
 def audit_page(
     report:dict, # of audit_report
 ) -> str: # HTML, all texts escaped

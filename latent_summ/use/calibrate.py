@@ -26,11 +26,13 @@ def _common_words(a:str, b:str) -> float: # 0..1
     one, other = (set(_WORD.findall(t.lower())) for t in (a, b))
     return 2 * len(one & other) / max(len(one) + len(other), 1)
 
+# %% ../../nbs/use/09_calibrate.ipynb #6feeeb6e
 def _agrees(said:set, wanted:set, prediction:str, reference:str) -> bool:
     "Whether the facts of a prediction are those of a reference."
     if not said and not wanted: return _common_words(prediction, reference) >= 0.5
     return said <= wanted and 2 * len(said & wanted) >= len(wanted)
 
+# %% ../../nbs/use/09_calibrate.ipynb #ea234a7c
 def is_right(
     prediction:str, # what was written
     row:dict, # {"dialogue", "summary"}, and of the built-in corpus facts and kind
@@ -53,6 +55,7 @@ def made_up_name(
     "Two syllables that make no known name."
     return "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_ENDS) for _ in range(2)).capitalize()
 
+# %% ../../nbs/use/09_calibrate.ipynb #c8c4c821
 def _replaced(value, names:dict): # the same type
     "Names replaced as whole words, in texts, and in lists and dicts of them."
     if isinstance(value, str):
@@ -61,6 +64,7 @@ def _replaced(value, names:dict): # the same type
     if isinstance(value, list): return [_replaced(v, names) for v in value]
     return {k: _replaced(v, names) for k, v in value.items()} if isinstance(value, dict) else value
 
+# %% ../../nbs/use/09_calibrate.ipynb #a35188a1
 def renamed(
     row:dict, # {"dialogue", "summary"} ...
     names:dict, # old name -> new name
@@ -93,6 +97,7 @@ def support_values(
     if not kept: raise DataError(f"The model wrote nothing for any of the {len(rows):,} rows: there is nothing to calibrate.")
     return torch.tensor([v for v, _ in kept]), torch.tensor([ok for _, ok in kept])
 
+# %% ../../nbs/use/09_calibrate.ipynb #71e1de1c
 _HARDER = 0.1 # weight of all harder rows together, beside 1 for the plain ones
 
 def _unfitted(summarizer, taught:list, rows:list) -> Judge:
@@ -134,6 +139,7 @@ def reliability(
     table = pd.DataFrame(dict(bin=(support * bins).long().clamp(max=bins - 1).tolist(), support=support.tolist(), right=right.float().tolist()))
     return table.groupby("bin").agg(support=("support", "mean"), right=("right", "mean"), rows=("right", "size"))
 
+# %% ../../nbs/use/09_calibrate.ipynb #3be8cf4c
 def calibration_error(
     support:torch.Tensor, # (rows,), 0..1
     right:torch.Tensor, # (rows,) bool
@@ -152,6 +158,7 @@ def risk_coverage(
     counted = torch.arange(1, len(wrong) + 1)
     return counted / len(wrong), wrong.cumsum(0) / counted
 
+# %% ../../nbs/use/09_calibrate.ipynb #93a12efe
 def aurc(
     support:torch.Tensor, # (rows,)
     right:torch.Tensor, # (rows,) bool

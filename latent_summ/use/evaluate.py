@@ -39,6 +39,7 @@ class _Stems(Tokenizer):
         self.stem = functools.lru_cache(2**16)(PorterStemmer().stem)
     def tokenize(self, text): return tokenize(text, self)
 
+# %% ../../nbs/use/06_evaluate.ipynb #1e3b9428
 class _UnicodeStems(_Stems):
     "Words of any script; scripts without spaces count by character. Words of a-z and 0-9 are stemmed as `_Stems` does."
     _token = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*|"
@@ -47,6 +48,7 @@ class _UnicodeStems(_Stems):
         words = self._token.findall(unicodedata.normalize("NFKC", text).lower())
         return [self.stem(t) if len(t) > 3 and t.isascii() else t for t in words]
 
+# %% ../../nbs/use/06_evaluate.ipynb #6a739bb2
 @functools.cache
 def _scorer(tokenizer:str="latin"): return RougeScorer(METRICS, tokenizer=_UnicodeStems() if tokenizer == "unicode" else _Stems())
 
@@ -64,6 +66,7 @@ def _many(reference) -> list:
     "A reference as a list of texts."
     return [reference] if isinstance(reference, str) else list(reference)
 
+# %% ../../nbs/use/06_evaluate.ipynb #ceaa45b0
 def is_latin(
     text:str, # any text
 ) -> bool:
@@ -71,6 +74,7 @@ def is_latin(
     letters = regex.findall(r"\p{L}", text)
     return 2 * len(regex.findall(r"\p{Latin}", text)) >= len(letters)
 
+# %% ../../nbs/use/06_evaluate.ipynb #f37edd98
 def pick_tokenizer(
     references:list, # texts, or lists of texts where a row has several
     tokenizer:str="auto", # one of ROUGE_TOKENIZERS
@@ -90,6 +94,7 @@ def _rouge(prediction:str, reference:str, tokenizer:str="latin") -> list:
     scores = _scorer(tokenizer).score(sentence_lines(reference), sentence_lines(prediction))
     return [100 * scores[m].fmeasure for m in METRICS]
 
+# %% ../../nbs/use/06_evaluate.ipynb #8a260e2f
 def rouge_rows(
     predictions:list, # texts
     references:list, # in the same order: texts, or lists of texts where a row has several
@@ -101,6 +106,7 @@ def rouge_rows(
     def row(prediction, reference): return np.mean([_rouge(prediction, one, tokenizer) for one in _many(reference)], axis=0)
     return np.array([row(p, r) for p, r in zip(predictions, references)]).reshape(-1, len(METRICS))
 
+# %% ../../nbs/use/06_evaluate.ipynb #39c8f437
 def rouge_scores(
     predictions:list, # texts
     references:list, # as for rouge_rows
@@ -119,10 +125,12 @@ def merge_references(
     for row in rows: groups.setdefault(row["dialogue"], []).append(row)
     return [_merged(same) if len(same) > 1 else same[0] for same in groups.values()]
 
+# %% ../../nbs/use/06_evaluate.ipynb #2ac45f30
 def _merged(same:list) -> dict:
     "Rows of one dialogue as one; a reference that two people wrote counts twice, so that the second stays the second."
     return same[0] | dict(summaries=[text for row in same for text in references_of(row)])
 
+# %% ../../nbs/use/06_evaluate.ipynb #eac6e7f2
 def rouge_by_reference(
     rows:list, # as for evaluate_predictions
     predictions:list, # one text for each row
@@ -143,6 +151,7 @@ def dialogue_lines(
     "The lines of a dialogue that are not blank, with their speakers."
     return [line.strip() for line in dialogue.splitlines() if line.strip()]
 
+# %% ../../nbs/use/06_evaluate.ipynb #6d9924c8
 def lead_n(
     dialogue:str, # one line for each utterance
     n:int=3, # how many lines
@@ -150,6 +159,7 @@ def lead_n(
     "The first `n` lines."
     return "\n".join(dialogue_lines(dialogue)[:n])
 
+# %% ../../nbs/use/06_evaluate.ipynb #4c531cf7
 def longest_n(
     dialogue:str, # one line for each utterance
     n:int=3, # how many lines
@@ -169,6 +179,7 @@ def random_n(
     keep = random.Random(dialogue).sample(range(len(lines)), min(n, len(lines)))
     return "\n".join(lines[i] for i in sorted(keep))
 
+# %% ../../nbs/use/06_evaluate.ipynb #9de87238
 BASELINES = {"lead3": lead_n, "longest3": longest_n}
 _ALL_BASELINES = BASELINES | {"random3": random_n}
 
@@ -201,6 +212,7 @@ def exact_match(
     def is_same(prediction, reference): return prediction.split() in [one.split() for one in _many(reference)]
     return sum(map(is_same, predictions, references)) / max(len(references), 1)
 
+# %% ../../nbs/use/06_evaluate.ipynb #0c1b10b6
 def length_ratio(
     predictions:list, # texts
     references:list, # as for rouge_rows
@@ -253,6 +265,7 @@ def _means(by_row:dict) -> dict:
     means = {k: float(v.sum() / w.sum()) for k, (v, w) in by_row.items()}
     return dict(fact_recall=None, role_recall=None) | means
 
+# %% ../../nbs/use/06_evaluate.ipynb #dfdb0434
 def mean_scores(
     rows:list, # {"dialogue", "summary"}, with or without summaries, facts, kind
     predictions:list, # one text for each row
@@ -269,6 +282,7 @@ def _text_facts(rows:list, predictions:list, entities) -> dict:
     lines = table.astype({"in_reference": object}).to_dict("index")
     return {kind: {k: None if v != v else v for k, v in line.items()} for kind, line in lines.items()}
 
+# %% ../../nbs/use/06_evaluate.ipynb #674c8889
 def _readable(rows:list, predictions:list) -> Optional[float]: # None where no row is of a kind with wordings
     "Share of predictions whose roles can be read."
     readable = [bool(read_roles(p, r["kind"])) for r, p in zip(rows, predictions) if r.get("kind") in KINDS]
@@ -279,6 +293,7 @@ def _baselines(rows:list, bertscore, tokenizer:str) -> dict:
     texts = {name: [make(r["dialogue"]) for r in rows] for name, make in _ALL_BASELINES.items()}
     return {name: mean_scores(rows, copied, bertscore, tokenizer) for name, copied in texts.items()}
 
+# %% ../../nbs/use/06_evaluate.ipynb #09df1dff
 def _intervals(by_row:dict, n_rows:int) -> dict:
     "95 % intervals of the scores; one row has none."
     return {k: bootstrap_interval(v, w) for k, (v, w) in by_row.items()} if n_rows > 1 else {}
@@ -318,6 +333,7 @@ def score_rows(
     rouge = rouge_rows(predictions, [references_of(r) for r in rows], tokenizer).round(2)
     return [_record(row, prediction, scores) for row, prediction, scores in zip(rows, predictions, rouge.tolist())]
 
+# %% ../../nbs/use/06_evaluate.ipynb #d08b0641
 def _record(row:dict, prediction:str, rouge:list) -> dict:
     "What is kept of one row."
     out = dict(id=row["id"], dialogue=row["dialogue"], reference=row["summary"], prediction=prediction, **dict(zip(METRICS, rouge)))
@@ -326,6 +342,7 @@ def _record(row:dict, prediction:str, rouge:list) -> dict:
     if row.get("kind") in KINDS: out |= dict(facts=len(row["facts"]), in_role=role_recall(prediction, row)[0])
     return out
 
+# %% ../../nbs/use/06_evaluate.ipynb #6fc92665
 def write_predictions(
     path, # jsonl file; complete or not at all
     rows:list, # {"id", "dialogue", "summary"}
@@ -389,6 +406,7 @@ def seen_in_training(
     except DataError: return None
     return shared_dialogues(rows, load_pairs(cfg, "train")) if "train" in splits else None
 
+# %% ../../nbs/use/06_evaluate.ipynb #3b2ece08
 def _unseen_scores(rows:list, predictions:list, seen_ids:set, tokenizer:str="auto") -> dict:
     "ROUGE and facts of the rows that are not among `seen_ids`."
     pairs = [(r, p) for r, p in zip(rows, predictions) if r["id"] not in seen_ids]
@@ -427,6 +445,7 @@ def latency(
     per_text = [round(1000 * (end - start) / len(texts), 3) for start, end in zip(times, times[1:])]
     return dict(texts=len(texts), **dict(zip(("encode", "middle", "decode"), per_text)))
 
+# %% ../../nbs/use/06_evaluate.ipynb #afd89d2c
 def latent_bytes(
     latents, # (texts, latent_seq_len, latent_dim)
     texts:list, # what they were made of

@@ -26,6 +26,7 @@ def same_length(
     if len(predictions) != len(others):
         raise DataError(f"{len(predictions):,} predictions for {len(others):,} {what}: each row needs one.")
 
+# %% ../../nbs/use/00_facts.ipynb #25e0094e
 def references_of(
     row:dict, # with summary, or with summaries where there are several
 ) -> list: # texts
@@ -37,6 +38,7 @@ def references_of(
 def _as_words(text:str) -> re.Pattern:
     return re.compile(r"(?<!\w)" + r"\s+".join(map(re.escape, text.split())) + r"(?!\w)", re.IGNORECASE)
 
+# %% ../../nbs/use/00_facts.ipynb #37d0a5bf
 def has_fact(
     prediction:str, # what was written
     fact:dict, # type and text
@@ -44,6 +46,7 @@ def has_fact(
     "Whether `fact['text']` appears in the prediction as whole words."
     return bool(_as_words(fact["text"]).search(prediction))
 
+# %% ../../nbs/use/00_facts.ipynb #8f6a673c
 def fact_recall(
     prediction:str, # what was written
     facts:list, # of {"type", "text"}: what the reference says
@@ -91,6 +94,7 @@ def _reader(template:str, kind:dict) -> tuple: # (pattern, people who may swap)
     swap = pair and {pair[1], pair[2]} <= kind["roles"].keys() and count[pair[1]] == count[pair[2]] == 1
     return re.compile(pattern + re.escape(template[position:])), pair.groups() if swap else ()
 
+# %% ../../nbs/use/00_facts.ipynb #f55c0c73
 @functools.cache
 def _readers(kind:str) -> list:
     "All wordings of one kind of conversation."
@@ -125,6 +129,7 @@ def _has_role(
     slots = [s for s, v in right.items() if v == text]
     return any(values.get(s) == text for s in slots) if slots else has_fact(prediction, fact)
 
+# %% ../../nbs/use/00_facts.ipynb #56efb79b
 def role_recall(
     prediction:str, # what was written
     row:dict, # of the built-in corpus: summary, facts, kind
@@ -178,12 +183,14 @@ def _clock(value:str): # (hour, minutes, half of the day or None), or None
     if not (m := _CLOCK.fullmatch(value)): return None
     return int(m[1] or m[4]), int(m[2] or 0), m[3]
 
+# %% ../../nbs/use/00_facts.ipynb #c65447dd
 def _same_clock(one:str, other:str) -> bool:
     "Whether two times agree in hour and minutes, and in am or pm where both say it."
     a = _clock(one)
     b = _clock(other)
     return bool(a and b and a[:2] == b[:2] and (a[2] == b[2] or None in (a[2], b[2])))
 
+# %% ../../nbs/use/00_facts.ipynb #90b20496
 def match_times(
     facts:set, # of text_facts
     other:set, # of the text it is compared with
@@ -222,6 +229,7 @@ def _entity_value(entity) -> str:
     "The words of an entity in lower case, without *the* before and *'s* behind."
     return re.sub(r"^the |['’]s$", "", " ".join(entity.text.lower().split()))
 
+# %% ../../nbs/use/00_facts.ipynb #e6076434
 def entity_facts(
     nlp, # of load_entities
     texts, # texts
@@ -246,6 +254,7 @@ def _spans_of(text:str, speakers:set, names:set): # yields (start, end, type), t
     for m in _CAPITAL.finditer(masked):
         if m[0][0].isupper() and m[0].lower() in inside | start & names: yield (*m.span(), "name")
 
+# %% ../../nbs/use/00_facts.ipynb #c5f22005
 def fact_spans(
     row:dict, # with dialogue and summary, with or without facts
 ) -> list: # of (start, end, type), in order, without overlaps
@@ -289,6 +298,7 @@ def _text_facts_by_kind(predictions:list, rows:list, nlp) -> dict: # kind -> (in
     counts["all"] = sum(counts[kind] for kind in TEXT_FACTS)
     return counts
 
+# %% ../../nbs/use/00_facts.ipynb #f2caf722
 def text_fact_table(
     predictions:list, # texts
     rows:list, # {"dialogue", "summary"}, in the same order

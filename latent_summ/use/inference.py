@@ -47,6 +47,7 @@ def _from_hub(name:str, revision:Optional[str], token) -> Path:
         case, step = hub_case(e, name)
         raise CheckpointError(f"There is no trained model in {name}, and as a model of the hub it {case}. {step} Without it: {_NONE}") from e
 
+# %% ../../nbs/use/04_inference.ipynb #b31017c5
 def find_model(
     path, # mini (it comes with the package), run folder, checkpoint folder, a finished .pt, an exported folder, or a hub id
     revision:Optional[str]=None, # of a model on the hub: branch, tag or commit
@@ -94,6 +95,7 @@ def _settle(cfg:Config, decoder:Decoder, device):
     decoder.model.to(autocast_dtype(cfg, device, decoder=True))
     decoder.model.get_output_embeddings().register_forward_pre_hook(_in_one_piece)
 
+# %% ../../nbs/use/04_inference.ipynb #59d88be1
 def _check_middle(
     trained:Optional[str], # class of the middle that the model was trained with (None: the package's)
     middle:Optional[torch.nn.Module], # what was handed over
@@ -200,6 +202,7 @@ def clean_texts(
     if odd: say_once(f"{len(odd):,} of {len(texts):,} rows are not text (the first is number {odd[0]}, a {type(texts[odd[0]]).__name__}); they stay empty.")
     return [_clean(t) if isinstance(t, str) else "" for t in texts]
 
+# %% ../../nbs/use/04_inference.ipynb #97caeffd
 def _clean(text:str) -> str:
     return re.sub("[\0\ud800-\udfff]", "\ufffd", text.replace("\r\n", "\n").replace("\r", "\n").strip())
 
@@ -213,6 +216,7 @@ class Part:
     text: str
     ids: array # its tokens, without special ones
 
+# %% ../../nbs/use/04_inference.ipynb #aca5fb97
 def _split(owner:int, text:str, ids:array, tokenizer, room:int) -> list: # of Part
     "A text as parts of at most `room` tokens; each piece is tokenised once."
     tokens = {text: ids}
@@ -262,12 +266,14 @@ def _config(self:Summarizer, overrides:dict) -> Config:
     _check_side(config_of(self.meta), overrides.get("side_channel", 0))
     return self.cfg.override(**overrides)
 
+# %% ../../nbs/use/04_inference.ipynb #3fd89aa2
 @patch
 def _embedder(self:Summarizer, cfg:Config) -> Embedder:
     "The encoder, its weights brought into place once for all calls."
     if self._packed is None or self._packed.device != self.device: self._packed = Embedder(self.cfg, self.encoder, self.device)
     return self._packed.for_batches(cfg)
 
+# %% ../../nbs/use/04_inference.ipynb #2cc6fed0
 def _windows(units:list) -> list: # of lists of positions
     "Positions of units, the longest first, some hundreds in a window."
     lengths = [sum(len(part.text) for part in unit) for unit in units]
@@ -358,6 +364,7 @@ def compress_meaning(self:Summarizer,
     "Summary latents: what the middle makes of document latents."
     return self.model.summary_latents(self._checked(latents)).cpu()
 
+# %% ../../nbs/use/04_inference.ipynb #f4ef30af
 @patch
 @own_world()
 def _checked(self:Summarizer, latents) -> torch.Tensor:
@@ -379,6 +386,7 @@ def _seeded(seed:Optional[int], draws:bool):
         if seed is not None: torch.manual_seed(seed)
         yield
 
+# %% ../../nbs/use/04_inference.ipynb #80df2ad5
 @patch
 @own_world()
 def _prefix(self:Summarizer, latents:torch.Tensor, facts:Optional[list]=None) -> torch.Tensor: # (rows, positions, hidden)
@@ -414,12 +422,14 @@ def facts_of(self:Summarizer,
     "The facts to keep beside the latents of each text. Raises `ConfigError` for more bytes than the model reads."
     return self._side(self._config(overrides), clean_texts(texts))
 
+# %% ../../nbs/use/04_inference.ipynb #6c998784
 @patch
 def _side(self:Summarizer, cfg:Config, texts:list) -> Optional[list]: # of bytes; None where the side-channel is off
     "The facts of each text."
     if not cfg.side_channel: return None
     return [pack_facts(side_facts(text), cfg.side_channel) for text in texts]
 
+# %% ../../nbs/use/04_inference.ipynb #27bb8932
 @patch
 def _readable(self:Summarizer, cfg:Config, facts:Optional[list], n:int) -> Optional[list]: # of bytes
     "Facts that were handed over, as many bytes of them as `cfg` allows; None where none are read."
@@ -476,12 +486,14 @@ def _units(self:Summarizer, texts, long:str) -> tuple: # (units: lists of Part t
     if long == "mean": return [of_text for of_text in parts if of_text], len(parts)
     return [[part] for of_text in parts for part in of_text], len(parts)
 
+# %% ../../nbs/use/04_inference.ipynb #37266b2b
 def _joined_text(unit:list) -> str: return "\n".join(part.text for part in unit)
 
 def _some(values:Optional[list], rows:list) -> Optional[list]:
     "The values of some rows; None where there are none at all."
     return values and [values[i] for i in rows]
 
+# %% ../../nbs/use/04_inference.ipynb #7a29495d
 def _by_text(units:list, results:list, n:int) -> list: # of n lists
     "What was made of each unit, put together again by the text it belongs to."
     out = [[] for _ in range(n)]
@@ -524,6 +536,7 @@ def summarize(self:Summarizer,
     else: out = self._texts("summarise", texts, long, True, seed, overrides)
     return out[0] if isinstance(texts, str) else out
 
+# %% ../../nbs/use/04_inference.ipynb #37af85ee
 @patch
 def reconstruct(self:Summarizer,
     texts, # a text, or a list of texts
@@ -552,11 +565,13 @@ def support_file(self:Summarizer) -> Optional[Path]:
     if self.file is None: return None
     return (Path(self.file) if Path(self.file).is_dir() else Path(self.file).parent)/SUPPORT_FILE
 
+# %% ../../nbs/use/04_inference.ipynb #130b6b8b
 @patch
 def _judge_fingerprint(self:Summarizer) -> dict:
     "Everything that a calibration of this model depends on."
     return support_fingerprint(self.model, self.cfg, dict(encoder=self.encoder.identity, decoder=self.decoder.identity))
 
+# %% ../../nbs/use/04_inference.ipynb #1184ec4f
 @patch(as_prop=True)
 def judge(self:Summarizer) -> Optional[Judge]:
     "The calibration beside the model, read once; None where there is none. Raises `CheckpointError` for one that is damaged or of another model."
@@ -577,6 +592,7 @@ def _certainties(self:Summarizer, cfg:Config, predicted:torch.Tensor, summaries:
         out += certainty(self.decoder, prefix, summaries[batch])
     return out
 
+# %% ../../nbs/use/04_inference.ipynb #44e27a8b
 @patch
 def _distances(self:Summarizer, documents:torch.Tensor) -> list: # of dicts, empty ones without a calibration
     "How far each text is from those that the model was taught."
@@ -607,6 +623,7 @@ def _evidence(self:Summarizer,
                            sourced=sources is not None, **distance))
     return out
 
+# %% ../../nbs/use/04_inference.ipynb #96c8745b
 @patch
 def _judged(self:Summarizer, supports:list) -> list: # of Support
     "The same with their numbers and reasons; a summary that is empty has none."
@@ -639,6 +656,7 @@ def _rank(support:Support) -> tuple: # the larger, the better
     lacking, denied, *_ = part_values(support)
     return (-lacking - denied, support.cycle) if support.sourced else (support.cycle,)
 
+# %% ../../nbs/use/04_inference.ipynb #2e392037
 def _joined(supports:list, note:str="") -> Support:
     "The supports of a text's parts as one: the summaries one after the other, the weakest one's numbers."
     if not supports: return Support("", reason=note)
@@ -647,6 +665,7 @@ def _joined(supports:list, note:str="") -> Support:
     statements = tuple(dict.fromkeys(c for s in full for c in s.claims))
     return replace(weakest, summary=" ".join(s.summary for s in full if s.summary), claims=statements)
 
+# %% ../../nbs/use/04_inference.ipynb #b1235c42
 def _withheld(support:Support, least:Optional[float]) -> Support:
     "The same, with an empty summary where its number is below `least`."
     if least is None or support.support is None or support.support >= least: return support
@@ -705,12 +724,14 @@ class _Halt(StoppingCriteria):
     def __init__(self, event): self.event = event
     def __call__(self, ids, scores, **_): return torch.full((len(ids),), self.event.is_set(), device=ids.device)
 
+# %% ../../nbs/use/04_inference.ipynb #1de330ac
 @patch
 @own_world()
 def _stops(self:Summarizer, cfg:Config, latents:torch.Tensor) -> torch.Tensor:
     "Which rows say nothing."
     return self.model.is_stop(latents, cfg)
 
+# %% ../../nbs/use/04_inference.ipynb #2ec675ad
 @patch
 def _pieces(self:Summarizer, cfg:Config, latents:torch.Tensor, seed:Optional[int], facts:Optional[list]):
     "The text of one row's latents, piece by piece."
@@ -742,6 +763,7 @@ def _trimmed(pieces):
         held = held[len(ready):]
         has_begun = has_begun or bool(ready)
 
+# %% ../../nbs/use/04_inference.ipynb #24aa3310
 @patch
 def stream(self:Summarizer,
     text:str, # one text
@@ -782,6 +804,7 @@ def _directions(self:Summarizer, x) -> torch.Tensor: # (texts, latent_seq_len * 
     "Texts or latents as vectors of length one."
     return F.normalize(self._checked(x if hasattr(x, "ndim") else self.encode(x)).flatten(1), dim=-1)
 
+# %% ../../nbs/use/04_inference.ipynb #019950fe
 @patch
 @own_world()
 def nearest(self:Summarizer,
@@ -815,6 +838,7 @@ def _fingerprints(self:Summarizer) -> dict: # document, summary
     kinds = dict(document=False, summary=True)
     return {kind: compressor_fingerprint(self.model, self.cfg, self.encoder.identity, s) for kind, s in kinds.items()}
 
+# %% ../../nbs/use/04_inference.ipynb #fe453604
 @patch
 @own_world()
 def save_latents(self:Summarizer,
@@ -843,6 +867,7 @@ def load_latents(self:Summarizer,
     "Latents of this very model. Raises `CacheError` for a damaged file, and for another model's latents, naming what differs."
     return read_latents(path, self._fingerprints())
 
+# %% ../../nbs/use/04_inference.ipynb #0a245ea4
 @patch
 @own_world()
 def open_latents(self:Summarizer,
@@ -863,11 +888,13 @@ def scores(self:Summarizer) -> dict:
     privacy = read("privacy.json") # of latent_summ privacy
     return report if privacy is None else report | dict(privacy=privacy)
 
+# %% ../../nbs/use/04_inference.ipynb #8d9af119
 @patch
 def _save_pretrained(self:Summarizer, folder:Path):
     export_model(folder, self.model, self.meta, self.scores, self.file and own_encoder(Path(self.file)))
     if self.judge and self.support_file != Path(folder)/SUPPORT_FILE: write_judge(Path(folder)/SUPPORT_FILE, self.judge)
 
+# %% ../../nbs/use/04_inference.ipynb #f7b77c70
 @patch
 def generate_model_card(self:Summarizer,
     name:str="FOLDER OR HUB ID", # how others load it
@@ -891,6 +918,7 @@ def save_pretrained(self:Summarizer,
     try: return ModelHubMixin.save_pretrained(self, folder, **options)
     except OSError as e: raise CheckpointError(f"Cannot save the model to {folder}: {e.strerror or first_line(e)}. Choose another folder.") from e
 
+# %% ../../nbs/use/04_inference.ipynb #ff663280
 @patch
 def push_to_hub(self:Summarizer,
     repo_id:str, # owner/name; made where it is not there

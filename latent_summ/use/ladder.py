@@ -24,6 +24,7 @@ def bleu_signed(
     metric = BLEU()
     return float(metric.corpus_score(predictions, [references]).score), str(metric.get_signature())
 
+# %% ../../nbs/use/06_ladder.ipynb #21059951
 def bleu(
     predictions:list, # texts
     references:list, # in the same order
@@ -31,6 +32,7 @@ def bleu(
     "The score of `bleu_signed`."
     return bleu_signed(predictions, references)[0]
 
+# %% ../../nbs/use/06_ladder.ipynb #6ba8a87f
 def reconstruction(
     summarizer, # a Summarizer
     texts:list, # of at most max_target_len tokens, or the rest cannot come back
@@ -51,6 +53,7 @@ def _context(decoder): # tokens, or None where the model names no limit
     "How much the decoder can read."
     return getattr(decoder.model.config.get_text_config(), "max_position_embeddings", None)
 
+# %% ../../nbs/use/06_ladder.ipynb #2186449f
 def _token_ids(decoder, texts:list) -> list:
     "Texts in tokens; what looks like a special token is plain text."
     return decoder.tokenizer(texts, add_special_tokens=False, split_special_tokens=True, return_attention_mask=False,
@@ -88,6 +91,7 @@ def _prompt_loss(decoder, prompts:list, targets:list, device) -> float:
     keep = labels[:, 1:] != -100
     return head_loss(decoder.model, hidden[keep], labels[:, 1:][keep]).item()
 
+# %% ../../nbs/use/06_ladder.ipynb #5c8c2d37
 def _write_after(decoder, prompts:list, cfg, device) -> list:
     "What the decoder writes after prompts of any length (padded on the left, so that all end where writing begins)."
     import torch
@@ -135,6 +139,7 @@ def _null_latents(summarizer, predicted, null:str): # (1, latent_seq_len, latent
     one = summarizer.model.stop_latent.detach().cpu()[None] if null == "stop" else predicted.mean(0, keepdim=True)
     return normalize_latents(one, summarizer.cfg.normalize_latent)
 
+# %% ../../nbs/use/06_ladder.ipynb #da37af75
 def _elsewhere(n:int) -> list:
     "For each of `n` rows the number of another one: a seeded order, each handed to its neighbour."
     order = random.Random(0).sample(range(n), n)
@@ -175,6 +180,7 @@ def _climb(summarizer, rows:list, separator:str, null:str, targets:list) -> tupl
     nats["text"], texts["text"] = read_text(summarizer, rows, separator)
     return nats, texts | dict(shuffled=[texts["predicted"][i] for i in other])
 
+# %% ../../nbs/use/06_ladder.ipynb #adadbcc3
 def _rung(rows:list, nats:float, null_nats:float, tokens:int, texts:list, tokenizer:str) -> dict:
     "One line of the table: bits needed, bits carried (against the rung `null`), and the scores of what was written."
     facts = text_fact_table(texts, rows).loc["all"]

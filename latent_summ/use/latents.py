@@ -30,6 +30,7 @@ def _part_hash(model, part:str) -> Optional[str]:
     weights = {k: v for k, v in model.state_dict().items() if k.startswith(part + ".")}
     return content_hash(weights, part)[:16] if weights else None
 
+# %% ../../nbs/use/01_latents.ipynb #c6d08b9c
 def compressor_fingerprint(
     model, # a LatentSummarizer
     cfg:Config, # of the model
@@ -55,6 +56,7 @@ class SavedLatents(NamedTuple):
     summary: bool # whether these are summary latents: ready to decode
     facts: Optional[list] = None # bytes beside each text's latents, or None
 
+# %% ../../nbs/use/01_latents.ipynb #034d0a94
 def source_hash(
     text:str, # any text
 ) -> bytes: # 32
@@ -87,6 +89,7 @@ def _check_ids(ids:Optional[list], n:int):
     types = ", ".join(sorted({type(i).__name__ for i in ids}))
     raise DataError(f"ids must be one string or integer for each of the {n:,} texts, got {len(ids):,} of {types}.")
 
+# %% ../../nbs/use/01_latents.ipynb #83f413f4
 def _source_tensor(sources:Optional[list], n:int) -> dict:
     "The hashes as a tensor; empty where there are none. Raises `DataError` where they are no texts, or too few."
     if sources is None: return {}
@@ -95,6 +98,7 @@ def _source_tensor(sources:Optional[list], n:int) -> dict:
     joined = b"".join(map(source_hash, sources))
     return dict(sources=torch.frombuffer(bytearray(joined), dtype=torch.uint8).view(n, 32)) if n else {}
 
+# %% ../../nbs/use/01_latents.ipynb #c6c8941a
 def _fact_tensors(facts:Optional[list], n:int) -> dict:
     "The facts as tensors; empty where there are none. Raises `DataError` for facts that are not at most 255 bytes for each text."
     if facts is None: return {}
@@ -135,11 +139,13 @@ def _open(path:Path):
         raise CacheError(f"{path} is damaged or cut short, or no file of latents ({type(e).__name__}). "
                          "Make it again from the texts.") from e
 
+# %% ../../nbs/use/01_latents.ipynb #1276f0e1
 def _slices(tensor):
     "A tensor on the disk, some thousand rows at a time."
     rows = tensor.get_shape()[0] if tensor.get_shape() else 0
     for start in range(0, rows, _ROWS): yield tensor[start:start + _ROWS]
 
+# %% ../../nbs/use/01_latents.ipynb #77c0b3b1
 def _hash_on_disk(file, meta:str) -> str:
     "What `content_hash` makes of the file's tensors, without having them in memory at once."
     digest = hashlib.sha256(meta.encode())
@@ -165,6 +171,7 @@ def _header(path:Path, file) -> dict:
         raise CacheError(f"{path} has format {meta['format']}, this version reads {FORMATS[0]} to {FORMAT}.{later}")
     return meta
 
+# %% ../../nbs/use/01_latents.ipynb #d51ab1ca
 def _check_shapes(path:Path, file):
     "Raise `CacheError` for a file without its tensors, or with some that do not fit together."
     slices = {name: file.get_slice(name) for name in file.keys()}
@@ -176,6 +183,7 @@ def _check_shapes(path:Path, file):
     if not fits or types != dict(ids="U8", scales="F32", values="I8") or not _facts_fit(file, shapes):
         raise CacheError(f"{path} is no file of latents of this package: its tensors do not fit together ({shapes}).")
 
+# %% ../../nbs/use/01_latents.ipynb #f093c4ab
 def _facts_fit(file, shapes:dict) -> bool:
     "Whether the facts of a file are as many as its texts and lengths say; true where it has none."
     if "facts" not in shapes: return True
@@ -196,6 +204,7 @@ def _check_maker(path:Path, meta:dict, made_by:Optional[dict]) -> bool: # whethe
                          "Load the model that made them, or make them again from the texts.")
     return kind == "summary"
 
+# %% ../../nbs/use/01_latents.ipynb #5202836e
 def _read_ids(path:Path, file, n:int) -> Optional[list]:
     "The ids, checked."
     try:
@@ -250,6 +259,7 @@ def rows(self:LatentFile,
     scales = self._file.get_slice("scales")[picked].numpy()
     return normalize_latents(torch.from_numpy(dequantize_int8(values, scales)), bool(self.made_by["normalized"]))
 
+# %% ../../nbs/use/01_latents.ipynb #9a197e05
 @patch
 def facts(self:LatentFile,
     start:int=0, # first row
@@ -268,6 +278,7 @@ def names(self:LatentFile) -> list:
     "The ids, or the rows' numbers where the file has none."
     return list(range(len(self))) if self.ids is None else self.ids
 
+# %% ../../nbs/use/01_latents.ipynb #efcd406e
 @patch
 def find(self:LatentFile,
     text:str, # a source

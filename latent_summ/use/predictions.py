@@ -61,6 +61,7 @@ def _records(path) -> list: # of (line number, dict)
     if wrong: raise DataError(f"{path}, line {wrong} is no row; a prediction is written {{\"id\": ..., \"prediction\": ...}}.")
     return records
 
+# %% ../../nbs/use/06_predictions.ipynb #0d08cfbc
 def _one_text(record:dict, column:str, path, line:int) -> str:
     "The prediction of a row. Raises `DataError` where there is none, or more than one."
     value = record.get(column)
@@ -93,6 +94,7 @@ def _is_counter(records:list, name) -> bool:
     values = [str(record.get(name)) for record in records]
     return any(values == [str(n) for n in range(start, start + len(values))] for start in (0, 1))
 
+# %% ../../nbs/use/06_predictions.ipynb #551b62d0
 def _id_column(records:list, path, column, prediction=None) -> Optional[str]:
     "The column of ids; None where rows hold nothing but texts. Raises `DataError` where it cannot be told."
     columns = list(dict.fromkeys(key for record in records for key in record))
@@ -143,6 +145,7 @@ def row_places(
     if not report.get("read") or report.get("other_split"): return {}
     return {str(number): i for i, number in source.numbers().items()} | dict(read=report["read"])
 
+# %% ../../nbs/use/06_predictions.ipynb #f1815386
 def _by_place(given:dict, source, row_ids:set, path) -> dict:
     "Predictions whose ids are places of rows, where the source has no ids."
     places = row_places(source)
@@ -197,6 +200,7 @@ def load_references(
         say_once(f"{cfg.dataset_name} has no column {cfg.id_column!r}; it is looked for in {predictions} alone.")
         return load_pairs(cfg.override(id_column=None), split, max_rows, duplicates=duplicates)
 
+# %% ../../nbs/use/06_predictions.ipynb #57e3966e
 def write_scores(
     file:Path, # of the predictions; what is written stands beside it
     report:dict, # of score_predictions

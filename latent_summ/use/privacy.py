@@ -38,6 +38,7 @@ def coarse(
         rounded = (latents / step).round() * step
     return normalize_latents(rounded.to(latents), normalized)
 
+# %% ../../nbs/use/13_privacy.ipynb #45c8bba4
 _BITS = dict(float32=32, int8=8, four_bits=4, two_bits=2)
 _NOISE = dict(noise_025=0.25, noise_05=0.5, noise_1=1.0, noise_2=2.0)
 FORMS = (*_BITS, *_NOISE)
@@ -62,6 +63,7 @@ def words_of(
     "The words of a text, in lower case."
     return set(re.findall(r"\w+", text.lower()))
 
+# %% ../../nbs/use/13_privacy.ipynb #8aa40cdf
 def common_words(
     texts:list, # known texts
     n:int=_COMMON, # how many
@@ -80,6 +82,7 @@ def _secrets(text:str, common:set) -> dict: # for each of SECRETS a set of words
     numbers = {w for kind, value in facts if kind in ("number", "time") for w in words_of(value)}
     return dict(words=words_of(text) - common, names=names, numbers=numbers & words_of(text))
 
+# %% ../../nbs/use/13_privacy.ipynb #1798cc9b
 def _share_read(secrets:list, read:list) -> dict: # for each of SECRETS a share, or None
     "Of all secrets of all texts, how many are among the words that were read."
     out = {}
@@ -99,6 +102,7 @@ class Probe:
     base: np.ndarray # (words,): share of the known texts that have the word
     count: int # words that a known text has, on average
 
+# %% ../../nbs/use/13_privacy.ipynb #88843790
 def _flat(latents:torch.Tensor) -> np.ndarray: return latents.flatten(1).double().cpu().numpy()
 
 # %% ../../nbs/use/13_privacy.ipynb #77840548
@@ -123,6 +127,7 @@ def fit_probe(
     weights = centred.T @ np.linalg.solve(kernel + ridge, present - base)
     return Probe(vocabulary, weights, middle, base, round(float(present.sum(1).mean())))
 
+# %% ../../nbs/use/13_privacy.ipynb #46c7b42d
 def probe_words(
     probe:Probe, # of fit_probe
     latents:torch.Tensor, # (texts, latent_seq_len, latent_dim)
@@ -144,6 +149,7 @@ def _without_last_line(text:str) -> str:
     lines = text.strip().splitlines()
     return "\n".join(lines[:-1]) if len(lines) > 1 else " ".join(text.split()[:-1])
 
+# %% ../../nbs/use/13_privacy.ipynb #f888f5b5
 def linked_share(
     summarizer, # a Summarizer
     stored:torch.Tensor, # (texts, latent_seq_len, latent_dim), as they come back from the file
@@ -169,6 +175,7 @@ def _readers(summarizer, stored:torch.Tensor, known:torch.Tensor, texts:list,
                 nobody=[frequent] * len(stored))
     return read, summaries
 
+# %% ../../nbs/use/13_privacy.ipynb #98c75e72
 def _count_secrets(secrets:list) -> dict: # kind -> how many
     "How many secrets of each kind the texts have."
     counts = dict.fromkeys(SECRETS, 0)
@@ -238,6 +245,7 @@ def _percent(value) -> str: return "-" if value is None else f"{100 * value:.0f}
 
 def _shares_text(read:dict) -> str: return "/".join(_percent(read[k]) for k in SECRETS)
 
+# %% ../../nbs/use/13_privacy.ipynb #a78bd9a6
 def privacy_lines(
     report:dict, # of privacy_report
 ) -> list: # of lines

@@ -39,6 +39,7 @@ def of_kind(
     "Events called `kind`, of one stage if it is given."
     return [e for e in events if e["event"] == kind and stage in (None, e.get("stage"))]
 
+# %% ../../nbs/use/07_report.ipynb #e8de4816
 def run_seconds(
     events:list, # of one run, resumed ones included
 ) -> dict: # {"preprocess": s, "pretrain_middle": s, ..., "total": s}
@@ -50,6 +51,7 @@ def run_seconds(
     seconds["total"] = sum(e["seconds"] for e in of_kind(events, "run_end"))
     return {k: round(v, 1) for k, v in seconds.items()}
 
+# %% ../../nbs/use/07_report.ipynb #39376327
 def run_rows(
     events:list, # of one run
 ) -> dict: # {"pairs/train": rows, ..., "pretrain_middle": rows, ...}
@@ -98,6 +100,7 @@ def update(self:RunLog,
     if stat.st_size > self.offset: self._read(hear)
     return self.lines - before
 
+# %% ../../nbs/use/07_report.ipynb #4f429f08
 @patch
 def _read(self:RunLog, hear):
     "Read the complete lines behind `offset`."
@@ -129,6 +132,7 @@ def _take(self:RunLog, e:dict):
     mean = group["loss"] + (loss - group["loss"]) / n
     group.update(e, loss=mean, merged=n, loss_low=min(group["loss_low"], loss), loss_high=max(group["loss_high"], loss))
 
+# %% ../../nbs/use/07_report.ipynb #258a4d32
 @patch
 def _redo(self:RunLog, stage:str, step:int):
     "Forget the steps of `stage` after `step`: they are done again."
@@ -198,6 +202,7 @@ def tidy(
     if ax.get_legend(): ax.get_legend().get_frame().set_facecolor("none")
     for text in ax.findobj(Text): text.set_color(INK); text.set_parse_math(False)
 
+# %% ../../nbs/use/07_report.ipynb #e1b5282e
 def name_axes(
     ax, # matplotlib axes
     title:str="", # above the panel, on the left
@@ -216,6 +221,7 @@ def _curve(events:list, kind:str, stage:str, key:str="loss") -> tuple:
     by_step = {e["step"]: e[key] for e in of_kind(events, kind, stage) if finite(e)}
     return sorted(by_step), [by_step[s] for s in sorted(by_step)]
 
+# %% ../../nbs/use/07_report.ipynb #33512282
 def _smooth(values:list) -> list:
     "Running medians over a twentieth of the values."
     window = max(len(values) // 20, 1)
@@ -226,6 +232,7 @@ def _ceiling(losses:list):
     if len(losses) < 20: return None
     return 1.15 * max(sorted(losses)[int(0.98 * len(losses))], losses[-1]) or None
 
+# %% ../../nbs/use/07_report.ipynb #1e4339e8
 def _unit(stage:str) -> str:
     "Label of a stage's loss axis."
     if stage.endswith("adapter"): return "loss (nats a token)"
@@ -238,6 +245,7 @@ def _draw_training(ax, steps:list, losses:list):
     ax.plot(steps, losses, color=COLOURS[0], linewidth=0.8, alpha=0.4, label="_each")
     ax.plot(steps, _smooth(losses), marker=dot, color=COLOURS[0], linewidth=1.6, markersize=4, label="training")
 
+# %% ../../nbs/use/07_report.ipynb #ba5b4381
 def _draw_band(ax, events:list, stage:str):
     "The range of losses that a record of several steps stands for."
     by_step = {e["step"]: e for e in of_kind(events, "step", stage) if "loss_low" in e}
@@ -247,6 +255,7 @@ def _draw_band(ax, events:list, stage:str):
     style = dict(color=COLOURS[0], alpha=0.2, linewidth=0, label="lowest to highest")
     if merged: ax.fill_between(sorted(by_step), low, high, **style)
 
+# %% ../../nbs/use/07_report.ipynb #14cb1bd5
 def _draw_validation(ax, steps:list, losses:list):
     "Validation losses, with a ring around the best."
     best = min(range(len(steps)), key=losses.__getitem__)
@@ -276,6 +285,7 @@ def trained_stages(
     "Stages with at least one step, in the order they ran."
     return list(dict.fromkeys(e["stage"] for e in of_kind(events, "step")))
 
+# %% ../../nbs/use/07_report.ipynb #b404a582
 def _draw_losses(figure, events:list):
     "A row of panels, one for each stage."
     stages = trained_stages(events)
@@ -283,6 +293,7 @@ def _draw_losses(figure, events:list):
     axes = figure.subplots(1, len(stages), squeeze=False)[0]
     for ax, stage in zip(axes, stages): _draw_loss(ax, events, stage)
 
+# %% ../../nbs/use/07_report.ipynb #e8dd249f
 def loss_figure(
     events:list, # of read_events
 ) -> Picture:
@@ -300,6 +311,7 @@ def _log_scale(ax):
     ax.yaxis.set_major_formatter("{x:g}")
     ax.yaxis.set_minor_formatter("")
 
+# %% ../../nbs/use/07_report.ipynb #b0f5a33d
 def _draw_series(ax, events:list, key:str, label:str):
     "One value of every step, stage after stage."
     start = 0
@@ -339,6 +351,7 @@ def known_results(
     path = Path(path) if path else files("latent_summ")/"mini"/"results.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
+# %% ../../nbs/use/07_report.ipynb #68c39787
 _NAMES = {"lead3": "lead-3", "longest3": "longest-3"}
 _COLUMNS = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L", "fact_recall": "facts %"}
 
@@ -348,6 +361,7 @@ def _record(name:str, scores:dict) -> dict:
     if line["facts %"] is not None: line["facts %"] *= 100
     return dict(system=name, **line)
 
+# %% ../../nbs/use/07_report.ipynb #15ba6351
 def scores_table(
     report:dict, # of evaluate_predictions
     name:str="this run", # what to call its own line
@@ -366,6 +380,7 @@ def _cells(values) -> list:
     "Numbers with one decimal; an empty cell where there is none."
     return ["" if pd.isna(v) else f"{v:.1f}" for v in values]
 
+# %% ../../nbs/use/07_report.ipynb #fdb1adc2
 def rich_table(
     table:pd.DataFrame, # of scores_table
     title=None, # above the table
@@ -379,6 +394,7 @@ def rich_table(
         out.add_row(str(name), *_cells(values), style="bold" if i == 0 else None)
     return out
 
+# %% ../../nbs/use/07_report.ipynb #1b99fedb
 def markdown_table(
     table:pd.DataFrame, # of numbers, with a named index
 ) -> str:
@@ -418,6 +434,7 @@ def _draw_scores(ax, report:dict, known=None):
     ax.legend(fontsize=8, frameon=False, ncols=len(table) if len(table) < 4 else 3, loc="upper center")
     tidy(ax, "y")
 
+# %% ../../nbs/use/07_report.ipynb #17672f99
 def scores_figure(
     report:dict, # of evaluate_predictions
     known=None, # as in scores_table
@@ -435,6 +452,7 @@ def rows_of(
     where = f"{Path(report['source']).name}, {report['source_split']}: " if "source" in report else ""
     return f"{where}{report['rows']['evaluated']:,} dialogues"
 
+# %% ../../nbs/use/07_report.ipynb #b764c558
 def demo_figure(
     events:list, # of read_events
     report:dict, # of evaluate_predictions
@@ -509,6 +527,7 @@ def _bytes(texts) -> float:
     "Mean size in UTF-8."
     return float(np.mean([len(t.encode()) for t in texts])) if texts else float("nan")
 
+# %% ../../nbs/use/07_report.ipynb #5c5693e6
 def _text_points(report:dict, records:list, has_facts:bool) -> list: # of (name, bytes, facts)
     "The baselines of a report: some lines of each dialogue, kept as text."
     rows = [dict(dialogue=r["dialogue"], summary=r["reference"]) for r in records]
@@ -565,6 +584,7 @@ def _wrapped(label:str, text:str, width:int) -> str:
     "`text` behind a label, in lines of at most `width` characters that are indented alike."
     return textwrap.fill(text or "(empty)", width, initial_indent=f"{label:<10}", subsequent_indent=" " * 10)
 
+# %% ../../nbs/use/07_report.ipynb #c8754668
 def examples_text(
     rows:list, # with dialogue and summary
     predictions:list, # one for each row
@@ -588,6 +608,7 @@ def report_paths(
     "The files of a report."
     return [folder/f"report{suffix}.json", folder/f"report{suffix}.png", folder/f"predictions{suffix}.jsonl"]
 
+# %% ../../nbs/use/07_report.ipynb #528ca672
 def write_report(
     folder, # a run's folder
     report:dict, # of evaluate
@@ -639,6 +660,7 @@ class Measured:
     predicted: np.ndarray # the same shape: summary latents that the middle predicts
     reference: np.ndarray # the same shape: latents of the reference summaries
 
+# %% ../../nbs/use/07_report.ipynb #75ecd1b0
 def measure_latents(
     summarizer, # a Summarizer
     texts:list, # strings
@@ -669,6 +691,7 @@ def cosines(
     unit = lambda x: x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
     return unit(a) @ np.swapaxes(unit(b), -1, -2)
 
+# %% ../../nbs/use/07_report.ipynb #aa16c745
 def _draw_lengths(ax, lengths:dict):
     "The norm of each latent vector: median, and the range of most texts."
     for i, (kind, x) in enumerate(lengths.items()):
@@ -681,6 +704,7 @@ def _draw_lengths(ax, lengths:dict):
     ax.legend(fontsize=7.5, frameon=False, loc="lower left")
     tidy(ax, "y")
 
+# %% ../../nbs/use/07_report.ipynb #f385e5b8
 def _draw_map(figure, ax, values:np.ndarray, title:str, x:str, y:str, ticks:bool=False):
     "A matrix of cosines."
     n, m = values.shape
@@ -722,6 +746,7 @@ def rounding_errors(
         rounded_x = np.rint(x / step) * step
     return (np.linalg.norm(rounded_x - x, axis=-1) / np.maximum(np.linalg.norm(x, axis=-1), 1e-12)).ravel()
 
+# %% ../../nbs/use/07_report.ipynb #e98376ec
 def quantisation_figure(
     measured:Measured, # of measure_latents
 ) -> Picture:

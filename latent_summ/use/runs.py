@@ -61,6 +61,7 @@ def run_time(
         last = e.get("time", last)
     return round(total + (last - start if start is not None else 0.0), 1)
 
+# %% ../../nbs/use/08_runs.ipynb #4e9b64ca
 def stages_done(
     events:list, # of one run
 ) -> str: # "4/4", or "2" where the total is not known
@@ -81,12 +82,14 @@ def _read(path, read, problems:list, empty):
     try: return read(path)
     except (LatentSummError, OSError, UnicodeDecodeError) as e: problems.append(str(e)); return empty
 
+# %% ../../nbs/use/08_runs.ipynb #83ad52bc
 def _best_losses(events:list) -> dict: # stage -> loss
     "The best validation loss of each stage."
     best = {}
     for e in of_kind(events, "validation"): best[e["stage"]] = min(best.get(e["stage"], e["loss"]), e["loss"])
     return best
 
+# %% ../../nbs/use/08_runs.ipynb #4d0ce9db
 def _percent(report:dict) -> dict: # column -> score
     "The scores of a report, all in percent."
     scores = {label: report.get(key) for key, label in _SCORES.items()}
@@ -126,6 +129,7 @@ def find_runs(
         for name in _RUN_FILES[:2]: runs |= {p.parent for p in folder.glob(depth + name)}
     return sorted(runs)
 
+# %% ../../nbs/use/08_runs.ipynb #4dafbf23
 def _check_run(folder:Path):
     "Raise `DataError` for a folder that holds no file of a run."
     if any((folder/f).is_file() for f in _RUN_FILES): return
@@ -139,6 +143,7 @@ def _stage_columns(columns) -> list:
     stages = [c for c in columns if c not in (*_FIRST, *_SCORES.values(), "problem")]
     return sorted(stages, key=lambda s: STAGES.index(s) if s in STAGES else len(STAGES))
 
+# %% ../../nbs/use/08_runs.ipynb #7ba800a5
 def runs_table(
     runs="runs", # a folder with runs in it, or a list of run folders
 ) -> pd.DataFrame: # a line for each run, the newest first
@@ -168,6 +173,7 @@ def compare_runs(
     columns = list(map(str, paths))
     return pd.DataFrame.from_dict(lines, orient="index", columns=columns, dtype=object).rename_axis("setting")
 
+# %% ../../nbs/use/08_runs.ipynb #0448309e
 def _settings_of(folder) -> dict:
     "The settings of a run, as its config.json has them."
     path = Path(folder)/"config.json"
@@ -182,6 +188,7 @@ def _cell(value) -> str:
     if isinstance(value, datetime): return f"{value:%Y-%m-%d %H:%M}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
+# %% ../../nbs/use/08_runs.ipynb #108df652
 def _short_line(line) -> dict: # column -> text
     "A run's line of `runs_table` in six columns."
     losses = [line[s] for s in _stage_columns(line.index) if not pd.isna(line[s])]
@@ -215,6 +222,7 @@ def runs_rich(
     out.caption = "\n".join(f"{name}: {text}" for name, text in table.problem.items() if text) or None
     return out
 
+# %% ../../nbs/use/08_runs.ipynb #9984e6dc
 def comparison_rich(
     paths:list, # at least two run folders
 ): # a rich.table.Table
@@ -240,11 +248,13 @@ class RunFolder:
     records: list = field(default_factory=list) # of predictions.jsonl
     problems: list = field(default_factory=list) # what could not be read, in words
 
+# %% ../../nbs/use/08_runs.ipynb #6c768e75
 def _read_lines(path) -> list:
     "Records of a file of JSON lines."
     try: return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     except ValueError as e: raise DataError(f"{path} is damaged: {e}.") from e
 
+# %% ../../nbs/use/08_runs.ipynb #beb84c8e
 def read_run(
     folder, # of one run
 ) -> RunFolder:
@@ -276,6 +286,7 @@ def run_latents(
     references = [r["reference"] for r in records]
     return measure_latents(Summarizer.from_pretrained(run.folder), dialogues, references)
 
+# %% ../../nbs/use/08_runs.ipynb #6d32fa09
 def _of_report(draw):
     "A figure that needs an evaluation."
     def figure(run, latents):
@@ -359,6 +370,7 @@ def html_table(
     rows = [map(_cell, line) for line in table.itertuples(name=None)]
     return Div(table_of(head, rows, css), cls="wide")
 
+# %% ../../nbs/use/08_runs.ipynb #023f1708
 def _section(name:str, svg:str, *beside):
     "A figure with its caption, and what stands below it."
     title, text = FIGURES[name][:2]
@@ -379,10 +391,12 @@ def stages_table(
             lines.setdefault(e["stage"], {}).update({"seconds": e["seconds"], "best validation": e.get("best_loss")})
     return pd.DataFrame.from_dict(lines, orient="index", dtype=object).rename_axis("stage")
 
+# %% ../../nbs/use/08_runs.ipynb #e22ab1f0
 def _differing(config:dict, preset:dict) -> list: # of names
     "The settings that both have, with different values."
     return [k for k, v in config.items() if k in preset and preset[k] != v and k != "run_dir"]
 
+# %% ../../nbs/use/08_runs.ipynb #ec072782
 def settings_table(
     config:dict, # of a run, as in its config.json
 ) -> pd.DataFrame: # setting x (this run, the preset)
@@ -423,6 +437,7 @@ def page_of(
     if reasons: parts.append(Section(H2("Left out"), Ul(*reasons)))
     return html_page(title, _STYLE, *parts)
 
+# %% ../../nbs/use/08_runs.ipynb #592b7c4c
 def _facts(run:RunFolder) -> list: # of texts
     "State, start and rows of a run, in words, as far as they are known."
     state = run_state(run.events)
@@ -464,6 +479,7 @@ def newest_run(
     models = list(Path(folder).glob(f"*/{Config().checkpoint_dir}/{Config().handoff_best_model_filename}"))
     return max(models, key=lambda p: p.stat().st_mtime).parent.parent if models else None
 
+# %% ../../nbs/use/08_runs.ipynb #28d3216f
 def run_folder(
     model:Path, # run folder, checkpoint folder, .pt file, hub id or mini
 ) -> Path:
@@ -485,6 +501,7 @@ def show_runs(
     if table.empty: print(f"No run in {folder}."); return
     Console(highlight=False).print(runs_rich(table))
 
+# %% ../../nbs/use/08_runs.ipynb #690ab9de
 def show_comparison(
     folders:list, # two runs or more
 ):

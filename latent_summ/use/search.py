@@ -30,12 +30,14 @@ class Hit(NamedTuple):
     cosine: float # -1 to 1
     row: int # its place in the file
 
+# %% ../../nbs/use/10_search.ipynb #4086fbc3
 _AT_ONCE = 4096 # rows of the file
 
 def _unit(latents:torch.Tensor) -> torch.Tensor: # (texts, latent_seq_len * latent_dim)
     "Each text as one vector of length one."
     return F.normalize(latents.flatten(1), dim=-1)
 
+# %% ../../nbs/use/10_search.ipynb #e639675f
 def _best(query:torch.Tensor, file:LatentFile, k:int) -> tuple: # (cosines, rows), both (queries, k)
     "The `k` rows nearest to each query; of equal ones the first."
     cosines = torch.empty(len(query), 0)
@@ -95,12 +97,14 @@ def _faiss():
                          "pip install 'latent_summ[faiss]', or search without an index: that is exact.") from e
     return faiss
 
+# %% ../../nbs/use/10_search.ipynb #3833bed9
 def index_path(
     file:LatentFile, # open
 ) -> Path:
     "Where the index of a file is kept."
     return file.path.with_name(f"{file.path.name}.{file.digest[:12]}.faiss")
 
+# %% ../../nbs/use/10_search.ipynb #fe6088a8
 def _made_index(file:LatentFile):
     "An index of all rows: cells, and each row in a byte a number."
     faiss = _faiss()
@@ -123,6 +127,7 @@ def _read_index(path:Path):
     if hashlib.sha256(data.tobytes()).digest() != digest: raise CacheError(f"{path} is damaged: delete it, and it is made again.")
     return _faiss().deserialize_index(data)
 
+# %% ../../nbs/use/10_search.ipynb #d9aa9baa
 def latent_index(
     file:LatentFile, # to index
 ): # a faiss index, read from the disk or made and kept there
@@ -161,6 +166,7 @@ def word_changes(
     steps = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
     return [(" ".join(old[a:b]), " ".join(new[c:d])) for kind, a, b, c, d in steps if kind != "equal"]
 
+# %% ../../nbs/use/10_search.ipynb #71fc299f
 @dataclass
 class Swap:
     "What one latent of the second text does to the summary of the first."
@@ -169,6 +175,7 @@ class Swap:
     text: str # written from the first text's latents with this one swapped
     changes: list # of word_changes
 
+# %% ../../nbs/use/10_search.ipynb #9bff0c0a
 @dataclass
 class TextDiff:
     "Two texts compared in latent space."
@@ -189,6 +196,7 @@ def _swaps(summarizer, a:torch.Tensor, b:torch.Tensor, text:str) -> list: # of S
     written = summarizer.decode(mixed, do_sample=False)
     return [Swap(i, c, t, word_changes(text, t)) for i, (c, t) in enumerate(zip(cosines, written))]
 
+# %% ../../nbs/use/10_search.ipynb #fb5a0ee8
 def _near(summarizer, ends:torch.Tensor, path, k:int) -> dict:
     "The rows of a file nearest to both ends and to the point between them."
     file = summarizer.open_latents(path)

@@ -36,6 +36,7 @@ def without_places(
     files = [k for k in _SOURCES if config[k].count("/") > 1 or Path(config[k]).suffix]
     return config | places | {k: Path(config[k]).name for k in files}
 
+# %% ../../nbs/use/02_share.ipynb #8683a519
 def own_encoder(
     file:Path, # a finished .pt, or an exported folder
 ) -> Optional[Path]:
@@ -67,6 +68,7 @@ def _unreadable(folder:Path, e:Exception) -> CheckpointError:
     return CheckpointError(f"{folder} holds no readable model ({type(e).__name__}): it needs config.json and {WEIGHTS}, "
                            "as `save_pretrained` writes them.")
 
+# %% ../../nbs/use/02_share.ipynb #e31b4df1
 def _about(folder:Path) -> dict:
     "What an exported model says of itself."
     try: about = json.loads((folder/"config.json").read_text(encoding="utf-8"))
@@ -77,6 +79,7 @@ def _about(folder:Path) -> dict:
         raise CheckpointError(f"{folder} has format {about.get('format')}, this version reads {FORMAT}.")
     return about
 
+# %% ../../nbs/use/02_share.ipynb #c4d57fc9
 def read_export(
     folder, # with model.safetensors and config.json
 ) -> tuple: # (tensors, meta), as load_checkpoint has them
@@ -100,6 +103,7 @@ def read_model(
     if Path(path).is_dir(): return read_export(path)
     return load_finished(path)
 
+# %% ../../nbs/use/02_share.ipynb #6105c9af
 def saved_config(
     path, # a finished .pt, or an exported folder
 ) -> Config:
@@ -117,6 +121,7 @@ def is_hub_id(
     "Whether a name can be a model on the hub: `owner/name`, and there is no such path here."
     return _on_hub(name) and not Path(name).exists()
 
+# %% ../../nbs/use/02_share.ipynb #b5368f3e
 def fetch(
     name:str, # hub id
     files:list, # patterns
@@ -134,6 +139,7 @@ def _pinned(field_name:str, name:str, identity:dict, what:str) -> str:
     on_hub = is_hub_id(name) and re.fullmatch(r"[0-9a-f]{40}", identity["revision"])
     return str(locate(name, what, field_name, identity["revision"])) if on_hub else name
 
+# %% ../../nbs/use/02_share.ipynb #39dce047
 def load_backbones(
     cfg:Config, # of the model: the names of its backbones
     identities:dict, # encoder and decoder, as the model's meta has them
@@ -176,6 +182,7 @@ def _stage_line(name:str, epochs:int, batch_size:int, rows:Optional[int]=None) -
     of_rows = f" of {rows:,} rows" if rows else ""
     return f"- {name}: {epochs} epoch{'s' * (epochs != 1)}{of_rows} in batches of {batch_size}"
 
+# %% ../../nbs/use/02_share.ipynb #5ce3c5df
 def _stage_lines(cfg:Config, report:dict) -> list:
     "One line for each stage: epochs, rows, batch size."
     rows = report.get("rows", {})
@@ -196,6 +203,7 @@ def _score_cells(scores:dict) -> list:
         return f"{100 * scores[key]:.1f} %" if key == "fact_recall" else f"{scores[key]:.1f}"
     return [cell(key) for key in _COLUMNS]
 
+# %% ../../nbs/use/02_share.ipynb #cb06022f
 def _score_lines(report:dict) -> list:
     "The results table, from the run's report."
     if "rouge1" not in report: return ["No evaluation was run."]
@@ -263,6 +271,7 @@ def _read_back(report:dict) -> dict: # as READ_BACK
     shares |= dict(probe_names=read["probe"]["names"], probe_words=read["probe"]["words"])
     return {k: round(100 * (v or 0)) for k, v in shares.items()}
 
+# %% ../../nbs/use/02_share.ipynb #6beb892d
 def _privacy_text(report:dict) -> str:
     "What was read out of this model's latents; if that was not measured, out of those of the small model."
     is_measured = "privacy" in report
@@ -273,6 +282,7 @@ def _privacy_text(report:dict) -> str:
             f"latents; without the model, somebody with known texts and their latents read {shares['probe_names']} % of the "
             f"names and {shares['probe_words']} % of the words.")
 
+# %% ../../nbs/use/02_share.ipynb #a62db4cd
 def _part_line(part:str, identity:dict) -> str:
     "Which encoder or decoder a model was trained with."
     name = identity["name"]
@@ -290,6 +300,7 @@ def _front(cfg:Config, backbones:dict) -> str:
     return "\n".join(["---", "library_name: latent_summ", "pipeline_tag: summarization", *listed("tags", tags),
                       *listed("base_model", models), *listed("datasets", data), "---", ""])
 
+# %% ../../nbs/use/02_share.ipynb #fdfa365c
 def model_card(
     meta:dict, # of the model: config, backbones
     report:Optional[dict]=None, # the run's scores

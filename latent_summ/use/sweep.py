@@ -34,6 +34,7 @@ class Point:
     values: dict # field -> value
     cfg: Config # with its run folder
 
+# %% ../../nbs/use/14_sweep.ipynb #a2810571
 def point_name(
     values:dict, # field -> value
 ) -> str:
@@ -68,6 +69,7 @@ def _has_finished(folder:Path) -> bool:
     "Whether a folder holds a run that came to its end."
     return (folder/"events.jsonl").is_file() and run_state(read_events(folder/"events.jsonl")) == "finished"
 
+# %% ../../nbs/use/14_sweep.ipynb #810fa93a
 _FREE = ("run_dir", "device", "use_tui", "async_checkpointing") # may differ between two visits of a sweep
 
 def _check_same(cfg:Config, folder:Path):
@@ -79,6 +81,7 @@ def _check_same(cfg:Config, folder:Path):
     raise CheckpointError(f"{folder} holds a run with other settings: {named}. Choose another --folder, "
                           "or delete that run.")
 
+# %% ../../nbs/use/14_sweep.ipynb #e2cbf541
 def ready_run(
     point:Point, # of grid_points
     train:Callable=run_pipeline, # what trains: called with a config, and resume=True to go on
@@ -103,6 +106,7 @@ def check_bits(
         raise ConfigError("--bits takes 2 to 16, and 32 for latents as they are; "
                           f"got {', '.join(map(str, wrong)) or 'none'}.")
 
+# %% ../../nbs/use/14_sweep.ipynb #b12103ca
 def stored_bytes(
     cfg:Config, # latent_seq_len and latent_dim count
     bits:int, # for each number
@@ -145,6 +149,7 @@ def _ceiling(summarizer, rows:list) -> dict: # bytes, facts, rougeL
     size = sum(len(r["dialogue"].encode()) for r in rows) / len(rows)
     return dict(bytes=size, facts=facts, roles=report["role_recall"], rougeL=report["rougeL"])
 
+# %% ../../nbs/use/14_sweep.ipynb #cbf98784
 def _end_of(folder:Path):
     "When a run came to its end: scores of an earlier training do not count."
     return next((e["time"] for e in reversed(read_events(folder/"events.jsonl")) if e["event"] == "run_end"), None)
@@ -246,6 +251,7 @@ def sweep_report(
     def as_python(line): return {k: v.item() if hasattr(v, "item") else v for k, v in line.items()}
     return dict(lines=list(map(as_python, plain.to_dict("records"))))
 
+# %% ../../nbs/use/14_sweep.ipynb #c9bcf947
 def sweep_lines(
     table:pd.DataFrame, # of run_sweep or sweep_model
 ) -> list: # of lines
