@@ -71,7 +71,7 @@ def test_resumed_with_the_same_rows(trained): run_pipeline(trained, resume=True)
 
 
 UNFIT = { # what is asked for -> what the message says
-    "no encoder": (dict(modernbert_model="{work}/none"), "none"), "no decoder": (dict(gpt2_model="{work}/none.gguf"), "no file here"),
+    "no encoder": (dict(modernbert_model="{work}/none"), "none"), "no decoder": (dict(gpt2_model="{work}/none.gguf"), "is not a file here"),
     "another width": (dict(modernbert_model="{work}/narrow"), "32 wide"),
     "too few positions": (dict(modernbert_model="{work}/narrow", modernbert_hidden_dim=32, max_seq_len=600), "has 512 positions"),
     "untaught": (dict(modernbert_model="{work}/narrow", modernbert_hidden_dim=32), "was taught latent tokens"), "no rows": (dict(dataset_name="{work}/none.jsonl"), "none.jsonl"),
