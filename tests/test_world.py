@@ -302,6 +302,24 @@ def test_an_option_of_transformers_names_ours(s, texts, theirs, ours):
         with pytest.raises(ConfigError, match=f"{theirs} .* here it is .*{ours}"): call()
 
 
+@pytest.mark.parametrize(("option", "says"), [("convert_to_tensor", "convert_to_numpy"), ("normalize_embeddings", "similarity"), ("prompt", "as it is"), ("precision", "save_latents"),
+                                              ("truncate_dim", "latent_dim"), ("quantization_config", "GGUF"), ("load_in_8bit", "GGUF"), ("generation_config", "temperature")])
+def test_an_option_that_is_not_here_says_what_is(s, texts, option, says):
+    with pytest.raises(ConfigError, match=f"There is no {option} here.*{says}"): s.encode(texts, **{option: "x"})
+
+
+@pytest.mark.parametrize("name", [None, 7, ["mini"]])
+def test_a_model_that_is_no_name_is_one_message(name):
+    with pytest.raises(CheckpointError, match=f"named by a path or a hub id, got a {type(name).__name__}"): Summarizer.from_pretrained(name)
+
+
+def test_texts_in_any_container(s, texts, expected):
+    import numpy as np
+    import pandas as pd
+    for some in (tuple(texts), (t for t in texts), np.array(texts), pd.Series(texts)): assert torch.equal(s.encode(some), expected["latents"]), type(some)
+    assert s.encode([]).shape == (0, *expected["latents"].shape[1:]) and s([]) == []
+
+
 # --- the reference's own files ----------------------------------------------------------------------------------------
 
 THEIRS = dict(wikitext_split="train", arxiv_split="train", english_pretrain_split="train", wikitext_max_samples=100000, arxiv_max_samples=750000, english_pretrain_max_samples=None,

@@ -6,7 +6,7 @@
 __all__ = ['find_model', 'saved_config', 'Summarizer', 'clean_texts', 'TextProgress']
 
 # %% ../../nbs/use/04_inference.ipynb #b85385da
-import contextlib, math, re, threading, time
+import contextlib, math, os, re, threading, time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +51,7 @@ def find_model(
     token=None, # for the hub (None: the one you are logged in with)
 ) -> Path: # a .pt file or an exported folder
     "The finished model meant by `path`. Raises `CheckpointError` that says how to get one."
+    if not isinstance(path, (str, os.PathLike)): raise CheckpointError(f"A model is named by a path or a hub id, got a {type(path).__name__}. {_NONE}")
     name, path, cfg = str(path), Path(path), Config()
     if name == "mini": return MINI/"summarizer"
     if path.is_file() or (path/"model.safetensors").is_file(): return path
@@ -75,7 +76,15 @@ _NOT_HERE = dict(num_beams="Summaries are written greedily, or sampled with do_s
                  min_new_tokens="There is only an upper bound, max_generation_length.",
                  min_length="There is only an upper bound, max_generation_length.",
                  repetition_penalty="The decoder's own generate has it: s.decoder.model.generate(inputs_embeds=s.prompt(latents), ...).",
-                 trust_remote_code="Code that comes with a model is never run.")
+                 trust_remote_code="Code that comes with a model is never run.",
+                 convert_to_tensor="encode returns a tensor; convert_to_numpy=True makes it an array.",
+                 normalize_embeddings="Latents have the length that the model was trained with; similarity compares their directions.",
+                 prompt="The encoder reads a text as it is.", prompt_name="The encoder reads a text as it is.",
+                 output_value="encode returns the latents of each text.", precision="save_latents stores latents in 8 bits.",
+                 truncate_dim="The latents have one size, latent_seq_len x latent_dim.",
+                 load_in_8bit="Weights are not packed; a decoder may come from a GGUF file.", load_in_4bit="Weights are not packed; a decoder may come from a GGUF file.",
+                 quantization_config="Weights are not packed; a decoder may come from a GGUF file.",
+                 generation_config="Each setting is an option of the call: do_sample, temperature, top_k, top_p, max_generation_length.")
 
 def _check_words(given:dict):
     "Raise `ConfigError` for an option of transformers that has another name here."
