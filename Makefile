@@ -1,4 +1,4 @@
-# latent_summ: every target sets up .venv by itself, once, from constraints.txt.
+# latent_summ: every target creates .venv on first use, from constraints.txt.
 #   PYTHON=/path/to/python3.11   choose the interpreter      PIP_FLAGS='...'   extra options for pip
 #   ARGS='...'                   options for the command that a target runs, for instance make demo ARGS='--seed 2'
 
@@ -12,21 +12,22 @@ export PYTHON
 export PIP_FLAGS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test promises soak fuzz lint docs bench readme export clean distclean
+.PHONY: help setup demo test promises soak fuzz lint docs axe bench readme export clean distclean
 
 help:  ## show this list
-	@echo 'make demo     the whole road on a CPU: cache, four training stages, checkpoint, summaries with scores (runs/demo/)'
+	@echo 'make demo     the full pipeline on a CPU: cache, four training stages, checkpoint, summaries with scores (runs/demo/)'
 	@echo 'make test     every notebook and every test'
-	@echo 'make promises every attack on what must never go wrong, and the table of what came of it'
-	@echo 'make soak     the mini preset trained under faults (MINUTES=30)'
-	@echo 'make fuzz     broken files for everything that reads one (INPUTS=100000)'
-	@echo 'make lint     ruff; notebooks clean; modules, README and tiers in step with the notebooks'
+	@echo 'make promises the tests that attack each guarantee, and a table of the results'
+	@echo 'make soak     training of the preset mini under faults (MINUTES=30)'
+	@echo 'make fuzz     broken files of every kind that is read (INPUTS=100000)'
+	@echo 'make lint     ruff; clean notebooks; modules, README and tiers that match the notebooks'
 	@echo 'make docs     the website, in _docs/'
+	@echo 'make axe      axe-core on every page of the website; needs a Chromium (CHROMIUM=/usr/bin/chromium)'
 	@echo 'make bench    the scripts in benchmarks/'
 	@echo 'make readme   README.md from nbs/index.ipynb'
 	@echo 'make export   clean the notebooks and export the package from them'
-	@echo 'make clean    remove what docs, tests and builds left (make distclean: .venv too)'
-	@echo 'Each sets up .venv by itself, once. PYTHON=/path/to/python3.11 chooses the interpreter, PIP_FLAGS=... adds options'
+	@echo 'make clean    remove the output of docs, tests and builds (make distclean: .venv too)'
+	@echo 'Each creates .venv on first use. PYTHON=/path/to/python3.11 chooses the interpreter, PIP_FLAGS=... adds options'
 	@echo 'for pip (for instance an index of CPU-only torch wheels, which are far smaller), ARGS=... for the command itself.'
 
 $(STAMP): settings.ini constraints.txt setup.py
@@ -64,6 +65,11 @@ docs: $(STAMP)
 	else \
 	  $(BIN)/python .ci/pages.py html; \
 	fi
+
+CHROMIUM ?= /usr/bin/chromium
+axe: docs
+	@$(BIN)/python -c 'import axe_playwright_python' 2>/dev/null || $(BIN)/python -m pip install -q $(PIP_FLAGS) axe-playwright-python==0.1.8
+	@$(BIN)/python tests/axe.py --chromium $(CHROMIUM) --out benchmarks/results/axe.json $(ARGS)
 
 bench: $(STAMP)
 	@$(BIN)/python -c 'import sentence_transformers' 2>/dev/null || $(BIN)/python -m pip install -q $(PIP_FLAGS) -e '.[bench]' -c constraints.txt

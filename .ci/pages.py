@@ -198,6 +198,12 @@ def menu(root: Path = ROOT) -> list[tuple[str, str]]:
     return [(item["text"], item["href"]) for item in bar]
 
 
+def scripts(root: Path = ROOT) -> str:
+    "What _quarto.yml puts at the end of each page."
+    parts = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))["format"]["html"]["include-after-body"]
+    return "".join(part["text"] for part in parts)
+
+
 def relink(body: str, page: Page, known: dict[str, str], address: str, anchors: dict[str, set[str]]) -> str:
     "Links between notebooks become links between pages; so do nbdev's links to the website's own address (which guess at anchors: one that is not there is left out)."
     here = posixpath.dirname(page.source)
@@ -276,7 +282,7 @@ def write_pages(docs: Path, sections: list[tuple[str, list[Page]]], address: str
         ends = [a(order[i - 1].to, f"← {names[order[i - 1].to]}") if i else "<span></span>", a(order[i + 1].to, f"{names[order[i + 1].to]} →") if i + 1 < len(order) else ""]
         up = posixpath.relpath(".", posixpath.dirname(page.to) or ".")
         title = page.title if page.to == "index.html" else f"{page.title} – latent_summ"
-        text = template.substitute(title=html.escape(title), site=address, page=page.to, top_folder=up, code_style=style, top="".join(a(to, text) for text, to in top), side=side,
+        text = template.substitute(title=html.escape(title), site=address, page=page.to, top_folder=up, code_style=style, script=scripts(), top="".join(a(to, text) for text, to in top), side=side,
                                    body=relink(body, page, known, address, anchors), toc=toc, before_after="".join(ends))
         (docs / page.to).parent.mkdir(parents=True, exist_ok=True)
         (docs / page.to).write_text(text, encoding="utf-8")

@@ -36,6 +36,7 @@ import transformers
 from _common import MINI, child, gemma, modernbert, options, parse, peak_gb, run_parts, spread, sync, timed, turns
 
 from latent_summ.encode.backbones import Encoder
+from latent_summ.encode.trunk import with_trunk
 from latent_summ.config import Config
 from latent_summ.model.decode import pad_labels, prompt_embeds
 from latent_summ.model.head import prefix_loss
@@ -161,6 +162,7 @@ def one_way(opts) -> dict:
     cuts = [order[i * size:(i + 1) * size] for i in (np.linspace(0, 31, opts.batches or 2).round().astype(int))]
     decoder.model.to(device)
     model = LatentSummarizer(cfg, decoder.embedding_rms).to(device)
+    if way == "ours": decoder = with_trunk(cfg, decoder, device)
     named = set_trainable(model, ("adapter",))
     optimizer, = make_optimizers(named, cfg)
     latents = F.normalize(torch.randn(len(lengths), 8, 256), dim=-1).to(device)
@@ -213,6 +215,7 @@ def stage4(opts) -> dict:
     decoder.model.to(device)
     model = LatentSummarizer(cfg, decoder.embedding_rms).to(device)
     _speed_up(cfg, model, decoder, device)
+    decoder = with_trunk(cfg, decoder, device)
     stage, = [s for s in stage_table(cfg) if s.name == "finetune_adapter"]
     lengths = np.minimum(target_lengths("samsum")[1][:90], 256)
     rows = StageRows(Vectors(torch.randn(90, 1, 768)), targets=[g.integers(2, 3000, n - 1).tolist() + [1] for n in lengths])
@@ -246,7 +249,7 @@ def lesson(opts) -> dict:
     decoder, encoder = gemma(opts.toy), Encoder(modernbert(opts.toy), transformers.AutoTokenizer.from_pretrained(MINI / "encoder"))
     encoder.model.to(device), decoder.model.to(device)
     if cfg.encoder_pooling == "queries": encoder = with_queries(encoder, cfg.latent_seq_len)
-    start, taught = peak_gb(device), Lesson(cfg, encoder, decoder).to(device)
+    start, taught = peak_gb(device), Lesson(cfg, encoder, with_trunk(cfg, decoder, device) if through else decoder).to(device)
     named = set_trainable(taught, ("encoder_top", "tokens", "queries", "readout"))
     optimizers, g = make_optimizers(named, lesson_rates(cfg)), torch.Generator().manual_seed(0)
     def some(n): return torch.randint(20, 3000, (rows, n), generator=g)

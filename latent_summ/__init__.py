@@ -19,6 +19,7 @@ def __getattr__(name: str):
     "The names of `_HOMES`, loaded at first use: `import latent_summ` alone takes no time and loads no torch."
     if name not in _HOMES: raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_HOMES)}")
     value = getattr(importlib.import_module(_HOMES[name], __name__), name)
+    importlib.import_module(".runtime", __name__).with_parameters(value) # comments on parameters, for `?`
     globals()[name] = value
     return value
 

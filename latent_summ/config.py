@@ -11,7 +11,7 @@ __all__ = ['SECTIONS', 'REFERENCE_SECTIONS', 'PRESETS', 'STAGES', 'LatentSummErr
            'Optimization', 'Sources', 'Config', 'read_json', 'from_reference', 'unused_text', 'fields_of']
 
 # %% ../nbs/00_config.ipynb #9e6c049f
-import dataclasses, difflib, hashlib, html, json, math, os, re, typing, warnings
+import dataclasses, difflib, hashlib, json, math, os, re, typing, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -27,6 +27,7 @@ class LatentSummError(Exception):
         text = super().__str__()
         return text if LatentSummError.in_shell else text + _in_python(text)
 
+# %% ../nbs/00_config.ipynb #d0157695
 class ConfigError(LatentSummError, ValueError):
     "A configuration value, key or file that cannot be used."
 
@@ -48,12 +49,13 @@ def _python_for(
     if re.fullmatch(r"-?[0-9.e-]*[0-9]", value): return f"{field.name}={value}"
     return f"{field.name}={value!r}" if value in _WORDS_FOR_FLAGS else field.name
 
+# %% ../nbs/00_config.ipynb #de5c6a5b
 def _in_python(
     text:str, # of an error
 ) -> str: # empty where the text names no setting's flag
     "For callers in Python: the settings whose flags a message names."
-    found = re.findall(r"(?<![\w`-])--([a-z][a-z0-9-]*[a-z0-9])(?:[ =]([\w.-]*\w))?", text)
-    named = dict.fromkeys(word for name, value in found if (word := _python_for(name, value)))
+    flags = re.findall(r"(?<![\w`-])--([a-z][a-z0-9-]*[a-z0-9])(?:[ =]([\w.-]*\w))?", text)
+    named = dict.fromkeys(word for name, value in flags if (word := _python_for(name, value)))
     return f" (In Python: {', '.join(named)}.)" if named else ""
 
 # %% ../nbs/00_config.ipynb #8f7c0dae
@@ -82,6 +84,7 @@ def _nearest(name:str, names) -> str:
     near = longer[:1] or difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f" Perhaps you meant {near[0]!r}?" if near else ""
 
+# %% ../nbs/00_config.ipynb #e71c7937
 def base_type(
     annotation, # of a field: int, Optional[str], ...
 ) -> tuple: # (int, False), (str, True), ...
@@ -90,6 +93,7 @@ def base_type(
     if not args: return annotation, False
     return next(a for a in args if a is not type(None)), type(None) in args
 
+# %% ../nbs/00_config.ipynb #35d111f3
 def _bounds_text(meta) -> str:
     "The bounds of a field in words: `>= 1 and < 2`."
     signs = dict(ge=">=", gt=">", le="<=", lt="<")
@@ -112,6 +116,7 @@ def _check_text(field:dataclasses.Field, value:str):
     if meta["form"] and not re.fullmatch(meta["form"], value):
         raise ConfigError(f"{field.name} must be {meta['means']}, got {value!r}.")
 
+# %% ../nbs/00_config.ipynb #bcc86499
 def _check_number(field:dataclasses.Field, value, optional:bool):
     "Numbers must be finite, fit in 64 bits and lie within the field's bounds."
     if isinstance(value, float) and not math.isfinite(value):
@@ -205,18 +210,20 @@ class ModelNames(Section):
                                 affects="cache model")
     gpt2_model: str = par("google/gemma-3-270m-it", "Decoder: hub id, folder, or mini (shipped)", affects="cache model")
 
+# %% ../nbs/00_config.ipynb #5f95adc2
 @dataclass
 class DeviceAndOptimization(Section):
     "Device and Optimization"
-    device: str = par("cuda", "Where to compute: cuda, cuda:1, mps or cpu; without that device the CPU is used and it "
-                              "is said once",
+    device: str = par("cuda", "Where to compute: cuda, cuda:1, mps or cpu; falls back to the CPU, with a note, where "
+                              "there is no such device",
                       form=r"cuda(:\d{1,2})?|mps|cpu", means="cuda, cuda:N, mps or cpu")
     use_fp16: bool = par(True, "Allow fp16 autocast on a GPU without bf16 (Gemma itself then stays in fp32: "
                                "its activations overflow)", affects="training")
     use_bf16: bool = par(True, "Allow bf16 autocast where the hardware has it; wins over use_fp16", affects="training")
     use_gradient_checkpointing: bool = par(True, "Recompute decoder activations in the backward pass on a GPU: "
                                                  "less memory, more time")
-    use_torch_compile: bool = par(False, "Compile the trained modules with torch.compile")
+    use_torch_compile: bool = par(False, "Compile the trained modules, and one layer of the frozen decoder for "
+                                         "all, with torch.compile")
     torch_compile_mode: str = par("reduce-overhead", "Mode handed to torch.compile",
                                   choices=("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"))
     async_checkpointing: bool = par(True, "Write checkpoints from a background thread")
@@ -225,8 +232,8 @@ class DeviceAndOptimization(Section):
 @dataclass
 class AttentionAndNormalization(Section):
     "Attention and Normalization"
-    attn_implementation: str = par("flash_attention_2", "Attention kernel of the backbones; without flash-attn, "
-                                                        "sdpa is used and it is said once",
+    attn_implementation: str = par("flash_attention_2", "Attention kernel of the backbones; falls back to sdpa, "
+                                                        "with a note, where flash-attn is not installed",
                                    choices=("flash_attention_2", "sdpa", "eager"))
     use_rmsnorm: bool = par(True, "RMSNorm in middle and adapter (else LayerNorm)", affects="model")
     rmsnorm_eps: float = par(1e-6, "Epsilon of the norms", gt=0, affects="model")
@@ -260,16 +267,18 @@ class Inference(Section):
     top_p: float = par(0.9, "Nucleus sampling: smallest set of tokens with this probability", gt=0, le=1)
     top_k: int = par(50, "Sample among the k most likely tokens; 0 switches this off", ge=0)
 
+# %% ../nbs/00_config.ipynb #4011525e
 @dataclass
 class UI(Section):
     "UI"
     use_tui: bool = par(True, "Live terminal view while training (plain lines where there is no terminal)")
 
+# %% ../nbs/00_config.ipynb #6876e44e
 @dataclass
 class LatentHandling(Section):
     "Latent Handling"
     normalize_latent: bool = par(True, "L2-normalise each latent vector before it is decoded", affects="model")
-    use_stop_latent: bool = par(True, "Learn a latent that means 'nothing to say'", affects="model training")
+    use_stop_latent: bool = par(True, "Learn a stop latent, which means 'nothing to say'", affects="model training")
     stop_latent_init: str = par("random_normalized", "How the stop latent starts",
                                 choices=("random_normalized", "random", "zeros"), affects="model")
     stop_latent_seed: int = par(1337, "Seed of the stop latent", ge=0, affects="model")
@@ -305,6 +314,7 @@ class Caching(Section):
     preprocess_validation_fraction: float = par(0.05, "Share of a pretraining source kept for validation, "
                                                       "chosen by row id", gt=0, lt=1, affects="training")
 
+# %% ../nbs/00_config.ipynb #27067efd
 @dataclass
 class CacheFieldControls(Section):
     "Cache Field Controls"
@@ -326,12 +336,12 @@ class PipelineControl(Section):
     pipeline_mode: str = par("two_stage_scientific", "two_stage_scientific: the four stages; legacy: "
                                                      "end to end with the MLP middle",
                              choices=("two_stage_scientific", "legacy"), affects="model training")
-    run_preprocessing: bool = par(True, "Fill the cache before training (False: only use what is there; "
-                                        "what is missing is an error)")
+    run_preprocessing: bool = par(True, "Fill the cache before training (False: use existing caches only; "
+                                        "a missing one is an error)")
     run_pretraining: bool = par(True, "Run stages 1-2")
     run_finetuning: bool = par(True, "Run stages 3-4")
-    freeze_encoder_compression_in_pipeline: bool = par(True, "Keep the compression head as drawn (False: "
-                                                       "it learns in stage 2 and is frozen after)", affects="training")
+    freeze_encoder_compression_in_pipeline: bool = par(True, "Keep the compression head at its random start (False: "
+                                                       "stage 2 trains it, then it is frozen)", affects="training")
     adapter_pretrain_use_middle: bool = par(False, "Send stage 2's latents through the middle", affects="training")
 
 # %% ../nbs/00_config.ipynb #c600adfb
@@ -343,6 +353,7 @@ class StageEpochs(Section):
     finetune_middle_epochs: int = par(2, "Epochs of stage 3", ge=0, affects="training")
     finetune_adapter_epochs: int = par(2, "Epochs of stage 4", ge=0, affects="training")
 
+# %% ../nbs/00_config.ipynb #999d803e
 @dataclass
 class StageBatchSizes(Section):
     "Stage-Specific Batch Sizes"
@@ -366,6 +377,7 @@ class StageMaxSamples(Section):
     finetune_middle_max_samples: Optional[int] = par(None, "Rows of stage 3 (None: no cap)", ge=1, affects="training")
     finetune_adapter_max_samples: Optional[int] = par(None, "Rows of stage 4 (None: no cap)", ge=1, affects="training")
 
+# %% ../nbs/00_config.ipynb #7ea75559
 @dataclass
 class PerDatasetCaps(Section):
     "Per-Dataset Caps (Pretraining)"
@@ -389,6 +401,7 @@ class LossWeights(Section):
     contrastive_weight: float = par(0.1, "Weight of the contrastive loss between pooled latents (stages 1, 3)", ge=0,
                                     affects="training")
 
+# %% ../nbs/00_config.ipynb #2c80b48f
 @dataclass
 class DiagnosticModes(Section):
     "Diagnostic Modes"
@@ -403,18 +416,18 @@ class Bottleneck(Section):
     "Bottleneck (beyond the reference)"
     encoder_pooling: str = par("mean", "Encoder states to embedding: mean (one vector), "
                                        "segments (latent_seq_len means in order), "
-                               "latent_tokens (latent_seq_len learned tokens; the encoder must have been taught them: "
-                               "mini was, others by teach_encoder_steps), "
-                               "queries (as many learned vectors that ask its last states; "
+                               "latent_tokens (latent_seq_len learned tokens, which the encoder must have been taught: "
+                               "mini was, others need teach_encoder_steps), "
+                               "queries (as many learned vectors that attend to its last states; "
                                "teach_encoder_steps teaches them)",
                                choices=("mean", "segments", "latent_tokens", "queries"), affects="cache model")
     query_layers: int = par(3, "Blocks in which the queries read the encoder's states (encoder_pooling queries)", ge=1,
                             affects="cache model")
-    encoder_early_layer: int = par(0, "Average the encoder's last states with those behind this layer, "
+    encoder_early_layer: int = par(0, "Average the encoder's last states with the output of this layer, "
                                       "where words are easier to tell apart (0: last states alone)",
                                    ge=0, affects="cache model")
     cache_store_latents: bool = par(False, "Cache finished latents instead of the encoder's vectors, "
-                                           "wherever the compression head learns no more", affects="cache training")
+                                           "once the compression head is no longer trained", affects="cache training")
     embedding_normalizer: str = par("none", "Fitted once on the training cache and kept with the compression head: "
                                             "standard (per number), whiten (ZCA)",
                                     choices=("none", "standard", "whiten"), affects="model training")
@@ -436,6 +449,11 @@ class Bottleneck(Section):
                                         "other tokens weigh 1", gt=0, affects="training")
     teacher_kl_weight: float = par(0.0, "Stage 4: weight of the divergence from the same decoder reading the dialogue "
                                         "itself (needs cache_store_text)", ge=0, affects="training")
+    side_channel: int = par(0, "Bytes of facts (names, times, numbers) beside the latents of a text, which the decoder "
+                               "reads as words from stage 4 on; caches then keep the texts; in use: so many at most "
+                               "(0: none)", ge=0, le=255, affects="cache training")
+    side_channel_drop: float = par(0.5, "Share of stage 4's batches without the facts of side_channel, "
+                                        "so that latents alone still work", ge=0, le=1, affects="training")
     decoder_lora_rank: int = par(0, "Rank of a learned correction (LoRA) of the decoder's attention, "
                                     "in stage 4 and legacy mode (0: none)", ge=0, affects="model training")
 
@@ -462,8 +480,8 @@ class Teaching(Section):
                                                  "run the frozen encoder once and read its states from disk, as int8 "
                                            "(False: run it at every step)",
                                            affects="cache training")
-    teach_encoder_words: float = par(0.0, "Weight of stage 0's second question: "
-                                          "which words stand in each part of a text (0: not asked)", ge=0,
+    teach_encoder_words: float = par(0.0, "Weight of stage 0's second objective: "
+                                          "naming the words in each part of a text (0: off)", ge=0,
                                      affects="cache training")
 
 # %% ../nbs/00_config.ipynb #0f2568d9
@@ -475,7 +493,7 @@ class Optimization(Section):
     muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains; change it together with "
                                           "learning_rate", gt=0,
                                     affects="training")
-    max_grad_norm: float = par(1.0, "Gradients are clipped to this norm", gt=0, affects="training")
+    max_grad_norm: float = par(1.0, "Largest gradient norm; larger gradients are scaled down to it", gt=0, affects="training")
     contrastive_temperature: float = par(0.1, "Temperature of the contrastive loss", gt=0, affects="training")
     contrastive_hardness: float = par(0.0, "How much more a wrong text counts in the contrastive loss if it is like "
                                            "the right one (0: all equal; try 5)", ge=0, affects="training")
@@ -483,7 +501,7 @@ class Optimization(Section):
                                      "prefix slot k must look like target token k", ge=0, affects="training")
     readout_warmup: float = par(0.0, "Share of stage 2 that trains on the readout loss alone, "
                                      "without running the decoder", ge=0, lt=1, affects="training")
-    keep_checkpoints: int = par(2, "Step checkpoints kept of a stage, the newest ones", ge=1)
+    keep_checkpoints: int = par(2, "How many of a stage's newest step checkpoints are kept", ge=1)
     shard_decoder: bool = par(False, "Under torchrun, keep only a share of each decoder layer in a process (FSDP): "
                                      "less memory, more traffic")
     rows_in_memory_gb: float = par(4.0, "Rows of a stage above this size are read from the cache while training, "
@@ -496,7 +514,7 @@ class Optimization(Section):
 @dataclass
 class Sources(Section):
     "Sources and runs (beyond the reference)"
-    text_column: Optional[str] = par(None, "Column with the text of pretraining sources (None: probe the usual names)",
+    text_column: Optional[str] = par(None, "Column with the text of pretraining sources (None: try the usual names)",
                                      affects="cache")
     dialogue_column: Optional[str] = par(None, "Column with the dialogue (None: dialogue)", affects="cache")
     summary_column: Optional[str] = par(None, "Column with the summary, or several with commas: "
@@ -530,7 +548,7 @@ def _divides(cfg, heads:str, width:str, rope_fields:tuple) -> list:
 
 # %% ../nbs/00_config.ipynb #586f87e0
 def _cache_problems(cfg) -> list:
-    "What the cache's fields ask of one another."
+    "What the cache's fields require of one another."
     out = []
     if cfg.cache_store_target_attention_mask and not cfg.cache_store_target_ids:
         out.append("cache_store_target_attention_mask needs cache_store_target_ids")
@@ -541,8 +559,9 @@ def _cache_problems(cfg) -> list:
         out.append("cache_store_attention_mask needs cache_store_input_ids")
     return out
 
+# %% ../nbs/00_config.ipynb #0995f23a
 def _training_problems(cfg) -> list:
-    "What the stages' fields ask of one another."
+    "What the stages' fields require of one another."
     out = []
     if cfg.pretrain_middle_max_samples is not None and cfg.pretrain_middle_epochs == 0:
         out.append("pretrain_middle_max_samples caps a stage that pretrain_middle_epochs=0 leaves out")
@@ -572,13 +591,14 @@ SECTIONS = (
 REFERENCE_SECTIONS = SECTIONS[:-4]
 
 def _check_names(values, prefix:str=""):
-    "Raise `ConfigError` for the first name that is no parameter."
+    "Raise `ConfigError` for the first name that is not a parameter."
     names = Config.__dataclass_fields__
     for k in values:
         if k in names: continue
         raise ConfigError(f"{prefix}unknown parameter {k!r}.{_nearest(k, names)} See `latent_summ config show` for all "
                           "of them.")
 
+# %% ../nbs/00_config.ipynb #c6d2e8d2
 @dataclass
 class Config(*reversed(SECTIONS)):
     "Every parameter of the package. `Config()` equals the reference; see `Config.preset` for others."
@@ -603,6 +623,7 @@ def override(self:Config,
     _check_names(changes)
     return Config(**{**self.__dict__, **changes})
 
+# %% ../nbs/00_config.ipynb #d3e88749
 @patch
 def diff(self:Config,
     other:Optional[Config]=None, # what to compare with (None: the reference)
@@ -615,10 +636,10 @@ def diff(self:Config,
 @patch
 def _repr_html_(self:Config) -> str:
     "For notebooks: what differs from the reference."
-    rows = "".join(f"<tr><td>{name}</td><td>{html.escape(repr(ours))}</td><td>{html.escape(repr(theirs))}</td></tr>"
-                   for name, (theirs, ours) in self.diff().items())
+    from latent_summ.html import table_of, to_html # of no use to a command
+    rows = [(name, repr(ours), repr(theirs)) for name, (theirs, ours) in self.diff().items()]
     if not rows: return "<code>Config()</code>: every setting is the reference's."
-    return f"<table><tr><th>setting</th><th>this config</th><th>reference</th></tr>{rows}</table>"
+    return to_html(table_of(["setting", "this config", "reference"], rows))
 
 # %% ../nbs/00_config.ipynb #21c97f89
 _MINI = dict(
@@ -675,15 +696,16 @@ def preset(cls:Config,
 
 # %% ../nbs/00_config.ipynb #50ba9308
 def _no_duplicates(pairs):
-    "A dict of the pairs; a key that stands there twice is an error."
+    "A dict of the pairs; a key that appears twice is an error."
     values = dict(pairs)
     if len(values) < len(pairs):
         keys = [k for k, _ in pairs]
-        raise ConfigError(f"key {next(k for k in keys if keys.count(k) > 1)!r} stands there twice")
+        raise ConfigError(f"key {next(k for k in keys if keys.count(k) > 1)!r} appears twice")
     return values
 
 def _no_constant(name): raise ConfigError(f"{name} is not a usable number")
 
+# %% ../nbs/00_config.ipynb #74ac32d6
 def read_json(
     path, # of a JSON file in UTF-8
 ) -> dict:
@@ -741,6 +763,7 @@ def from_reference(
     if is_theirs and values.get("stop_latent_init") == "zero": values["stop_latent_init"] = "zeros"
     return values, {name: values.pop(name) for name in _UNUSED if name in values}
 
+# %% ../nbs/00_config.ipynb #1b14078b
 def unused_text(
     unused:dict, # name -> value, as from_reference returns them
 ) -> str:
@@ -761,6 +784,7 @@ def load(cls:Config,
     try: return (base or cls()).override(**values)
     except ConfigError as e: raise ConfigError(f"{path}: {e}") from e
 
+# %% ../nbs/00_config.ipynb #dc872f83
 @patch
 def save(self:Config,
     path, # of the file to write
@@ -786,6 +810,7 @@ def fields_of(
     "Names of the fields that belong to fingerprint `what` (`cache`, `model` or `training`)."
     return [f.name for f in dataclasses.fields(Config) if what in f.metadata["affects"]]
 
+# %% ../nbs/00_config.ipynb #5993e682
 @patch
 def fingerprint(self:Config,
     what:str, # cache, model or training
@@ -815,6 +840,7 @@ def _parameter_row(section:str, field:dataclasses.Field) -> dict:
     return dict(section=section, name=field.name, type=type_name, default=field.default, allowed=allowed,
                 help=field.metadata["help"])
 
+# %% ../nbs/00_config.ipynb #db340c5a
 @patch(cls_method=True)
 def describe(cls:Config,
     about:Optional[str]=None, # part of a section's title or of a parameter's name: keep only these (None: all)
@@ -823,10 +849,10 @@ def describe(cls:Config,
     import pandas as pd
     table = pd.DataFrame([_parameter_row(s.__doc__, f) for s in SECTIONS for f in dataclasses.fields(s)])
     if not about: return table
-    found = table[["section", "name"]].apply(lambda column: column.str.contains(about, case=False, regex=False))
-    if not found.any(axis=None):
+    matches = table[["section", "name"]].apply(lambda column: column.str.contains(about, case=False, regex=False))
+    if not matches.any(axis=None):
         titles = ", ".join(s.__doc__ for s in SECTIONS)
         raise ConfigError("No parameter and no section is called "
                           f"{about!r}.{_nearest(about, Config.__dataclass_fields__)} "
                           f"The sections are: {titles}.")
-    return table[found.any(axis=1)].reset_index(drop=True)
+    return table[matches.any(axis=1)].reset_index(drop=True)

@@ -22,7 +22,7 @@ class Stage:
     half: str # `pretrain`, `finetune`, or `alone` for a stage that is a training of its own
     trains: tuple # children of the model that learn
     reads: str # `texts` (pretraining sources), `pairs` (dialogues) or `summaries` (of the pairs, as texts of their own)
-    wants: tuple # what a batch holds besides inputs: `latents` (of the summary or the text itself), `text`, `teacher`
+    wants: tuple # what a batch holds besides inputs: `latents` (of the summary or the text itself), `text`, `teacher`, `facts`
     objective: str # name of the loss
     options: dict = field(default_factory=dict) # keyword arguments of the loss
     sources: tuple = () # keys of the pretraining sources it reads
@@ -47,6 +47,7 @@ def pretrain_sources(
     named = {key: getattr(cfg, field) for key, field in SOURCE_FIELDS.items()}
     return {key: name for key, name in named.items() if name}
 
+# %% ../nbs/02_plan.ipynb #837e437f
 def tuned_layers(
     cfg:Config,
 ) -> int: # 0: the encoder stays frozen
@@ -75,6 +76,7 @@ def _pretrain_stages(cfg:Config) -> list:
                trains=("adapter", *head, *stop), reads="texts", wants=("text",), objective="text", options=rebuild,
                sources=("wikitext", "arxiv"))]
 
+# %% ../nbs/02_plan.ipynb #c5beba06
 def _finetune_stages(cfg:Config) -> list:
     "Stages 3 and 4: on pairs of a dialogue and its summary."
     words = cfg.middle_cross_entropy_weight
@@ -82,12 +84,14 @@ def _finetune_stages(cfg:Config) -> list:
     lora = ("decoder_lora",) if cfg.decoder_lora_rank else ()
     mixing = ("latents",) if cfg.latent_mixing else ()
     teacher = ("teacher",) if cfg.teacher_kl_weight else ()
+    facts = ("facts",) if cfg.side_channel else ()
     return [
         _sized(cfg, "finetune_middle", title="3 finetune middle: dialogue latents to summary latents", half="finetune",
                trains=("middle",), reads="pairs", wants=("text", "latents") if words else ("latents",),
                objective="latents", options=dict(words=words)),
         _sized(cfg, "finetune_adapter", title="4 finetune adapter: summary latents to the summary", half="finetune",
-               trains=("adapter", *middle, *lora), reads="pairs", wants=("text", *mixing, *teacher), objective="text")]
+               trains=("adapter", *middle, *lora), reads="pairs", wants=("text", *mixing, *teacher, *facts),
+               objective="text")]
 
 # %% ../nbs/02_plan.ipynb #plan0015
 def _single_stage(
@@ -121,6 +125,7 @@ def stage_table(
     finetune = _finetune_stages(cfg) if cfg.run_finetuning else []
     return [s for s in pretrain + finetune if s.epochs]
 
+# %% ../nbs/02_plan.ipynb #90ef4ec0
 def finished_models(
     cfg:Config,
     stages:list,
@@ -143,6 +148,7 @@ def _smallest_cap(*caps) -> Optional[int]:
     "The smallest cap, where None is no cap."
     return min((c for c in caps if c is not None), default=None)
 
+# %% ../nbs/02_plan.ipynb #f19fdaa8
 def pretrain_caps(
     cfg:Config,
     stages:Optional[list]=None, # of Stage (None: those of the config)
@@ -157,6 +163,7 @@ def pretrain_caps(
             needs.setdefault(key, []).append(cap)
     return {key: _largest_cap(caps) for key, caps in needs.items()}
 
+# %% ../nbs/02_plan.ipynb #b7d7a2db
 def pairs_cap(
     cfg:Config,
     stages:Optional[list]=None, # of Stage (None: those of the config)
@@ -176,8 +183,9 @@ def holds_latents(
     first = next((i for i, s in enumerate(stages) if s.kind == kind), 0)
     return cfg.cache_store_latents and not any("compression" in s.trains for s in stages[first:])
 
+# %% ../nbs/02_plan.ipynb #442ac716
 def needs_live_encoder(
     cfg:Config, # whose stages and cache switches count
 ) -> bool:
-    "Whether the encoder runs while training, because it learns or because cached embeddings are not wanted."
+    "Whether the encoder runs during training, because it is trained or because cached embeddings are switched off."
     return tuned_layers(cfg) > 0 or not cfg.cache_use_embeddings_for_training

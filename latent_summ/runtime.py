@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['DataError', 'CacheError', 'ModelError', 'CheckpointError', 'peak_memory_mb', 'is_terminal', 'speak', 'Interrupted',
            'stop_on_signal', 'say_once', 'pick_device', 'autocast_dtype', 'autocast', 'own_world', 'seed_everything',
-           'hash_seed', 'atomic_write', 'write_json', 'sha256_file', 'Progress']
+           'hash_seed', 'atomic_write', 'write_json', 'sha256_file', 'check_writable', 'Progress', 'with_parameters']
 
 # %% ../nbs/01_runtime.ipynb #7cdbf702
-import contextlib, hashlib, json, os, random, signal, sys, threading, time
+import contextlib, hashlib, json, os, random, signal, sys, tempfile, threading, time
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -25,6 +25,7 @@ class CacheError(LatentSummError):
 class ModelError(LatentSummError):
     "A backbone that cannot be loaded, or shapes that do not fit together."
 
+# %% ../nbs/01_runtime.ipynb #ef9d0677
 class CheckpointError(LatentSummError):
     "A checkpoint that is missing, damaged or made for another configuration."
 
@@ -41,15 +42,17 @@ def peak_memory_mb() -> float: # or None on a system that does not say (Windows)
 def is_terminal(
     stream, # sys.stdout, sys.stderr, or what stands in their place
 ) -> bool:
-    "Whether `stream` is a terminal. A stream that is missing, closed or cannot say is none."
+    "Whether `stream` is a terminal; False for one that is missing, closed or cannot tell."
     try: return bool(stream.isatty())
     except (AttributeError, ValueError, OSError): return False
 
+# %% ../nbs/01_runtime.ipynb #6d10abed
 def _writable(line:str, stream) -> str:
     "`line`, with an escape for each character that the stream's encoding lacks."
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return line.encode(encoding, "backslashreplace").decode(encoding)
 
+# %% ../nbs/01_runtime.ipynb #53631a7a
 def speak(
     line:str, # a note or a progress line, never a result
     where="stdout", # or stderr, as sys has it at this moment; or a stream
@@ -63,8 +66,9 @@ def speak(
 
 # %% ../nbs/01_runtime.ipynb #4bfc93fc
 class Interrupted(LatentSummError):
-    "The work was stopped on request; its message says how to go on."
+    "The work was stopped on request; its message says how to continue."
 
+# %% ../nbs/01_runtime.ipynb #2b9f00ba
 @contextlib.contextmanager
 def stop_on_signal(
     message:str="Stopping at the next good place", # what is said at the first signal
@@ -101,10 +105,11 @@ def _available(device) -> bool:
     if device.type == "cuda": return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
     return device.type == "cpu" or torch.backends.mps.is_available()
 
+# %% ../nbs/01_runtime.ipynb #b7d03e5f
 def pick_device(
     cfg:Config, # cfg.device is what was asked for
 ): # a torch.device
-    "The device of `cfg`, or the CPU with a note when there is none such here."
+    "The device of `cfg`, or the CPU, with a note, when it is not available."
     import torch
     device = torch.device(cfg.device)
     if _available(device): return device
@@ -119,6 +124,7 @@ def _has_bf16(device) -> bool:
     if device.type == "cpu": return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return False
 
+# %% ../nbs/01_runtime.ipynb #18a26de6
 def autocast_dtype(
     cfg:Config,
     device, # a torch.device
@@ -132,6 +138,7 @@ def autocast_dtype(
     say_once("use_fp16: the decoder stays in fp32, its activations overflow fp16.")
     return torch.float32
 
+# %% ../nbs/01_runtime.ipynb #f6dbf586
 def autocast(
     cfg:Config,
     device, # a torch.device
@@ -189,6 +196,7 @@ def seed_everything(
     import numpy as np, torch
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
+# %% ../nbs/01_runtime.ipynb #a9f6728c
 def hash_seed(
     *parts, # whose repr is hashed
 ) -> int:
@@ -225,11 +233,25 @@ def write_json(
     "Write `obj` as indented JSON, complete or not at all."
     with atomic_write(path, "w") as f: f.write(json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
 
+# %% ../nbs/01_runtime.ipynb #f3627a8a
 def sha256_file(
     path, # of a file
 ) -> str:
     "Hex SHA-256 of a file's bytes, read in pieces."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
+
+# %% ../nbs/01_runtime.ipynb #774eaff2
+def check_writable(
+    folder:Path, # where results are to be written; it need not exist yet
+):
+    "Try to write where the folder is, or will be made; nothing stays. Raises `DataError`."
+    place = folder.absolute()
+    nearest = next(p for p in (place, *place.parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest): pass
+    except OSError as e:
+        raise DataError(f"Cannot write into {folder}: {e.strerror}. Nothing was computed; "
+                        "name another folder with --output.") from e
 
 # %% ../nbs/01_runtime.ipynb #179d48e3
 def _rich_bar(label:str, total:int) -> tuple: # (rich's Progress, its task)
@@ -278,7 +300,33 @@ def advance(self:Progress,
         self.last_line = time.monotonic()
         speak(f"{self.label}: {self.done:,}/{self.total:,} ({self.rate:,.0f}/s)")
 
+# %% ../nbs/01_runtime.ipynb #1252975a
 @patch(as_prop=True)
 def rate(self:Progress) -> float:
     "Units per second so far."
     return self.done / max(time.monotonic() - self.start, 1e-9)
+
+# %% ../nbs/01_runtime.ipynb #26b00002
+def _add_parameters(function):
+    "Add the comments on the parameters of a function to its docstring."
+    import inspect, re
+    from fastcore.docments import docments
+    comments = {name: about for name, about in docments(function, returns=False).items() if about and name != "self"}
+    source = inspect.getsource(function)
+    comments |= dict(re.findall(r"\n *\*\*(\w+),? *# (.+)", source)) # docments takes this one for the result's
+    lines = [f"- {name}: {about}" for name, about in comments.items()]
+    if lines: lines.insert(0, "Parameters:")
+    if result := re.search(r"\n *\).*: *# (.+)", source): lines.append(f"Returns: {result[1]}")
+    if lines: function.__doc__ = "\n".join([function.__doc__ or "", "", *lines])
+
+# %% ../nbs/01_runtime.ipynb #a69d372a
+def with_parameters(
+    symbol, # a function, or a class
+): # the same object
+    "Add the comments on parameters to a docstring, or to those of the public methods of a class, for `?` and `help`."
+    import inspect
+    members = [getattr(symbol, name) for name in vars(symbol) if name[0] != "_"] if isinstance(symbol, type) else [symbol]
+    for member in members:
+        function = getattr(member, "__func__", member) # of a class method
+        if inspect.isfunction(function): _add_parameters(function)
+    return symbol

@@ -356,7 +356,7 @@ class EventsReport(Events):
 class Predictions(Target):
     def make(self): return [b'{"id": 1, "prediction": "a"}\n{"id": "2", "summary": "b"}\n', '{"id": null, "text": "é"}'.encode()]
     def read(self, data):
-        from latent_summ.use.evaluate import read_predictions
+        from latent_summ.use.predictions import read_predictions
         path = self.folder / "p.jsonl"
         path.write_bytes(data)
         read_predictions(path)

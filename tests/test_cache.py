@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latent_summ.encode.cache import Cache, CacheWriter, merge_parts, part_fingerprint, part_folder, part_rows
+from latent_summ.encode.cache import Cache, CacheWriter
+from latent_summ.encode.parts import merge_parts, part_fingerprint, part_folder, part_rows
 from latent_summ.runtime import CacheError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -277,7 +278,7 @@ def test_ctrl_c_finishes_the_shard_and_the_next_run_goes_on(tmp_path, small, sha
         folder = tmp_path / number.name
         out, some = embed_and_signal(small, shards_of_32, folder, {1: number})
         assert "Finishing this shard, then stopping (press Ctrl-C again to quit at once)" in out
-        assert "Interrupted Stopped while embedding messenger train: 32 of 150 rows are kept in " in out and "The same command goes on from there." in out
+        assert "Interrupted Stopped while embedding messenger train: 32 of 150 rows are kept in " in out and "The same command continues from there." in out
         (unfinished,) = folder.iterdir()
         assert set(files(unfinished)) == {"partial.json", "rows-00000.jsonl", "offsets-00000.bin"}
         out, rest = embed_and_signal(small, shards_of_32, folder)

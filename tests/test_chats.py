@@ -415,3 +415,110 @@ def test_bytes_of_any_kind_are_no_accident():
         try: found = parse_file(content)
         except DataError: continue
         assert found is None or isinstance(found[1], list)
+
+
+# --- more messengers -------------------------------------------------------------------------------------------------
+
+PAIR = ["Maya: hi there", "Tom: yes: at 9 and more"]
+DASHES = "-" * 15
+MORE = {
+    "LINE": "[LINE] Chat history with Maya\nSaved on: 2024/03/12 18:10\n\n2024/03/12(Tue)\n18:02\tMaya\thi there\n18:02\tTom\t[Sticker]\n18:03\tTom\t\"yes: at 9\n"
+            "and more\"\n18:04\tMaya unsent a message.\n",
+    "LINE in Japanese": "[LINE] Mayaとのトーク履歴\n保存日時：2024/03/12 18:10\n\n2024/03/12(火)\n18:02\tMaya\thi there\n18:02\tTom\t[スタンプ]\n18:03\tTom\tyes: at 9 and more\n",
+    "LINE in America": "[LINE] Chat history with Maya\nSaved on: 3/12/2024, 6:10 PM\n\nTue, 3/12/2024\n06:02PM\tMaya\thi there\n06:03PM\tTom\tyes: at 9 and more\n",
+    "KakaoTalk on a computer": f"KakaoTalk Chats with Maya\nDate Saved : 2024-03-12 18:10:00\n\n{DASHES} Tuesday, March 12, 2024 {DASHES}\n[Maya] [6:02 PM] hi there\n"
+                               "[Tom] [6:03 PM] yes: at 9\nand more\n[Maya] [6:04 PM] Photo\n",
+    "KakaoTalk in Korean": f"Maya 님과 카카오톡 대화\n저장한 날짜 : 2024-03-12 18:10:00\n\n{DASHES} 2024년 3월 12일 화요일 {DASHES}\n[Maya] [오후 6:02] hi there\n"
+                           "[Tom] [오후 6:03] yes: at 9 and more\n[Maya] [오후 6:04] 사진 2장\n",
+    "KakaoTalk on a telephone": "2024년 3월 12일 화요일\n2024년 3월 12일 오후 6:02, Maya : hi there\n2024년 3월 12일 오후 6:03, Tom : yes: at 9 and more\n2024년 3월 12일 오후 6:04, Tom님이 나갔습니다.\n",
+    "KakaoTalk in English": "Tuesday, March 12, 2024\nMarch 12, 2024 at 6:02 PM, Maya : hi there\nMarch 12, 2024 at 6:03 PM, Tom : yes: at 9 and more\n",
+    "Discord as text": f"{'=' * 62}\nGuild: Zoo\nChannel: Text / birds\n{'=' * 62}\n\n[3/12/2024 6:02 PM] Maya\nhi there\n\n[3/12/2024 6:03 PM] Tom (pinned)\nyes: at 9\nand more\n\n"
+                       f"{{Reactions}}\n👍\n\n[3/12/2024 6:04 PM] Maya\n\n{{Attachments}}\nhttps://a.org/b.png\n\n{'=' * 62}\nExported 3 message(s)\n{'=' * 62}\n",
+    "copied from Discord": "Maya — 12/03/2024 18:02\nhi there\nTom — Today at 6:03 PM\nyes: at 9\nand more\n",
+    "iMessage": "Mar 12, 2024  6:02:11 PM\nMaya\nhi there\n\nMar 12, 2024  6:03:11 PM (Read by you after 2 minutes)\nTom\nyes: at 9\nand more\n",
+    "QQ": "2024-03-12 18:02:11 Maya(12345)\nhi there\n\n2024-03-12 18:03:11 Tom(54321)\nyes: at 9 and more\n"}
+
+
+@pytest.mark.parametrize("form", MORE)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_more_messengers(form, encoding, tmp_path):
+    row, = read_chats(write(tmp_path, MORE[form].encode(encoding), "chat.txt"))
+    assert row["text"].split("\n") == PAIR
+    assert "copied" in form or row["start"].startswith("2024-03-12 18:02")
+
+
+def test_facebook_and_instagram(tmp_path):
+    messages = [dict(sender_name="Tom", timestamp_ms=1710266520000, content="yes, caf\u00c3\u00a9"), dict(sender_name="Zo\u00c3\u00ab", timestamp_ms=1710266460000, content="hi"),
+                dict(sender_name="Tom", timestamp_ms=1710266470000, content="Liked a message"), dict(sender_name="Tom", timestamp_ms=1710266400000, photos=[{}])]
+    path = write(tmp_path, dict(participants=[dict(name="Tom")], messages=messages, title="Tom", magic_words=[]))
+    assert texts(tmp_path, json.loads(path.read_text())) == [["Zoë: hi", "Tom: yes, café"]] and dropped(path) == {"media marks": 1, "system lines": 1}
+    encrypted = dict(participants=["Maya", "Tom"], threadName="Tom_1", messages=[dict(senderName="Tom", text="yes", timestamp=1710266520000, isUnsent=False),
+                     dict(senderName="Maya", text="hi", timestamp=1710266460000, isUnsent=False), dict(senderName="Maya", text="", timestamp=1, isUnsent=True)])
+    assert texts(tmp_path, encrypted) == [["Maya: hi", "Tom: yes"]]
+
+
+def test_google_chat_is_named_after_its_folder(tmp_path):
+    room = [dict(creator=dict(name=who), created_date=f"Tuesday, March 12, 2024 at 6:0{i}:11\u202fPM UTC", text=text) for i, (who, text) in enumerate([("Maya", "hi"), ("Tom", "yes")])]
+    (tmp_path / "Space Zoo").mkdir()
+    row, = read_chats(write(tmp_path / "Space Zoo", dict(messages=room), "messages.json"))
+    assert (row["id"], row["text"], row["start"]) == ("Space Zoo", "Maya: hi\nTom: yes", "2024-03-12 18:00:11")
+
+
+def test_slack_answers_are_put_in_order(tmp_path):
+    answer = dict(ok=True, messages=[slack("U2", "yes", 60), slack("U1", "hi", 0)], has_more=False)
+    assert texts(tmp_path, answer) == [["U1: hi", "U2: yes"]]
+
+
+LATER = ["このメッセージは削除されました。", "此訊息已刪除", "此消息已删除", "삭제된 메시지입니다.", "यह मैसेज डिलीट किया गया", "تم حذف هذه الرسالة", "הודעה זו נמחקה", "Pesan ini telah dihapus",
+         "Tato zpráva byla smazána", "Повідомлення видалено", "Tin nhắn này đã bị xóa", "Du tog bort det här meddelandet"]
+
+
+@pytest.mark.parametrize("mark", LATER)
+def test_deleted_messages_of_more_languages(mark, tmp_path):
+    path = write(tmp_path, f"12.03.2024, 18:02 - Maya: hi\n12.03.2024, 18:03 - Tom: {mark}\n12.03.2024, 18:04 - Tom: ok")
+    assert read_chats(path)[0]["text"] == "Maya: hi\nTom: ok" and dropped(path) == {"deleted messages": 1}
+
+
+CAPTIONS = {"SBV": "0:00:01.000,0:00:03.000\nMaya: hi\n\n0:00:03.000,0:00:05.000\nTom: yes\n",
+            "SRT without numbers": "00:00:01,000 --> 00:00:03,000\nMaya: hi\n\n00:00:03,000 --> 00:00:05,000\nTom: yes\n",
+            "SRT with points": "1\n00:00:01.000 --> 00:00:03.000\nMaya: hi\n\n2\n00:00:03.000 --> 00:00:05.000\nTom: yes\n",
+            "Webex": 'WEBVTT\n\n1 "Maya" (1234)\n00:00:01.000 --> 00:00:02.000\nhi\n\n2 "Tom" (0)\n00:00:02.000 --> 00:00:03.000\nyes\n',
+            "German Zoom chat": "18:02:11 Von Maya an Alle:\n\thi\n18:03:00 Von Tom an Alle:\n\tyes\n",
+            "wide colons": "Maya：hi\nTom：yes\nTom：yes\n".replace("Tom：yes\nTom：yes", "Tom：yes\nMaya："),
+            "a title above": "Standup - 2024/03/12 18:02 CET - Transcript\nAttendees\nMaya, Tom\nTranscript\nMaya: hi\nTom: yes\nMaya:\n",
+            "Otter's footer": "Maya  0:03\nhi\n\nTom  0:05\nyes\n\nTranscribed by https://otter.ai\n"}
+
+
+@pytest.mark.parametrize("form", CAPTIONS)
+def test_more_transcripts(form, tmp_path): assert texts(tmp_path, CAPTIONS[form]) == [["Maya: hi", "Tom: yes"]]
+
+
+def test_speakers_of_captions_are_not_merged(tmp_path):
+    nameless = 'WEBVTT\n\n1 "Maya" (1)\n00:00:01.000 --> 00:00:02.000\nhi\n\n2 "" (0)\n00:00:02.000 --> 00:00:03.000\nyes\n'
+    assert texts(tmp_path, nameless) == [["Maya: hi", "Somebody: yes"]]
+    with pytest.raises(DataError, match="no line with times"): read_chats(write(tmp_path, "WEBVTT\n\nMaya: hi\n", "cut.vtt"))
+
+
+LOGS = ["2023-12-31 21:05:12 started the server\n2023-12-31 21:05:13 stopped the server\n", "2023-12-31 21:05:12\nnothing happened\n",
+        "Lunch 12:30\nsoup\nDinner 18:30\nbread\n".replace("Lunch", "for lunch at").replace("Dinner", "for dinner at"), "On March 12, 2024 we met.\nIt was late.\n"]
+
+
+@pytest.mark.parametrize("content", LOGS)
+def test_dates_in_other_texts_are_no_stamps(content, tmp_path):
+    export = read_export(write(tmp_path, content))
+    assert export is None or export[0] == "transcript"
+
+
+def test_a_zip_with_a_password_is_told(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z: z.writestr("_chat.txt", (CASES / "whatsapp-ios.txt").read_bytes())
+    raw = bytearray((tmp_path / "a.zip").read_bytes())
+    raw[6] |= 1
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(raw)
+    with pytest.raises(DataError, match="has a password. Unpack it"): read_chats(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("mark", ["このメッセージは編集されました", "此訊息已編輯", "此消息已编辑", "수정된 메시지", "تم تعديل هذه الرسالة", "הודעה זו נערכה", "Pesan ini diedit", "Tato zpráva byla upravena",
+                                  "Повідомлення змінено"])
+def test_edited_messages_of_more_languages(mark, tmp_path):
+    assert texts(tmp_path, f"12.03.2024, 18:02 - Maya: hi\n12.03.2024, 18:03 - Tom: ok <{mark}>") == [["Maya: hi", "Tom: ok"]]

@@ -270,7 +270,7 @@ FILES = {  # content of a config file -> words of the error
     "unknown choice": ('{"attn_implementation": "flash"}', ["flash_attention_2, sdpa, eager", "got 'flash'"]),
     "misspelt choice": ('{"attn_implementation": "flash_attention"}', ["Perhaps you meant 'flash_attention_2'?"]),
     "impossible combination": ('{"middle_num_heads": 3}', ["middle_num_heads=3 must divide latent_dim=256"]),
-    "a key twice": ('{"batch_size": 3, "batch_size": 4}', ["'batch_size' stands there twice"]),
+    "a key twice": ('{"batch_size": 3, "batch_size": 4}', ["'batch_size' appears twice"]),
     "a list at the top": ('[{"batch_size": 3}]', ["must hold a JSON object", "list"]),
     "a text at the top": ('"batch_size"', ["must hold a JSON object", "str"]),
     "null at the top": ("null", ["must hold a JSON object"]),

@@ -682,6 +682,24 @@ def _(name):
     assert live.context.batch([3])["input_ids"].tolist() == rows.context.batch([3])["input_ids"].tolist()
 
 
+@effect("side_channel", "side_channel_drop")
+def _(name):
+    facts = torch.tensor([[0] * 6 + [40, 41], [0] * 7 + [42]])
+    def loss(training, drop, given=facts):
+        cfg = MINI.override(side_channel=8, side_channel_drop=drop)
+        return loss_of(cfg, "finetune_adapter", training, **dict(facts=given) if given is not None else {})[0].item()
+    alone = loss(True, 0.5, None)
+    assert loss(True, 1.0) == pytest.approx(alone, abs=1e-4) != pytest.approx(loss(True, 0.0), abs=1e-4)
+    assert loss(False, 1.0) == pytest.approx(loss(False, 0.0), abs=1e-5), "only while learning"
+    assert [("facts" in s.wants) for s in plan.stage_table(Config(side_channel=8))] == [False, False, False, True]
+    cfg = with_files(side_channel=16, run_pretraining=False)
+    caches = embed.preprocess(cfg, encoder(), decoder())
+    rows = stages._rows(mock.Mock(cfg=cfg, decoder=decoder(), sources=caches), stage(cfg, "finetune_adapter"), "train")
+    assert rows.batch([3])["facts"].shape == (1, 16) and decoder().tokenizer.decode(rows.batch([3])["facts"][0], skip_special_tokens=True).split(", ").count("A") == 1
+    live = training_rows.token_rows(cfg, encoder(), decoder(), list(sources.load_pairs(cfg, "train")))
+    assert live.facts.batch([3])["input_ids"].tolist() == rows.facts.batch([3])["input_ids"].tolist()
+
+
 @effect("decoder_lora_rank")
 def _(name):
     assert [("decoder_lora" in s.trains) for s in plan.stage_table(Config(decoder_lora_rank=3))] == [False, False, False, True]

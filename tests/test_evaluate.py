@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, BertConfig, BertModel, RobertaConfig, RobertaModel, RobertaTokenizer
 
-from latent_summ.use import bertscore as bs, evaluate as ev, facts as fa
+from latent_summ.use import bertscore as bs, evaluate as ev, facts as fa, ladder as la, predictions as pr
 from latent_summ.encode.backbones import MINI, load_decoder, load_encoder
 from latent_summ.model.compress import normalize_latents
 from latent_summ.config import Config
@@ -273,13 +273,13 @@ def test_the_references_themselves_score_everything():
     assert [report[m] for m in ev.METRICS] == [100] * 4 and report["intervals"]["rouge1"] == [100, 100]
     assert [report[k] for k in ("fact_recall", "role_recall", "readable", "exact_match", "length_ratio")] == [1] * 5
     assert all(v["recall"] in (1, None) and v["precision"] in (1, None) for v in report["text_facts"].values())
-    assert ev.bleu(SUMMARIES, SUMMARIES) == pytest.approx(100)
+    assert la.bleu(SUMMARIES, SUMMARIES) == pytest.approx(100)
 
 
 def test_silence_scores_nothing():
     report = ev.evaluate_predictions(ROWS, [""] * 40)
     assert [report[m] for m in ev.METRICS] == [0] * 4 and (report["fact_recall"], report["exact_match"], report["length_ratio"], report["empty"]) == (0, 0, 0, 40)
-    assert report["text_facts"]["all"]["recall"] == 0 and report["text_facts"]["all"]["precision"] is None and ev.bleu([""] * 40, SUMMARIES) == 0
+    assert report["text_facts"]["all"]["recall"] == 0 and report["text_facts"]["all"]["precision"] is None and la.bleu([""] * 40, SUMMARIES) == 0
     assert report["readable"] == 0 and report["role_recall"] is None
 
 
@@ -329,10 +329,10 @@ def write(path, *records):
 
 def test_predictions_belong_to_ids_not_to_lines(tmp_path, capsys):
     file = write(tmp_path/"p.jsonl", *(dict(id=r["id"], output=r["summary"]) for r in reversed(ROWS)))
-    report, rows, predictions = ev.score_predictions(file, ROWS)
+    report, rows, predictions = pr.score_predictions(file, ROWS)
     assert report["rouge1"] == 100 and report["rows"] == dict(evaluated=40, missing=0, extra=0) and predictions == SUMMARIES and rows == ROWS
     file = write(tmp_path/"q.jsonl", dict(id=ROWS[3]["id"], text=SUMMARIES[3]), dict(id="other", text="x"))
-    report, _, predictions = ev.score_predictions(file, ROWS)
+    report, _, predictions = pr.score_predictions(file, ROWS)
     assert report["rows"] == dict(evaluated=40, missing=39, extra=1) and report["rouge1"] == pytest.approx(100 / 40) and predictions[3] == SUMMARIES[3] and report["empty"] == 39
     said = capsys.readouterr().err
     assert "39 of 40 rows have no prediction" in said and "1 predictions are for ids that no row has (other" in said
@@ -340,11 +340,11 @@ def test_predictions_belong_to_ids_not_to_lines(tmp_path, capsys):
 
 def test_ids_that_are_numbers_in_the_file_match(tmp_path):
     rows = [dict(id="7", dialogue="Anna: hi", summary="Anna says hi.")]
-    assert ev.score_predictions(write(tmp_path/"p.jsonl", dict(id=7, summary="Anna says hi.")), rows)[0]["rouge1"] == 100
+    assert pr.score_predictions(write(tmp_path/"p.jsonl", dict(id=7, summary="Anna says hi.")), rows)[0]["rouge1"] == 100
 
 
 def test_half_a_character_in_a_prediction_can_be_written(tmp_path):
-    _, rows, predictions = ev.score_predictions(write(tmp_path/"p.jsonl", dict(id=ROWS[0]["id"], text="Anna \ud83d ok")), ROWS[:1])
+    _, rows, predictions = pr.score_predictions(write(tmp_path/"p.jsonl", dict(id=ROWS[0]["id"], text="Anna \ud83d ok")), ROWS[:1])
     ev.write_predictions(tmp_path/"rows.jsonl", rows, predictions)
     ev.write_side_by_side(tmp_path/"page.html", rows, predictions)
     assert predictions == ["Anna \ufffd ok"] and "Anna \ufffd ok" in (tmp_path/"rows.jsonl").read_text(encoding="utf-8")
@@ -356,7 +356,7 @@ def test_half_a_character_in_a_prediction_can_be_written(tmp_path):
 ])
 def test_unusable_predictions_are_refused_with_their_line(tmp_path, lines, said):
     (tmp_path/"p.jsonl").write_text(lines)
-    with pytest.raises(DataError, match=said): ev.score_predictions(tmp_path/"p.jsonl", ROWS)
+    with pytest.raises(DataError, match=said): pr.score_predictions(tmp_path/"p.jsonl", ROWS)
 
 
 def test_the_page_runs_nothing(tmp_path):
@@ -383,7 +383,7 @@ def summarizer():
 
 
 @pytest.fixture(scope="module")
-def ladder(summarizer): return ev.loss_ladder(summarizer, ROWS[:12])
+def ladder(summarizer): return la.loss_ladder(summarizer, ROWS[:12])
 
 
 def nats_of(decoder, prompt, target) -> float:
@@ -413,16 +413,16 @@ def test_the_loss_of_each_rung_is_that_of_a_plain_forward_pass(summarizer, ladde
 
 
 def test_shuffled_is_everybodys_own_somewhere_else(summarizer, ladder):
-    for n in (2, 3, 12): assert sorted(ev._elsewhere(n)) == list(range(n)) and all(i != j for i, j in enumerate(ev._elsewhere(n)))
+    for n in (2, 3, 12): assert sorted(la._elsewhere(n)) == list(range(n)) and all(i != j for i, j in enumerate(la._elsewhere(n)))
     rows = [dict(ROWS[0], id=str(i)) for i in range(3)]
-    same = ev.loss_ladder(summarizer, rows)
+    same = la.loss_ladder(summarizer, rows)
     assert same.cross_entropy["shuffled"] == pytest.approx(same.cross_entropy["predicted"], rel=1e-5), "equal rows have equal latents"
     assert ladder.cross_entropy["shuffled"] != pytest.approx(ladder.cross_entropy["predicted"], rel=1e-5)
 
 
 def test_nulls(summarizer):
     latents = summarizer.encode(SUMMARIES[:4])
-    zeros, stop, mean = (ev._null_latents(summarizer, latents, n) for n in ev.NULLS)
+    zeros, stop, mean = (la._null_latents(summarizer, latents, n) for n in la.NULLS)
     assert zeros.abs().sum() == 0 and zeros.shape == stop.shape == mean.shape == (1, 8, 256)
     assert torch.equal(mean, normalize_latents(latents.mean(0, keepdim=True), True)) and summarizer.model.is_stop(stop).all()
 
@@ -433,40 +433,40 @@ def test_a_perfect_model_is_perfect_on_every_rung_it_should_be(summarizer, monke
     monkeypatch.setattr(Summarizer, "encode", lambda self, texts: torch.stack([torch.full((8, 256), 1.0 + number[t]) for t in texts]))
     monkeypatch.setattr(Summarizer, "decode", lambda self, latents, **kw: [SUMMARIES[int(x.mean().round()) - 1] if x.any() else "" for x in latents])
     monkeypatch.setattr(Summarizer, "compress_meaning", lambda self, latents: latents)
-    ladder = ev.loss_ladder(summarizer, ROWS[:6])
+    ladder = la.loss_ladder(summarizer, ROWS[:6])
     for rung in ("oracle", "predicted"):
         assert [ladder.loc[rung, k] for k in ("rouge1", "fact_recall", "role_recall", "text_fact_recall", "exact_match")] == [100, 1, 1, 1, 1]
     assert ladder.rouge1["shuffled"] < 60 and ladder.exact_match["shuffled"] == 0 and ladder.rouge1["null"] == 0
     how = "sacreBLEU nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:"
-    again = ev.reconstruction(summarizer, SUMMARIES[:6])
+    again = la.reconstruction(summarizer, SUMMARIES[:6])
     assert again.pop("settings").startswith(how) and again == dict(texts=6, bleu=pytest.approx(100), exact_match=1, length_ratio=1)
 
 
 def test_long_dialogues_are_cut_for_the_decoder_and_told(summarizer, capsys):
-    d, limit = summarizer.decoder, ev._context(summarizer.decoder)
-    long, short = ev.text_prompts(d, ["Anna: one two three\n" * 800, "Anna: hi"], ev.SEPARATOR, 64)
+    d, limit = summarizer.decoder, la._context(summarizer.decoder)
+    long, short = la.text_prompts(d, ["Anna: one two three\n" * 800, "Anna: hi"], la.SEPARATOR, 64)
     cue = d.tokenizer("\n\nSummary:", add_special_tokens=False)["input_ids"]
     assert len(long) == limit - 64 and long[-len(cue):] == short[-len(cue):] == cue and long[0] == d.bos_ids[0]
     assert "1 of 2 dialogues exceed the decoder's context of 1,024 tokens" in capsys.readouterr().err
 
 
 def test_the_separator_changes_the_text_rung_alone(summarizer, ladder):
-    other = ev.loss_ladder(summarizer, ROWS[:12], separator="\nTL;DR:\n")
+    other = la.loss_ladder(summarizer, ROWS[:12], separator="\nTL;DR:\n")
     assert other.cross_entropy["text"] > 2 * ladder.cross_entropy["text"]
     assert other.drop("text").cross_entropy.tolist() == pytest.approx(ladder.drop("text").cross_entropy.tolist())
     assert other.attrs["separator"] == "\nTL;DR:\n" and other.rouge1["text"] < ladder.rouge1["text"]
 
 
 def test_the_decoder_that_reads_the_chat_writes_the_same_alone(summarizer):
-    _, together = ev.read_text(summarizer, ROWS[:7])
-    assert together == [ev.read_text(summarizer, [r])[1][0] for r in ROWS[:7]]
+    _, together = la.read_text(summarizer, ROWS[:7])
+    assert together == [la.read_text(summarizer, [r])[1][0] for r in ROWS[:7]]
 
 
 def test_tables_fit_a_terminal_and_a_file(summarizer, ladder, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     report = ev.evaluate_predictions(ROWS, SUMMARIES[1:] + SUMMARIES[:1]) | dict(source="messenger", source_split="test")
-    plain = ev.ladder_report(ladder)
-    assert json.loads(json.dumps(plain)) == plain and list(plain["rungs"]) == list(ev.RUNGS) and plain["rows"] == 12
+    plain = la.ladder_report(ladder)
+    assert json.loads(json.dumps(plain)) == plain and list(plain["rungs"]) == list(la.RUNGS) and plain["rows"] == 12
     show_table(report)
     show_ladder(plain)
     show_ladder(plain | dict(rungs={k: v | dict(fact_recall=None, role_recall=None) for k, v in plain["rungs"].items()}))

@@ -437,7 +437,7 @@ def test_a_foreign_gguf_file(tmp_path, monkeypatch):
     writer.add_tensor("x", torch.ones(32).numpy())
     for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close): step()
     with pytest.raises(ModelError, match="cannot be loaded.*GGUF"): load_decoder(settings(gpt2_model=str(tmp_path / "m.gguf")))
-    with pytest.raises(ModelError, match="no file here"): load_decoder(settings(gpt2_model=str(tmp_path / "none.gguf")))
+    with pytest.raises(ModelError, match="is not a file here"): load_decoder(settings(gpt2_model=str(tmp_path / "none.gguf")))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install 'latent_summ\[gguf\]'"): load_decoder(settings(gpt2_model=str(tmp_path / "m.gguf")))
 

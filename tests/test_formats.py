@@ -6,6 +6,8 @@ import io
 import itertools
 import json
 import lzma
+import re
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -14,13 +16,14 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from latent_summ import runtime
 from latent_summ.config import Config
 from latent_summ.data.formats import find_column, id_text, join_turns, look_at, numbered_rows, rows_as_bytes
 from latent_summ.data.sources import input_rows, load_pairs, load_texts, local_files
 from latent_summ.runtime import DataError
-from latent_summ.ui.cli import Evaluate, _whole_file
 from latent_summ.ui.doctor import Need, check_local_source
-from latent_summ.use.evaluate import evaluate_predictions, merge_references, read_predictions, references_of
+from latent_summ.use.evaluate import evaluate_predictions, merge_references, references_of, whole_file
+from latent_summ.use.predictions import read_predictions
 
 CASES = Path(__file__).parent / "cases"
 WHOLE = 1e-9 # so small a share of held-out rows that there are none
@@ -62,14 +65,24 @@ FORMS = {"r.jsonl": lines, "R.JSONL": lines, "r.ndjson": lines, "really-lines.js
          "sep.csv": lambda rows: table(rows, first="sep=;\r\n", delimiter=";"), "single.csv": lambda rows: table(rows, quotechar="'"),
          "escaped.csv": lambda rows: table(rows, doublequote=False, escapechar="\\"), "windows.csv": lambda rows: table(rows, "cp1252", delimiter=";"),
          "mark.csv": lambda rows: table(rows, "utf-8-sig"), "wide.csv": lambda rows: table(rows, "utf-16"), "r.tsv": lambda rows: table(rows, delimiter="\t"),
-         "table.txt": lambda rows: table(rows, delimiter="\t"), "r.parquet": parquet}
-PACK = {"": bytes, ".gz": gzip.compress, ".XZ": lzma.compress, ".bz2": bz2.compress, ".zst": zstandard.compress}
+         "table.txt": lambda rows: table(rows, delimiter="\t"), "r.parquet": parquet, "pretty.jsonl": lambda rows: "\n".join(json.dumps(r, indent=1) for r in rows).encode(),
+         "close.json": lambda rows: "".join(map(json.dumps, rows)).encode(), "commas.jsonl": lambda rows: ",\n".join(map(json.dumps, rows)).encode(),
+         "deep.json": lambda rows: json.dumps(dict(result=dict(rows=rows))).encode(), "quoted-hint.csv": lambda rows: table(rows, first='"sep=|"\n', delimiter="|")}
+def zipped(content, name="rows"):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as z:
+        z.writestr(f"{name}.csv", content)
+        z.writestr("__MACOSX/._rows", b"\0")
+    return out.getvalue()
+
+
+PACK = {"": bytes, ".gz": gzip.compress, ".XZ": lzma.compress, ".bz2": bz2.compress, ".zst": zstandard.compress, ".Zip": zipped}
 
 
 def as_trained(path): return list(load_pairs(Config(dataset_name=str(path), preprocess_validation_fraction=WHOLE)))
 
 
-def as_evaluated(path): return list(load_pairs(_whole_file(Evaluate(), Config(dataset_name=str(path))), "test"))
+def as_evaluated(path): return list(load_pairs(whole_file(Config(dataset_name=str(path))), "test"))
 
 
 def as_summarised(path): return input_rows(path, Config())[0]
@@ -82,7 +95,7 @@ def checked(path, kind="pairs", **changes):
 
 @pytest.mark.parametrize("name", [name + end for name, end in itertools.product(FORMS, PACK)])
 def test_the_same_rows_from_each(name, tmp_path):
-    end = next(e for e in (".gz", ".XZ", ".bz2", ".zst", "") if name.endswith(e))
+    end = next(e for e in (".gz", ".XZ", ".bz2", ".zst", ".Zip", "") if name.endswith(e))
     path = tmp_path / name
     path.write_bytes(PACK[end](FORMS[name.removesuffix(end)](ROWS)))
     assert as_trained(path) == as_evaluated(path) == ROWS
@@ -103,7 +116,25 @@ def test_turns_are_joined(name, turn, tmp_path):
     assert as_summarised(path) == [(r["id"], r["dialogue"], None) for r in JOINED]
 
 
-@pytest.mark.parametrize("name", ["messages", "conversations", "turns", "meeting_transcripts"])
+NUMPY = "[{'speaker': 'Åsa', 'text': 'hi'}\n {'speaker': 'Ben', 'text': \"it's ok\"}]"
+
+
+@pytest.mark.parametrize(("dialogue", "want"), [(repr([dict(speaker="Åsa", text="hi"), dict(speaker="Ben", text="it's ok")]), None), (NUMPY, None),
+                                                (repr([("Åsa", "hi"), ("Ben", "it's ok")]), None), (repr(["Åsa: hi", "Ben: it's ok"]), None),
+                                                (json.dumps(["Åsa: hi", "Ben: it's ok"]), None), (json.dumps([{"Åsa": "hi"}, {"Ben": "it's ok"}]), None),
+                                                ("[sighs] Åsa: hi", "[sighs] Åsa: hi"), ("[1] not a list", "[1] not a list"), ("[1, 2]", "[1, 2]")])
+def test_lists_that_stand_in_a_table_as_text(dialogue, want, tmp_path):
+    "As pandas writes them, too. What only looks like a list stays a text."
+    (tmp_path / "r.csv").write_bytes(table([dict(id="1", dialogue=dialogue, summary="['A.', \"B's.\"]")]))
+    (row,) = as_trained(tmp_path / "r.csv")
+    assert row["dialogue"] == (want or "Åsa: hi\nBen: it's ok") and row["summaries"] == ["A.", "B's."]
+
+
+@pytest.mark.parametrize("turn", [dict(speaker="A", text=["one", "two"]), dict(speaker="A", text=["one", dict(type="bold", text="two")]), {"A": "one two"}])
+def test_no_part_of_a_turn_is_lost(turn): assert join_turns([turn]) == ("A: one two", None)
+
+
+@pytest.mark.parametrize("name", ["messages", "conversations", "turns", "meeting_transcripts", "chat_messages", "segments"])
 def test_usual_columns_of_turns_are_found(name, tmp_path):
     path = tmp_path / "r.json"
     path.write_text(json.dumps({name: [dict(speaker="Ann", content="hi")], "summary": "Ann greets."}))
@@ -116,6 +147,38 @@ def test_turns_of_unknown_keys_are_refused_with_the_keys_that_were_tried(tmp_pat
     with pytest.raises(DataError, match="keys who, what: tried speaker, role, from, .* and text, content, value"): as_trained(path)
     assert checked(path).status == "fail" and "tried speaker" in checked(path).text
     assert "tried speaker" in as_summarised(path)[0][2]
+
+
+# --- tables with a message in each row ---------------------------------------------------------------------------------
+
+SAID = [("maya", "2024-03-12T18:02:00", "hi, Tom"), ("tom", "2024-03-12T18:03:00", "yes"), ("maya", "2024-03-13T09:00:00", "good morning")]
+TALKS = [["maya: hi, Tom", "tom: yes"], ["maya: good morning"]]
+NAMES = [("Author", "Date", "Content"), ("sender", "timestamp", "message"), ("UserName", "Timestamp", "Text"), ("Name", "Time", "Message"), ("from", "sent_at", "body")]
+
+
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("form", ["r.csv", "semicolon.csv", "wide.csv", "r.tsv", "r.jsonl", "r.json"])
+def test_tables_of_messages_are_conversations(form, names, tmp_path, capsys):
+    (tmp_path / form).write_bytes(FORMS[form]([dict(zip(names, row)) for row in SAID]))
+    runtime._said.clear()
+    want = ["\n".join(lines) for lines in TALKS]
+    assert [text for _, text, _ in as_summarised(tmp_path / form)] == want
+    assert [r["text"] for r in load_texts(Config(preprocess_validation_fraction=WHOLE), str(tmp_path / form))] == want
+    assert f"3 messages in 2 conversations" in capsys.readouterr().err
+    asked = load_texts(Config(preprocess_validation_fraction=WHOLE, text_column=names[2]), str(tmp_path / form))
+    assert [r["text"] for r in asked] == [text for _, _, text in SAID]
+
+
+def test_rows_of_one_dialogue_belong_together(tmp_path):
+    (tmp_path / "r.csv").write_text("dialogue_id,speaker,text\nd1,Ann,hi\nd2,Cy,ok\nd1,Bob,yes\n")
+    assert as_summarised(tmp_path / "r.csv") == [("d1", "Ann: hi\nBob: yes", None), ("d2", "Cy: ok", None)]
+
+
+@pytest.mark.parametrize("header", ["id,text", "author,date,title,text", "user,text,label", "name,message", "speaker,text,summary"])
+def test_other_tables_are_left_alone(header, tmp_path):
+    width = len(header.split(","))
+    (tmp_path / "r.csv").write_text(header + "\n" + "".join(",".join(f"{letter}{n}" for n in range(width)) + "\n" for letter in "abcd"))
+    assert look_at(tmp_path / "r.csv").kind == "csv"
 
 
 # --- the cases --------------------------------------------------------------------------------------------------------
@@ -186,7 +249,7 @@ def test_case_exports(name, turns):
 def test_equal_references_stay_when_rows_are_merged(tmp_path):
     rows = [dict(dialogue="Ann: hi", summary=s) for s in ("One.", "Two.", "One.")]
     (tmp_path / "r.jsonl").write_bytes(lines(rows))
-    cfg = _whole_file(Evaluate(), Config(dataset_name=str(tmp_path / "r.jsonl")))
+    cfg = whole_file(Config(dataset_name=str(tmp_path / "r.jsonl")))
     (row,) = merge_references(load_pairs(cfg, "test", duplicates=True))
     assert references_of(row) == ["One.", "Two.", "One."]
 
@@ -217,6 +280,67 @@ def test_ids_of_any_type_are_text(value):
 def test_columns_called_facts_and_kind_are_left_alone(tmp_path):
     (tmp_path / "r.csv").write_text("dialogue,summary,facts,kind\nAnn: 1,x,many,odd\n")
     assert set(as_trained(tmp_path / "r.csv")[0]) == {"id", "dialogue", "summary"}
+
+
+@pytest.mark.parametrize(("columns", "want"), [(("summary", "summary2", "summary3"), 3), (("summary", "summary.1"), 2), (("reference_1", "reference_2"), 2), (("ref1", "ref2"), 2),
+                                               (("summary1", "summary2", "summary10"), 3)])
+def test_numbered_references_are_all_read(columns, want, tmp_path):
+    texts = [f"S {i}." for i in range(want - 1)] + ["S 0."]
+    (tmp_path / "r.csv").write_bytes(table([dict(id="1", dialogue="Ann: hi", **dict(zip(columns, texts)))]))
+    assert [references_of(r) for r in as_trained(tmp_path / "r.csv")] == [texts]
+
+
+@pytest.mark.parametrize("references", [[dict(text="A."), dict(text="B."), dict(text="A.")], ["A.", "B.", "A."], [dict(summary="A."), dict(summary="B."), dict(summary="A.")]])
+def test_references_in_objects(references, tmp_path):
+    (tmp_path / "r.jsonl").write_bytes(lines([dict(dialogue="Ann: hi", references=references)]))
+    assert [references_of(r) for r in as_trained(tmp_path / "r.jsonl")] == [["A.", "B.", "A."]]
+
+
+def test_ids_of_a_column_with_gaps_are_those_of_a_csv(tmp_path):
+    pd.DataFrame(dict(id=[7, None, 12], dialogue=["Ann: 1", "Ann: 2", "Ann: 3"], summary=["x", "y", "z"])).to_parquet(tmp_path / "r.parquet")
+    assert [r["id"] for r in as_trained(tmp_path / "r.parquet")][::2] == ["7", "12"]
+    assert [id_text(value) for value in (1e3, 2.5, 2.0**53, -0.0, float("inf"))] == ["1000", "2.5", "9007199254740992.0", "0", "inf"]
+
+
+def test_short_rows_are_told(tmp_path, capsys):
+    (tmp_path / "r.csv").write_text("id,dialogue,summary\na,Ann: hi\nb,Bob: yo,x\nc,Cy: no\n")
+    runtime._said.clear()
+    assert [r["id"] for r in as_trained(tmp_path / "r.csv")] == ["b"]
+    said = capsys.readouterr().err
+    assert "fewer columns than the header, 2 of them (the first in line 2)" in said and "2 of 3 rows dropped: 2 summary: missing" in said
+
+
+def test_two_encodings_in_one_file_are_an_error_with_the_line(tmp_path):
+    for end in ("2,Åsa: no,T\n".encode("cp1252"), "2,Bob: é".encode()[:-1]):
+        (tmp_path / "r.csv").write_bytes("id,dialogue,summary\n1,Zoë: hi,S\n".encode() + end)
+        for read in (as_trained, as_evaluated, as_summarised):
+            with pytest.raises(DataError, match="r.csv, line 3 is not UTF-8, as other lines are"): read(tmp_path / "r.csv")
+
+
+PAGES = {"messages.html": ("<!DOCTYPE html>\n<html><body>hi</body></html>", "a web page .*choose that"), "sms.xml": ("<?xml version='1.0'?><smses/>", "XML. Export it"),
+         "x.ass": ("[Script Info]\nTitle: x\n", "subtitles in ASS. Save them as .srt")}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_are_refused_with_the_next_step(name, tmp_path):
+    content, message = PAGES[name]
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message): as_summarised(tmp_path / name)
+    (tmp_path / "ChatExport").mkdir()
+    (tmp_path / "ChatExport" / "messages.html").write_text(content)
+    with pytest.raises(DataError, match=re.escape("web pages (HTML): export the chat as JSON")): as_summarised(tmp_path / "ChatExport")
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [("h.csv", "id,dialogue,summary\n", "h.csv holds no rows"), ("e.json", "[]", "e.json holds no rows"), ("e.jsonl", "", "e.jsonl holds no rows"),
+    ("n.csv", "1,Ann: hi,S.\n2,Bob: yo,T.\n", "If the first line is a row already, put a line with names above it"),
+    ("s.json", json.dumps(dict(name="Zoo", type="x", messages=[dict(type="service", date="2024-03-12T18:00:00")])), "no message that somebody wrote")])
+def test_files_without_rows_say_so(name, content, message, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message): as_summarised(tmp_path / name)
+
+
+def test_chats_without_summaries_are_not_trained_as_pairs():
+    with pytest.raises(DataError, match="holds texts without summaries. Summarise them with `latent_summ summarize --input`"): as_trained(CASES / "whatsapp-ios.txt")
 
 
 def test_what_is_no_text_is_said_to_be_none(tmp_path):

@@ -16,6 +16,7 @@ from hub import COMMIT, Hub, _Handler, make_models
 from latent_summ.use import inference, share
 from latent_summ.ui.chat import Chat
 from latent_summ.config import Config, ConfigError
+from latent_summ.encode.tokens import input_ids
 from latent_summ.use.inference import Summarizer
 from latent_summ.data.messenger import chats
 from latent_summ.runtime import CacheError, CheckpointError, DataError
@@ -99,12 +100,14 @@ def test_odd_texts(s, name):
 
 @pytest.mark.parametrize("text", ["Anna: shall we meet at 5?\nBen: yes, at the station.\n" * 19000, "a" * 1_000_000], ids=["chat", "one character"])
 def test_a_megabyte_is_read_to_its_end(s, text):
-    read, embed = [], inference.embed_texts
-    def watched(cfg, encoder, some, **k): read.extend(some); return embed(cfg, encoder, [t[:20] for t in some], **k)  # the encoder itself would take a minute
-    with mock.patch.object(inference, "embed_texts", watched): summary = s.summarize(text, long="mean", max_generation_length=4)
-    room = inference._room(s.cfg, s.encoder)
-    assert isinstance(summary, str) and sum(len("".join(p.split())) for p in read) == len("".join(text.split())), "nothing is left out"
-    assert all(len(s.encoder.tokenizer(p, add_special_tokens=False)["input_ids"]) <= room for p in read[:20] + read[-20:])
+    read, embed = [], inference.Embedder.__call__
+    def watched(embedder, ids, advance=None): read.extend(ids); return embed(embedder, [i[:20] for i in ids], advance)  # the encoder itself would take a minute
+    with mock.patch.object(inference.Embedder, "__call__", watched): summary = s.summarize(text, long="mean", max_generation_length=4)
+    parts, = s.parts(text)
+    assert isinstance(summary, str) and sum(len("".join(p.split())) for p in parts) == len("".join(text.split())), "nothing is left out"
+    assert len(read) == len(parts) and max(map(len, read)) <= s.cfg.max_seq_len
+    for p, ids in [*zip(parts[:20], read[:20]), *zip(parts[-20:], read[-20:])]: assert ids == input_ids(s.cfg, s.encoder, [p])[0][0], "each part is read whole"
+    assert not input_ids(s.cfg, s.encoder, parts[:20] + parts[-20:])[1], "and none is cut"
 
 
 def test_rows_that_are_no_text(s, texts, capsys):
@@ -120,10 +123,10 @@ def test_rows_that_are_no_text(s, texts, capsys):
 def test_ten_thousand_texts_one_of_them_bad(s):
     rows = [f"Anna: see you at {i}" for i in range(10_000)]
     rows[6543] = None
-    most, embed = [], inference.embed_texts
-    def watched(cfg, encoder, some, **k): most.append(len(some)); return embed(cfg, encoder, some, **k)
+    most, embed = [], inference.Embedder.__call__
+    def watched(embedder, ids, advance=None): most.append(len(ids)); return embed(embedder, ids, advance)
     def first_number(decoder, prefix, cfg): return [f"{p[0, 0]:.6f}" for p in prefix]  # in place of a decoder: a text that depends on the latents
-    with mock.patch.object(inference, "embed_texts", watched), mock.patch.object(inference, "generate", first_number):
+    with mock.patch.object(inference.Embedder, "__call__", watched), mock.patch.object(inference, "generate", first_number):
         out, some = s.summarize(rows), [0, 17, 6542, 6544, 9_999]
         again = [float(t) for t in s.summarize([rows[i] for i in some])]
     assert len(out) == 10_000 and [i for i, o in enumerate(out) if not o] == [6543] and len(set(out)) > 1000

@@ -1,5 +1,6 @@
 """Search, bits per latent, audit, privacy and sweeps: what they say of cases whose answer is known, and what they refuse."""
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,14 +8,14 @@ import torch
 
 from latent_summ.config import Config, ConfigError
 from latent_summ.data.sources import load_pairs
-from latent_summ.runtime import CacheError, CheckpointError, DataError
+from latent_summ.runtime import CacheError, CheckpointError, DataError, ModelError
 from latent_summ.ui.cli import status_of
 from latent_summ.use.audit import audit_figure, audit_report, typed_audit
 from latent_summ.use.bits import latent_bits, shared_work
 from latent_summ.use.inference import Summarizer
 from latent_summ.use.latents import LatentFile
 from latent_summ.use.privacy import privacy_report
-from latent_summ.use.search import search_file
+from latent_summ.use.search import index_path, search_file
 from latent_summ.use.share import READ_BACK, _read_back
 from latent_summ.use.sweep import grid_points, run_sweep
 
@@ -40,6 +41,32 @@ def test_search_from_the_command_line(rows, tmp_path, capsys):
     assert status_of(["search", "--model", "mini", rows[3]["dialogue"], str(file), "--top", "2", "--ids"]) == 0
     first, _ = capsys.readouterr().out.splitlines()
     assert first.split()[1] == rows[3]["id"]
+
+
+def test_an_index_finds_the_same_and_is_not_taken_for_another(s, rows, tmp_path, capsys):
+    pytest.importorskip("faiss", reason="faiss is not installed: pip install 'latent_summ[faiss]'")
+    chats = [r["dialogue"] for r in rows]
+    path = s.save_latents(tmp_path / "a.latents", s.encode(chats))
+    exact, found = search_file(s, chats, path, 3), search_file(s, chats, path, 3, index=True)
+    assert [[h.row for h in hits] for hits in found] == [[h.row for h in hits] for hits in exact]
+    assert all(a.cosine == pytest.approx(b.cosine, abs=1e-5) for x, y in zip(exact, found) for a, b in zip(x, y))
+    first = index_path(LatentFile(path))
+    assert status_of(["search", "--model", "mini", chats[4], str(path), "--top", "1", "--ids", "--index"]) == 0
+    assert capsys.readouterr().out.split()[1] == "4"
+    s.save_latents(path, s.encode(chats[::-1])) # other latents under the same name
+    assert search_file(s, chats[0], path, 1, index=True)[0].row == len(chats) - 1
+    assert first.is_file() and index_path(LatentFile(path)) != first
+    data = bytearray(index_path(LatentFile(path)).read_bytes())
+    data[len(data) // 2] ^= 1
+    index_path(LatentFile(path)).write_bytes(data)
+    with pytest.raises(CacheError, match="is damaged: delete it"): search_file(s, chats[0], path, 1, index=True)
+    with pytest.raises(DataError, match="no text to index"): search_file(s, chats[0], s.save_latents(tmp_path / "b", s.encode([])), index=True)
+
+
+def test_an_index_without_faiss(s, rows, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    path = s.save_latents(tmp_path / "a", s.encode([rows[0]["dialogue"]]))
+    with pytest.raises(ModelError, match=r"pip install 'latent_summ\[faiss\]', or search without an index"): search_file(s, "Anna: hi", path, index=True)
 
 
 def test_noise_is_stored_only_when_it_is_asked_for(tmp_path):

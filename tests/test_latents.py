@@ -16,6 +16,7 @@ MADE_BY = dict(kind="document", encoder=dict(revision="0123456789abcdef", tokeni
 WRITTEN = [[[.6, .8, 0, 0], [0, 0, 5 / 13, -12 / 13]], [[1, 0, 0, 0], [.5, -.5, .5, .5]], [[-8 / 17, 0, 15 / 17, 0], [2 / 3, -1 / 3, 2 / 3, 0]]]
 IDS = ["chat-1", 2, "čaj"]
 TEXTS = ["Anna: hi\nBen: hello", "Ben: bye", "čaj"]
+FACTS = ["Anna\nBen\n7 pm".encode(), b"", "čaj".encode()]
 
 
 def vector(version: int) -> Path: return VECTORS / f"latents-{version}.safetensors"
@@ -32,6 +33,7 @@ def test_every_format_is_read(version):
     assert torch.allclose(file.rows(), latents(), atol=0.005)
     assert torch.equal(file.rows(1, 2), file.rows()[1:2])
     if version > 1: assert [file.find(text) for text in TEXTS] == [[0], [1], [2]] and file.find("another") == []
+    assert file.facts() == (FACTS if version > 2 else None)
 
 
 def test_there_is_a_file_of_each_format():
@@ -44,7 +46,22 @@ def test_what_is_written_today_is_the_file_of_the_newest_format(tmp_path):
         data = path.read_bytes()
         end = 8 + int.from_bytes(data[:8], "little")
         return json.loads(data[8:end]), data[end:] # the header's own order is left to chance by safetensors
-    assert content(write_latents(tmp_path / "a", latents(), MADE_BY, IDS, TEXTS)) == content(vector(FORMAT))
+    assert content(write_latents(tmp_path / "a", latents(), MADE_BY, IDS, TEXTS, facts=FACTS)) == content(vector(FORMAT))
+    assert content(write_latents(tmp_path / "b", latents(), MADE_BY, IDS, TEXTS)) == content(vector(2)), "without facts, a file that older versions read"
+
+
+@pytest.mark.parametrize("facts", [[], FACTS[:2], ["Anna", "", ""], [b"x" * 256, b"", b""]])
+def test_facts_that_do_not_fit(tmp_path, facts):
+    with pytest.raises(DataError, match="at most 255 bytes for each of the 3 rows"): write_latents(tmp_path / "a", latents(), MADE_BY, facts=facts)
+
+
+@pytest.mark.parametrize("lengths", [[1, 1], [13, 0, 5], [255, 255, 255]])
+def test_facts_whose_lengths_are_others(tmp_path, lengths):
+    tensors = dict(sorted((load(vector(3).read_bytes()) | dict(fact_lengths=torch.tensor(lengths, dtype=torch.uint8))).items()))
+    data = vector(3).read_bytes()
+    text = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])["__metadata__"]["latent_summ"]
+    (tmp_path / "a").write_bytes(save(tensors, dict(latent_summ=text, sha256=content_hash(tensors, text))))
+    with pytest.raises(CacheError, match="do not fit together"): LatentFile(tmp_path / "a")
 
 
 def with_header(path: Path, tmp_path: Path, **changes) -> Path:
@@ -74,9 +91,9 @@ def test_a_file_of_another_compressor(version):
 
 
 def test_a_file_of_a_later_version(tmp_path):
-    with pytest.raises(CacheError, match=r"has format 3, this version reads 1 to 2\. A later version .* pip install -U latent_summ"):
-        read_latents(with_header(vector(2), tmp_path, format=3))
-    with pytest.raises(CacheError, match=r"has format 0, this version reads 1 to 2\.$"): read_latents(with_header(vector(2), tmp_path, format=0))
+    with pytest.raises(CacheError, match=r"has format 4, this version reads 1 to 3\. A later version .* pip install -U latent_summ"):
+        read_latents(with_header(vector(2), tmp_path, format=4))
+    with pytest.raises(CacheError, match=r"has format 0, this version reads 1 to 3\.$"): read_latents(with_header(vector(2), tmp_path, format=0))
     for odd in ("2", None, True, [2]):
         with pytest.raises(CacheError, match="no file of latents"): read_latents(with_header(vector(2), tmp_path, format=odd))
 

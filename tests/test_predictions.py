@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from latent_summ.use import evaluate as ev
+from latent_summ.use import predictions as pr
 from latent_summ.runtime import DataError
 
 CASES = Path(__file__).parent / "cases"
@@ -37,35 +37,58 @@ FILES = {"p.jsonl": lines(), "P.JSONL": lines("ID"), "p.json": json.dumps([dict(
 @pytest.mark.parametrize("name", FILES)
 def test_every_format_is_scored_whole(tmp_path, capsys, name, mark):
     (tmp_path / name).write_bytes(FILES[name].encode(mark))
-    report, _, predictions = ev.score_predictions(tmp_path / name, ROWS)
+    report, _, predictions = pr.score_predictions(tmp_path / name, ROWS)
     said = capsys.readouterr().err
     assert predictions == TEXTS and report["rouge1"] == 100 and report["rows"] == dict(evaluated=4, missing=0, extra=0)
     assert "in the order of the 4 rows" in said or "the predictions are those under" in said
 
 
 @pytest.mark.parametrize("name", ["predictions.csv", "predictions.txt"])
-def test_the_cases_score_100(name): assert ev.score_predictions(CASES / name, ROWS)[0]["rouge1"] == 100
+def test_the_cases_score_100(name): assert pr.score_predictions(CASES / name, ROWS)[0]["rouge1"] == 100
+
+
+SHAPES = {"list.jsonl": "".join(json.dumps(dict(id=i, prediction=[text])) + "\n" for i, text in RECORDS), "pipeline.json": json.dumps([dict(summary_text=text) for text in TEXTS]),
+          "strings.jsonl": "".join(json.dumps(text) + "\n" for text in TEXTS), "by-id.json": json.dumps(dict(RECORDS)), "inside.json": json.dumps(dict(model="m", predictions=TEXTS)),
+          "objects.json": json.dumps(dict(predictions=[dict(id=i, text=text) for i, text in RECORDS])), "last-lines.txt": "\n".join(TEXTS) + "\n\n\n",
+          "pandas.csv": ",prediction\n" + "".join(f'{n},"{text}"\n' for n, text in enumerate(TEXTS)), "with-scores.json": json.dumps({i: dict(prediction=t, score=1) for i, t in RECORDS})}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_that_programs_write(tmp_path, name):
+    (tmp_path / name).write_text(SHAPES[name], encoding="utf-8")
+    assert pr.score_predictions(tmp_path / name, ROWS)[2] == TEXTS
+
+
+def test_several_candidates_in_one_field_are_named(tmp_path):
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(dict(id=i, prediction=[text, "Another."])) + "\n" for i, text in RECORDS))
+    with pytest.raises(DataError, match="line 1 has 2 candidates under prediction: 'Tom is .*', 'Another.'. Write the one"): pr.score_predictions(tmp_path / "p.jsonl", ROWS)
+
+
+def test_the_references_themselves_are_told(tmp_path, capsys):
+    (tmp_path / "p.csv").write_text(table(","), encoding="utf-8")
+    pr.score_predictions(tmp_path / "p.csv", ROWS)
+    assert "every prediction is its reference, word for word" in capsys.readouterr().err
 
 
 def test_gold_is_never_taken_for_the_prediction():
     file = CASES / "gold-and-generated.jsonl"
-    with pytest.raises(DataError, match="summary, generated_summary. Say which with --prediction-column"): ev.score_predictions(file, ROWS)
-    assert ev.score_predictions(file, ROWS, column="generated_summary")[2] == ["Somebody planned something."] * 4
+    with pytest.raises(DataError, match="summary, generated_summary. Say which with --prediction-column"): pr.score_predictions(file, ROWS)
+    assert pr.score_predictions(file, ROWS, column="generated_summary")[2] == ["Somebody planned something."] * 4
 
 
 def test_columns_can_be_named(tmp_path):
     (tmp_path / "p.csv").write_text("number,a,b\n" + "".join(f'{i},x y,"{t}"\n' for i, t in RECORDS), encoding="utf-8")
-    with pytest.raises(DataError, match="--id-column"): ev.score_predictions(tmp_path / "p.csv", ROWS)
-    with pytest.raises(DataError, match="a, b. Say which"): ev.score_predictions(tmp_path / "p.csv", ROWS, id_column="number")
-    assert ev.score_predictions(tmp_path / "p.csv", ROWS, column="b", id_column="number")[2] == TEXTS
-    with pytest.raises(DataError, match="no column 'c'; it has number, a, b"): ev.score_predictions(tmp_path / "p.csv", ROWS, column="c", id_column="number")
+    with pytest.raises(DataError, match="--id-column"): pr.score_predictions(tmp_path / "p.csv", ROWS)
+    with pytest.raises(DataError, match="a, b. Say which"): pr.score_predictions(tmp_path / "p.csv", ROWS, id_column="number")
+    assert pr.score_predictions(tmp_path / "p.csv", ROWS, column="b", id_column="number")[2] == TEXTS
+    with pytest.raises(DataError, match="no column 'c'; it has number, a, b"): pr.score_predictions(tmp_path / "p.csv", ROWS, column="c", id_column="number")
 
 
 def test_shifted_columns_and_lost_lines_are_errors(tmp_path):
     (tmp_path / "p.csv").write_text("id,summary\nc1,a,b\n")
-    with pytest.raises(DataError, match="line 2 has 3 columns, its header 2"): ev.score_predictions(tmp_path / "p.csv", ROWS)
+    with pytest.raises(DataError, match="line 2 has 3 columns, its header 2"): pr.score_predictions(tmp_path / "p.csv", ROWS)
     (tmp_path / "p.txt").write_text("one\ntwo\n")
-    with pytest.raises(DataError, match="2 predictions for 4 rows"): ev.score_predictions(tmp_path / "p.txt", ROWS)
+    with pytest.raises(DataError, match="2 predictions for 4 rows"): pr.score_predictions(tmp_path / "p.txt", ROWS)
 
 
 def evaluate(folder, *words, stdin=None):

@@ -22,7 +22,7 @@ from latent_summ.config import Config
 from latent_summ.model.head import prefix_loss
 from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import Interrupted
-from latent_summ.encode.scale import Pool, held_bytes, preprocess_ray, shard_decoder
+from latent_summ.encode.scale import Pool, preprocess_ray, shard_decoder
 from latent_summ.train.stages import run_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +81,11 @@ def gradient(decoder, rank:int):
     loss, _ = prefix_loss(decoder, prefix.requires_grad_(), labels)
     loss.backward()
     return loss.detach(), prefix.grad
+
+
+def held_bytes(module) -> int:
+    "Bytes of a module's weights in this process now; of a weight that is split, this process's share."
+    return sum((p.to_local() if hasattr(p, "to_local") else p).nbytes for p in module.parameters())
 
 
 def one_of_two(rank:int, folder:Path):
@@ -204,7 +209,7 @@ def test_a_killed_worker_and_a_restarted_driver_repeat_unfinished_shards_only(tm
 
     with monkeypatch.context() as m:
         m.setattr(scale.EmbedProgress, "advance", stopped)
-        with pytest.raises(Interrupted, match="the same command goes on from there"): preprocess_ray(there, encoder, decoder, pool=Pool(models=2))
+        with pytest.raises(Interrupted, match="the same command continues from there"): preprocess_ray(there, encoder, decoder, pool=Pool(models=2))
     stop.set(); thread.join()
     assert killed, "no worker was seen in the middle of a part"
     before = killed[0][1] | finished(folder)

@@ -1,6 +1,7 @@
 """What signatures show: nbdev links backticked names there, inside <pre>, where they are read as raw markdown."""
 import ast
 import io
+import re
 import tokenize
 from pathlib import Path
 
@@ -25,3 +26,15 @@ def test_docments_have_no_backticks(path):
 
 def test_a_backtick_is_found():
     assert quoted("def f(\n    a, # of `g`\n): return a\n") == ["# of `g`"]
+
+
+PARAMETERS = [("run_pipeline", "", "listeners"), ("load_pairs", "", "duplicates"), ("evaluate", "", "split"), ("Config", "override", "changes"), ("Config", "load", "path"),
+              ("Summarizer", "summarize", "candidates"), ("Summarizer", "from_pretrained", "revision")]
+
+
+@pytest.mark.parametrize("owner, method, parameter", PARAMETERS)
+def test_a_question_mark_documents_parameters(owner, method, parameter):
+    "`?` and `help` show what the docstring says: it names the parameters, with their comments."
+    import latent_summ
+    symbol = getattr(latent_summ, owner)
+    assert re.search(rf"(?m)^- {parameter}: \w", (getattr(symbol, method) if method else symbol).__doc__)

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from latent_summ.config import Config
 from latent_summ.data.hub import _read_and_keep, read_book, read_kept
 from latent_summ.runtime import DataError
-from latent_summ.data.sources import MAX_TEXT_BYTES, clean_rows, in_validation, load_pairs, load_texts, shared_dialogues
+from latent_summ.data.rows import MAX_TEXT_BYTES
+from latent_summ.data.sources import clean_rows, in_validation, load_pairs, load_texts, shared_dialogues
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -201,7 +201,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_named(shared, capsys):
     data[len(data) // 2] ^= 1
     steps[-1].write_bytes(data)
     run_pipeline(cfg, resume=True)
-    assert f"{steps[-1].name}" in (err := capsys.readouterr().err) and "passed over" in err
+    assert f"{steps[-1].name}" in (err := capsys.readouterr().err) and "skipped" in err
     assert same(weights(shared / "damaged"), weights(straight(shared)))
 
 
@@ -219,7 +219,7 @@ def test_resuming_with_other_settings_is_refused(change, words, shared):
 def test_ctrl_c_saves_at_the_next_step_and_says_how_to_go_on(sign, shared):
     cfg = config(shared / f"ctrl-c-{sign}", shared, save_every=1000, **(STREAMED if sign == signal.SIGTERM else {}))
     status, said = killed(cfg, 3, sign=sign)
-    assert status == 130 and "--resume goes on from here" in said and "Traceback" not in said, said
+    assert status == 130 and "--resume continues from here" in said and "Traceback" not in said, said
     finish(cfg, "--resume")
     assert same(weights(Path(cfg.run_dir)), weights(straight(shared)))
 

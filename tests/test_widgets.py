@@ -29,6 +29,7 @@ from latent_summ.ui import widgets as faces
 from latent_summ.config import SECTIONS, Config, ConfigError, LatentSummError
 from latent_summ.ui.flags import flag_words
 from latent_summ.ui.widgets import ConfigForm, LatentExplorer, TrainingDashboard, every_widget, in_html, somebody_there
+from latent_summ.use.support import Support
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -216,7 +217,7 @@ def test_start_pause_go_on_stop_resume(toy):
     toy.refresh()
     held = at()
     time.sleep(0.3)
-    assert (toy.doing, at(), toy.pause.description) == ("paused", held, "go on")
+    assert (toy.doing, at(), toy.pause.description) == ("paused", held, "continue")
     toy.pause.click()
     until(lambda: at() > held + 3)
     toy.pause.click()
@@ -275,6 +276,7 @@ class Stand:
         return torch.tensor([[float(ord(c)) for c in f"{t:8.8}"] for t in texts]).reshape(-1, 2, 4)
 
     def compress_meaning(self, latents): return latents + 1000
+    def support_of(self, latents, summaries, texts): return [Support(s, 0.25, reason="<i>it fades</i>") for s in summaries]
     def decode(self, latents, do_sample): return [f"<b>{x[0, 0]:.1f}</b>" for x in latents]
     def nearest(self, query, corpus, k): return [[(int(i), 1 / (1 + float(d[i]))) for i in d.argsort()[:k]] for d in torch.cdist(query.flatten(1), corpus.flatten(1))]
 
@@ -305,6 +307,31 @@ def test_the_slider_changes_the_text_the_heat_map_and_the_neighbours():
     e.a.value = "zebra"
     e.alpha.value = 0.5
     assert e.text.value == shown((ord("z") + ord("b")) / 2)
+
+
+def test_latents_are_knocked_out_and_the_support_bar_follows(quick):
+    e = LatentExplorer(Stand(), CORPUS)
+    assert "value='0.250'" in e.support.value and "support by A: 0.25" in e.support.value
+    assert "<i>" not in e.support.value and "&lt;i&gt;it fades" in e.support.value and e.support.value in e.still()
+    e.knocked[0].value = True
+    assert e.text.value == shown(1000 + sum(ord(c[0]) for c in CORPUS) / len(CORPUS))
+    e.knocked[0].value = False
+    e.alpha.value = 0.75
+    assert e.text.value == shown(1097.75) and "support by B" in e.support.value
+    e.between.value = False
+    assert e.support.value == "" # support is of summaries
+
+
+def test_facts_are_read_while_the_side_channel_is_on(quick):
+    class Reads(Stand):
+        cfg = Stand.cfg.override(side_channel=16)
+        def facts_of(self, texts): return [t.encode() for t in texts]
+        def decode(self, latents, do_sample, facts=(b"none",)): return [f"{x[0, 0]:.1f} {facts[0].decode()}" for x in latents]
+    e = LatentExplorer(Reads(), CORPUS)
+    assert e.side.value and "axolotl" in e.text.value
+    e.side.value = False
+    assert "none" in e.text.value
+    assert LatentExplorer(Stand(), CORPUS).side.disabled
 
 
 def test_a_chosen_point_shows_its_text_and_becomes_an_end(quick):

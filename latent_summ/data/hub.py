@@ -31,13 +31,19 @@ def quiet_datasets():
         datasets.config.STREAMING_READ_MAX_RETRIES = retries
         if not bars: datasets.enable_progress_bars()
 
-def in_rows(batches):
-    "Columns of lists -> rows."
+# %% ../../nbs/data/00_hub.ipynb #7a56fa36
+def in_rows(
+    batches, # iterable of dicts: column -> list of values
+): # yields dicts
+    "Columns of lists as rows."
     for batch in batches:
         names = list(batch)
         for values in zip(*batch.values()): yield dict(zip(names, values))
 
-def first_line(e:BaseException) -> str:
+# %% ../../nbs/data/00_hub.ipynb #9fb84e9a
+def first_line(
+    e:BaseException, # any error
+) -> str:
     "What an error says, in one line and without anything that looks like a token."
     text = next((line for line in str(e).splitlines() if line.strip()), "")
     for token in filter(None, map(os.environ.get, ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))): text = text.replace(token, "***")
@@ -50,6 +56,7 @@ def _chain(e:BaseException):
         yield e
         e = e.__cause__ or e.__context__
 
+# %% ../../nbs/data/00_hub.ipynb #1037daef
 def _kinds(error:BaseException) -> tuple: # (names of all types in the chain, HTTP status or None, all messages)
     chain = list(_chain(error))
     status = next((s for e in chain if (s := getattr(getattr(e, "response", None), "status_code", None))), None)
@@ -83,22 +90,32 @@ def hub_case(
     return f"cannot be loaded ({first_line(error)})", f"See {page} for what it needs."
 
 # %% ../../nbs/data/00_hub.ipynb #9376528b
-def hub_error(name:str, flag:str, error:BaseException) -> DataError:
+def hub_error(
+    name:str, # hub id of the dataset
+    flag:str, # the flag it was named with
+    error:BaseException, # what datasets or huggingface_hub raised
+) -> DataError:
     "The one message for a hub dataset that cannot be used."
     case, step = hub_case(error, f"datasets/{name}")
     other = "messenger" if flag == "--dataset-name" else "messenger-texts"
     return DataError(f"Dataset {name!r} {case}. {step} Without it: {flag} {other} (built in), or {flag} with a local file.")
 
 # %% ../../nbs/data/00_hub.ipynb #b1065948
-def is_gguf(name:str) -> bool: return name.lower().endswith(".gguf")
+def is_gguf(
+    name:str, # of a model
+) -> bool:
+    "Whether a name is that of a GGUF file."
+    return name.lower().endswith(".gguf")
 
+# %% ../../nbs/data/00_hub.ipynb #0a36b1d3
 def split_gguf(
     name:str, # owner/name/file.gguf
 ) -> Optional[tuple]: # (owner/name, the file's path in it); None: no such name
     "Which file of which repository a name means."
-    found = re.fullmatch(r"([\w.-]+/[\w.-]+)/([\w./-]+)", name)
-    return found.groups() if found and is_gguf(name) and ".." not in name else None
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)/([\w./-]+)", name)
+    return match.groups() if match and is_gguf(name) and ".." not in name else None
 
+# %% ../../nbs/data/00_hub.ipynb #2cba306c
 def fetch_gguf(
     name:str, # owner/name/file.gguf
     revision:Optional[str]=None, # commit on the hub (None: the newest)
@@ -106,8 +123,8 @@ def fetch_gguf(
     "One GGUF file of the hub, downloaded if need be. Raises what `huggingface_hub` raises."
     import huggingface_hub
     repo, file = split_gguf(name)
-    at = Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
-    return at.parents[file.count("/")], file
+    path = Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
+    return path.parents[file.count("/")], file
 
 # %% ../../nbs/data/00_hub.ipynb #09c37040
 @cache
@@ -116,6 +133,7 @@ def _newest_commit(name:str) -> str:
     from huggingface_hub import HfApi
     return HfApi().dataset_info(name, timeout=10).sha
 
+# %% ../../nbs/data/00_hub.ipynb #04d8fe9b
 def _commit(name:str) -> Optional[str]:
     "The newest commit of a dataset, or None when the hub cannot be asked. What the hub says no to (missing, bad token) is raised as it is."
     from huggingface_hub import is_offline_mode
@@ -125,6 +143,7 @@ def _commit(name:str) -> Optional[str]:
         if hub_case(e, name)[0] != _UNREACHABLE: raise
         say_once("the Hugging Face hub cannot be reached; looking for a copy in the local cache.")
 
+# %% ../../nbs/data/00_hub.ipynb #9c026f0f
 @contextlib.contextmanager
 def _cache_only():
     "Keep both libraries off the network inside this block (they read these flags at call time)."
@@ -135,6 +154,7 @@ def _cache_only():
     try: yield
     finally: constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = was
 
+# %% ../../nbs/data/00_hub.ipynb #d6ad9453
 @contextlib.contextmanager
 def _hub(name:str, flag:str):
     "Everything that talks to the hub happens in here: quiet, quick to notice a missing network, and with one kind of error. Yields (datasets, commit or None)."
@@ -152,6 +172,7 @@ def _copy_folder(datasets, name:str, commit:Optional[str]) -> Optional[Path]:
     if commit: return home / commit
     return max((p.parent for p in home.glob("*/splits.json")), key=lambda p: (p / "splits.json").stat().st_mtime, default=None)
 
+# %% ../../nbs/data/00_hub.ipynb #39b7c90d
 def _remembered(path:Path, ask:Callable):
     "What the JSON file at `path` holds; if there is none, what `ask` answers, written there."
     try: return json.loads(path.read_text(encoding="utf-8"))
@@ -160,6 +181,7 @@ def _remembered(path:Path, ask:Callable):
 
 def _new_book() -> dict: return dict(parts=[], complete=False, datasets=version("datasets"))
 
+# %% ../../nbs/data/00_hub.ipynb #ad5c72be
 def _is_part(part) -> bool:
     "Whether an entry of a book is whole, and names a file of the book's own folder."
     kinds = dict(file=str, rows=int, sha256=str, state=dict)
@@ -169,6 +191,7 @@ def _is_book(book) -> bool:
     kinds = dict(parts=list, complete=bool, datasets=str)
     return isinstance(book, dict) and all(type(book.get(k)) is kind for k, kind in kinds.items()) and all(map(_is_part, book["parts"]))
 
+# %% ../../nbs/data/00_hub.ipynb #b03471cf
 def read_book(folder:Path) -> dict: # parts: file, rows, sha256, state; complete; datasets: the version whose states these are
     "The files kept in `folder`, as far as they are what was written."
     try: book = json.loads((folder / "book.json").read_text(encoding="utf-8"))
@@ -192,13 +215,18 @@ def _keep(folder:Path, book:dict, tables:list, state:dict):
     book["parts"].append(dict(file=path.name, rows=len(table), sha256=sha256_file(path), state=state))
     write_json(folder / "book.json", book)
 
-def read_kept(folder:Path, book:dict):
+# %% ../../nbs/data/00_hub.ipynb #9dbd6243
+def read_kept(
+    folder:Path, # of the copy
+    book:dict, # as read_book gives it
+): # yields rows
     "The rows of the kept files."
     import pyarrow.parquet as pq
     for part in book["parts"]:
         with pq.ParquetFile(folder / part["file"]) as f:
             for batch in f.iter_batches(500): yield from batch.to_pylist()
 
+# %% ../../nbs/data/00_hub.ipynb #d521efd9
 def _read_and_keep(folder:Path, book:dict, data):
     "Rows of a stream from where the book ends; kept as they pass, also when the reader stops or the connection breaks."
     data, waiting, state = data.with_format("arrow"), [], None
@@ -223,6 +251,7 @@ def _open_stream(datasets, name:str, split:str, commit:str, columns:Optional[lis
     else: data = datasets.load_dataset(name, split=split, streaming=True, revision=commit, columns=columns, storage_options=_AHEAD)
     return data.select_columns(columns) if columns else data
 
+# %% ../../nbs/data/00_hub.ipynb #b702830e
 def _about(datasets, name:str, split:str, commit:str) -> dict:
     "A split's columns, and whether its files are parquet."
     data = _open_stream(datasets, name, split, commit)
@@ -236,13 +265,18 @@ def column_names(
     "All columns of a source that are read."
     return [name for c in columns.values() if c for name in ([c] if isinstance(c, str) else c)]
 
-def hub_splits(name:str, flag:str) -> list:
+# %% ../../nbs/data/00_hub.ipynb #039cf2b0
+def hub_splits(
+    name:str, # hub id of a dataset
+    flag:str, # the flag it was named with, for messages
+) -> list: # of names
     "Names of the splits of a hub dataset."
     with _hub(name, flag) as (datasets, commit):
         folder = _copy_folder(datasets, name, commit)
         ask = lambda: list(datasets.get_dataset_split_names(name, revision=commit))
         return _remembered(folder / "splits.json", ask) if folder else ask()
 
+# %% ../../nbs/data/00_hub.ipynb #feeda8d5
 def read_hub(
     name:str, # hub id
     flag:str, # the flag it was named with, for messages
@@ -255,20 +289,21 @@ def read_hub(
         if folder is None: return _open_cached(datasets, name, split, choose)
         about = _remembered(folder / split / "about.json", lambda: _about(datasets, name, split, commit))
         columns = choose(about["columns"])
-    wanted = sorted(set(column_names(columns)))
-    choice = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:8]
-    return columns, _kept_rows(name, flag, split, folder / split / choice, wanted, about["parquet"])
+    names = sorted(set(column_names(columns)))
+    choice = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]
+    return columns, _kept_rows(name, flag, split, folder / split / choice, names, about["parquet"])
 
 # %% ../../nbs/data/00_hub.ipynb #e01f9b2a
-def _kept_rows(name:str, flag:str, split:str, folder:Path, wanted:list, parquet:bool):
+def _kept_rows(name:str, flag:str, split:str, folder:Path, names:list, parquet:bool):
     "The rows that are kept, then those of the hub."
     book = read_book(folder)
     yield from read_kept(folder, book)
     if book["complete"]: return
     with _hub(name, flag) as (datasets, commit):
         if commit is None: _only_kept(name, flag, split, sum(p["rows"] for p in book["parts"]))
-        yield from _read_and_keep(folder, book, _open_stream(datasets, name, split, commit, wanted, parquet))
+        yield from _read_and_keep(folder, book, _open_stream(datasets, name, split, commit, names, parquet))
 
+# %% ../../nbs/data/00_hub.ipynb #cb21fbb8
 def _only_kept(name:str, flag:str, split:str, rows:int):
     raise DataError(f"Of dataset {name!r} ({split}) {rows:,} rows are in the local cache, and the hub cannot be reached for the others. "
                     "Connect and try again, or ask for fewer rows (the caps are --max-train-samples and --pretrain-...-max-samples-...).")

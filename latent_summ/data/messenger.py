@@ -58,6 +58,7 @@ def _hour(time: str  # "7 pm", "18:30"
     if ":" in time: return int(time.split(":")[0]) + int(time.split(":")[1])/60
     return int(time.split()[0]) + 12*time.endswith("pm")
 
+# %% ../../nbs/data/01_messenger.ipynb #bc886adb
 EVENINGS = tuple(t for t in TIMES if _hour(t) >= 17.5)
 MORNINGS = tuple(t for t in TIMES if _hour(t) <= 11.5)
 OFFICE_HOURS = tuple(t for t in TIMES if 8.5 <= _hour(t) <= 17)
@@ -82,21 +83,24 @@ def _expand(text: str # a wording with <choices/in it>
     if not m: return [" ".join(text.split()).replace(" ,", ",").replace(" ?", "?").replace(" !", "!")]
     return [w for c in m[1].split("/") for w in _expand(text[:m.start()] + c + text[m.end():])]
 
+# %% ../../nbs/data/01_messenger.ipynb #d3373d83
 def _wordings(text: str # wordings between bars
              ) -> list: # (wording, slots in it), all written out
     "All the ways to say a line."
     return [(w, frozenset(_SLOT.findall(w))) for part in text.split(" | ") for w in _expand(part)]
 
+# %% ../../nbs/data/01_messenger.ipynb #f70ac442
 def _summary(text: str,   # a summary's wording: slots in {braces}, decisions in [brackets]
              roles: dict, # role letter -> role name
              pools: dict, # slot -> pool
             ) -> tuple:   # the template without brackets, and [(type, slot or None, decision or None, role)]
     "Read one summary wording: what it says and which facts are in it."
-    facts, seen = [], set()
+    facts = []
+    done = set()
     for m in re.finditer(r"\{(?:(?:on|a|n)_)?(\w+)\}|\[([^\]]+)\]", text):
         slot, decision = m[1], m[2]
-        if (slot or decision) in seen: continue
-        seen.add(slot or decision)
+        if (slot or decision) in done: continue
+        done.add(slot or decision)
         if decision: facts.append(("decision", None, decision, None))
         elif slot in roles: facts.append(("person", slot, None, roles[slot]))
         else: facts.append((TYPES.get(pools[slot], "item"), slot, None, "receiver" if pools[slot] == "person" else None))
@@ -1018,12 +1022,14 @@ def fact_tuple(row: dict # a row of this corpus
     "What makes a chat *this* chat: rows of different splits never share it."
     return (row["kind"], *sorted(f["text"].lower() for f in row["facts"] if f["type"] != "decision"))
 
+# %% ../../nbs/data/01_messenger.ipynb #43fb2023
 def _bucket(key: tuple # see fact_tuple
            ) -> str:   # "train", "validation" or "test"
     "The split that owns a combination of facts."
     n = zlib.crc32("|".join(key).encode()) % 100
     return "train" if n < 90 else "validation" if n < 95 else "test"
 
+# %% ../../nbs/data/01_messenger.ipynb #67fbe6f7
 def split_of(row: dict # a row of this corpus
             ) -> str:  # the split it belongs to
     "The split of a row, from its facts alone."
@@ -1042,6 +1048,7 @@ def _rng(*parts # whatever the stream should depend on
 
 def _pick(rng, xs): return xs[int(rng.random()*len(xs))]
 
+# %% ../../nbs/data/01_messenger.ipynb #86e5cd03
 def _amount(rng, pool, values):
     "A sum of money from `pool`, or one above `values['sum']`."
     if pool == "more":
@@ -1049,6 +1056,7 @@ def _amount(rng, pool, values):
         return f"{int(n) + _pick(rng, (5, 10, 15, 20))} {currency}"
     return f"{_pick(rng, POOLS[pool])} {_pick(rng, CURRENCIES)}"
 
+# %% ../../nbs/data/01_messenger.ipynb #363874ee
 def _value(rng, slot, pool, values, taken):
     "A value for one slot, unlike all values taken so far."
     if pool == "time" and values.get("day") == "tonight": pool = "evening"
@@ -1056,6 +1064,7 @@ def _value(rng, slot, pool, values, taken):
         v = _amount(rng, pool, values) if pool in AMOUNTS or pool == "more" else _pick(rng, POOLS[pool])
         if v not in taken: return v
 
+# %% ../../nbs/data/01_messenger.ipynb #4e520653
 def _forms(slot: str, # its name in the templates
            v: str     # its value
           ) -> dict:  # {"day": "Friday", "on_day": "on Friday"}
@@ -1090,6 +1099,7 @@ def _draw(rng: random.Random,
         if _bucket(fact_tuple(dict(kind=name, facts=facts))) == split:
             return dict(kind=name, plot=plot, spec=spec, people=people, values=values, summary=template.format_map(values), facts=facts)
 
+# %% ../../nbs/data/01_messenger.ipynb #9c233a20
 def _fact(kind, slot, decision, role, values):
     "One fact of a row."
     return dict(type=kind, text=values[slot] if slot else decision) | (dict(role=role) if role else {})
@@ -1097,6 +1107,7 @@ def _fact(kind, slot, decision, role, values):
 # %% ../../nbs/data/01_messenger.ipynb #fae90d91
 def _say(text): return tuple(w for w, _ in _wordings(text))
 
+# %% ../../nbs/data/01_messenger.ipynb #c1ae15e1
 _HELLO = _say("hey {Y} | hi {Y} | hello {Y} | hi | hey, how are you? | morning {Y} | hey you | hello, all well? | hi there | "
               "are you there? | {Y}? | hey, got a minute?")
 _HELLO_BACK = _say("hi {X} | hey {X} | hello | hi, what is up? | hey hey | yes? | hello {X}, nice to hear from you | hi! | hey | "
@@ -1114,6 +1125,7 @@ _ASIDE = _say("sorry, I am typing with one hand | wait, someone is at the door |
               "typing is hard | it is raining again | I need coffee | sorry, I was in the shower | {o_name} is calling me, one second | "
               "I am on the {o_time} bus | why is it only {o_day}?")
 
+# %% ../../nbs/data/01_messenger.ipynb #2d68b4e4
 _SMALL = [tuple(_expand(turn) for turn in line.split(" || ")) for line in """
 <it is so hot today/what a grey day/so much rain again/it is freezing here>, <I do not want to leave the house/even the dog stays \
 in/I should have stayed in bed> || <tell me about it/same here/I know/at least it is dry here>
@@ -1167,6 +1179,7 @@ I started <running/learning the trumpet/baking bread> and <it hurts/everybody la
 # %% ../../nbs/data/01_messenger.ipynb #944ce56d
 def _line(who, wording, values, said=()): return [who, wording, said, values]
 
+# %% ../../nbs/data/01_messenger.ipynb #7ddf66c2
 _SLIP = ("{old}, no wait, {new}", "{old} - no, {new}", "{old}, sorry, I mean {new}", "{old}... no, {new}", "{old}, ah no, {new}")
 _FIX = tuple(_expand("<sorry,/oops,/ah,/wait,> I <meant/mean> {new}<, not {old}/>")
              + _expand("<no, wrong/oh, my mistake/typo>: {new}<, not {old}/>"))
@@ -1182,31 +1195,33 @@ def _old_values(rng, kind, slot, values):
     n, currency = values[slot].split()
     return values | _forms(slot, f"{int(n) + _pick(rng, (5, 10, 15, 20, 50))} {currency}")
 
+# %% ../../nbs/data/01_messenger.ipynb #765e67dd
 def _correctable(rng, kind, lines, spec):
     "A slot that may be said wrong first: (slot, number of the line that first says it, its form there), or None."
     slots = [slot for fact, slot, *_ in spec if fact in ("day", "time", "place", "amount")]
     if not slots: return None
     slot = _pick(rng, slots)
-    at = next(i for i, line in enumerate(lines) if line and slot in line[2])
-    forms = [f for f in ("on_" + slot, slot) if "{%s}" % f in lines[at][1]]
-    return (slot, at, forms[0]) if len(forms) == 1 and lines[at][1].count("{%s}" % forms[0]) == 1 else None
+    place = next(i for i, line in enumerate(lines) if line and slot in line[2])
+    forms = [f for f in ("on_" + slot, slot) if "{%s}" % f in lines[place][1]]
+    return (slot, place, forms[0]) if len(forms) == 1 and lines[place][1].count("{%s}" % forms[0]) == 1 else None
 
+# %% ../../nbs/data/01_messenger.ipynb #3d6b3ec6
 def _correct(rng, kind, lines, spec, values):
     "Let one slot be said wrong and put right, in place; the kind of correction, or None. `lines` are [speaker, wording, slots, values]."
-    found = _correctable(rng, kind, lines, spec)
-    if not found: return None
-    slot, at, form = found
-    old, how, who = _old_values(rng, kind, slot, values), rng.random(), lines[at][0]
+    choice = _correctable(rng, kind, lines, spec)
+    if not choice: return None
+    slot, place, form = choice
+    old, how, who = _old_values(rng, kind, slot, values), rng.random(), lines[place][0]
     words = dict(old=old[form], new="{%s}" % form, bare=old[slot])
     if how < .4:  # in the same breath
-        lines[at][3] = values | {form: _pick(rng, _SLIP).format_map(words | {"new": values[form]})}
+        lines[place][3] = values | {form: _pick(rng, _SLIP).format_map(words | {"new": values[form]})}
         return "slip"
-    asked = slot in kind["nego"] and how < .75  # by the other side, else by the speaker
+    bargained = slot in kind["nego"] and how < .75  # by the other side, else by the speaker
     other = _pick(rng, [r for r in kind["roles"] if r != who])
-    turns = ((other, _ASK), (who, _ASK_OK)) if asked else ((who, _FIX), (other, _FIX_OK))[:1 + (rng.random() < .5)]
-    lines[at][3] = old
-    lines[at+1:at+1] = [_line(speaker, _pick(rng, pool).format_map(words), values) for speaker, pool in turns]
-    return "bargain" if asked else "correction"
+    turns = ((other, _ASK), (who, _ASK_OK)) if bargained else ((who, _FIX), (other, _FIX_OK))[:1 + (rng.random() < .5)]
+    lines[place][3] = old
+    lines[place + 1:place + 1] = [_line(speaker, _pick(rng, pool).format_map(words), values) for speaker, pool in turns]
+    return "bargain" if bargained else "correction"
 
 # %% ../../nbs/data/01_messenger.ipynb #a638a348
 _SMALL_POOLS = dict(name="person", time="time", early="morning", late="evening", town="town", spot="spot", day="weekday", item="gift",
@@ -1226,6 +1241,7 @@ def _script(rng, plot, values):
     chosen = [line and (line[0], *_pick(rng, line[1])) for line in plot["lines"]]
     return [line and _line(line[0], line[1], values, line[2]) for line in chosen]
 
+# %% ../../nbs/data/01_messenger.ipynb #f73f4fba
 def _exchange(rng, cast, values, room):
     "A bit of small talk between two of the cast, of at most `room` lines."
     turns = _pick(rng, _SMALL)
@@ -1234,6 +1250,7 @@ def _exchange(rng, cast, values, room):
     turns = turns[:1] if len(turns) == 2 and rng.random() < .2 and not turns[0][0].endswith("?") else turns
     return [_line((x, y)[i % 2], _pick(rng, t), values) for i, t in enumerate(turns)] if len(turns) <= room else []
 
+# %% ../../nbs/data/01_messenger.ipynb #bb94c901
 def _small_talk(rng, lines, cast, values, room):
     "Put small talk before the script, in its gaps, or after it; drop the gap marks."
     gaps = [0] + [i for i, line in enumerate(lines) if line is None] + [len(lines)]
@@ -1252,6 +1269,7 @@ def _small_talk(rng, lines, cast, values, room):
             out.append(lines[i])
     return out
 
+# %% ../../nbs/data/01_messenger.ipynb #564a8ecc
 def _resume(rng, line, words):
     "Come back to the point after small talk."
     if rng.random() < .5: line[1] = _pick(rng, words) + " " + line[1]
@@ -1270,6 +1288,7 @@ def _greet(rng, lines, cast, values):
         lines[0][1] = _pick(rng, _HELLO_START).replace("{Y}", "{%s}" % y) + " " + lines[0][1]
     return lines
 
+# %% ../../nbs/data/01_messenger.ipynb #7270cfde
 def _part(rng, lines, cast, values, room):
     "A good-bye or two; at least one where the chat is very short."
     n = max(min(room, _pick(rng, (0, 0, 1, 1, 2, 2))), 4 - len(lines))
@@ -1284,6 +1303,7 @@ def _habit(rng):
     "How one person writes: proper, casual or small letters; with smileys or not."
     return ("proper" if (r := rng.random()) < .5 else "casual" if r < .88 else "small", .25 if rng.random() < .3 else .02)
 
+# %% ../../nbs/data/01_messenger.ipynb #26e079d0
 def _styled(rng, text, habit):
     "One line in a person's way of writing."
     style, smiles = habit
@@ -1294,12 +1314,15 @@ def _styled(rng, text, habit):
     if rng.random() < smiles and text[-1] != "?": text += " " + _pick(rng, _SMILES)
     return text
 
+# %% ../../nbs/data/01_messenger.ipynb #45c9475e
 def _typo(rng, wording):
     "A wording with two letters of one word swapped, and the word; None if no word is long enough."
     words = list(_WORD.finditer(wording))
     if not words: return None
-    at, word = (m := _pick(rng, words)).start(), m[0]
-    i = at + 1 + int(rng.random()*(len(word) - 3))
+    match = _pick(rng, words)
+    word = match[0]
+    start = match.start()
+    i = start + 1 + int(rng.random()*(len(word) - 3))
     return wording[:i] + wording[i+1] + wording[i] + wording[i+2:], word
 
 # %% ../../nbs/data/01_messenger.ipynb #d20ac1c9
@@ -1320,10 +1343,12 @@ def _talk(rng: random.Random,
     lines = _part(rng, lines, cast, values, 12 - len(lines))
     return _written(rng, lines, people), twist
 
+# %% ../../nbs/data/01_messenger.ipynb #74f23f61
 def _chime_in(rng, lines, values):
     "A third person says something of no importance near the end."
     if len(lines) < 12: lines.append(_line("Z", _pick(rng, _THIRD), _others(rng, values)))
 
+# %% ../../nbs/data/01_messenger.ipynb #3f2bd426
 def _written(rng, lines, people):
     "Fill in the values and write each line in its speaker's way."
     habits, out = {p: _habit(rng) for p in people}, []
@@ -1343,6 +1368,7 @@ def _fullest(d, split):
     if not _in_split(spec, d, split): return d
     return d | dict(summary=template.format_map(d["values"]), facts=[_fact(*f, d["values"]) for f in spec])
 
+# %% ../../nbs/data/01_messenger.ipynb #82197dc7
 def chat(i: int,                # number of the row
          split: str = "train",  # "train", "validation" or "test"
          seed: int = 0,         # another seed, another endless corpus (with the same splits)
@@ -1357,6 +1383,7 @@ def chat(i: int,                # number of the row
     return {"id": f"{split}-{seed}-{i:06d}", "dialogue": dialogue, "summary": d["summary"], "facts": d["facts"],
             "kind": d["kind"], "twist": twist}
 
+# %% ../../nbs/data/01_messenger.ipynb #05c72512
 def chats(n: int,                 # how many
           split: str = "train",   # "train", "validation" or "test"
           seed: int = 0,          # which corpus
@@ -1373,6 +1400,7 @@ def _told(d, split):
     texts = {t.format_map(d["values"]): _in_split(spec, d, split) for t, spec in ranked}
     return [t for t, belongs in texts.items() if belongs] if next(iter(texts.values())) else []
 
+# %% ../../nbs/data/01_messenger.ipynb #f698efd7
 def versions(i: int,                # number of the row, as for chat
              split: str = "train",  # "train", "validation" or "test": all facts of all wordings belong to it
              seed: int = 0,         # which corpus
@@ -1383,11 +1411,11 @@ def versions(i: int,                # number of the row, as for chat
     d = _draw(rng, split)
     after, (a, b) = rng.getstate(), _rng("twin", seed, split, i).sample(list(d["people"]), 2)
     values = d["values"] | {a: d["values"][b], b: d["values"][a]}
-    found = []
+    rows = []
     for version in (d, d | dict(values=values, people={p: values[p] for p in d["people"]})):
         rng.setstate(after)
-        if told := _told(version, split): found.append({"dialogue": _talk(rng, version)[0], "summaries": told})
-    return found
+        if summaries := _told(version, split): rows.append({"dialogue": _talk(rng, version)[0], "summaries": summaries})
+    return rows
 
 # %% ../../nbs/data/01_messenger.ipynb #d19af2c1
 _T = {}
@@ -2006,6 +2034,7 @@ def _sum(rng):
     text = _pick(rng, (f"{a} and {b} make {a+b}.", f"{a+b} minus {b} is {a}.", f"{k} times {m} is {k*m}.", f"Half of {2*a} is {a}."))
     return dict(a=str(a), b=str(b), c=str(a + b), text=text)
 
+# %% ../../nbs/data/01_messenger.ipynb #0be15a31
 _NUMBERS = dict(
     small=lambda rng: _pick(rng, ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")),
     n=lambda rng: str(rng.randrange(13, 100) if rng.random() < .7 else rng.randrange(1, 40)*50),
@@ -2026,8 +2055,10 @@ def _row(rng, cat):
     if cat in _T: return _pick(rng, _T[cat])
     return _sum(rng) if cat in ("sum", "plus") else {"text": _NUMBERS[cat](rng)}
 
+# %% ../../nbs/data/01_messenger.ipynb #6c14d118
 _FILL = re.compile(r"\{(a )?(\w+?)(?::(\w))?(?:\.(\w+))?\}")
 
+# %% ../../nbs/data/01_messenger.ipynb #bf4ec067
 def _fill(rng, template):
     "Fill a template; rows drawn for one category differ within it."
     memo, used = {}, {}
@@ -2061,9 +2092,10 @@ def _window(rng, dialogue):
     "One to three neighbouring lines of a chat."
     lines = dialogue.split("\n")
     n = min(len(lines), _pick(rng, (1, 2, 3)))
-    at = int(rng.random()*(len(lines) - n + 1))
-    return "\n".join(lines[at:at + n])
+    first = int(rng.random()*(len(lines) - n + 1))
+    return "\n".join(lines[first:first + n])
 
+# %% ../../nbs/data/01_messenger.ipynb #ef3a5056
 def _check_mix(mix):
     "The kinds of text and their weights; raises if they make no sense."
     if unknown := set(mix) - set(MIX): raise ValueError(f"unknown kind of text {sorted(unknown)} in mix; allowed: {', '.join(MIX)}")
@@ -2083,12 +2115,13 @@ def texts(n: int,                # how many
     kinds, weights = _check_mix(mix)
     return [{"id": f"{split}-{seed}-t{i:06d}", "text": _text(i, split, seed, kinds, weights)} for i in range(start, start + n)]
 
+# %% ../../nbs/data/01_messenger.ipynb #1961c57c
 def _text(i, split, seed, kinds, weights):
     "Text `i`: a function of seed, split, `i` and the mix."
     rng = _rng("text", seed, split, i)
-    what = rng.choices(kinds, weights)[0]
-    if what == "general": return general_text(rng)
+    chosen = rng.choices(kinds, weights)[0]
+    if chosen == "general": return general_text(rng)
     d = _draw(rng, split)
-    if what == "summary": return d["summary"]
+    if chosen == "summary": return d["summary"]
     dialogue = _talk(rng, d)[0]
-    return dialogue if what == "chat" else _window(rng, dialogue)
+    return dialogue if chosen == "chat" else _window(rng, dialogue)

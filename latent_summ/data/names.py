@@ -19,10 +19,12 @@ _ROLES = set("""me you i we he she speaker user assistant system agent host gues
 def _in_any_case(word:str) -> str: # a pattern
     return re.escape(word) if word.lower() in _WORDS or len(word) < 3 else f"(?i:{re.escape(word)})"
 
+# %% ../../nbs/data/02_names.ipynb #47e516b4
 def _is_name(word:str) -> bool:
     "Whether a word can call somebody: letters, more than an initial, and no role."
     return any(c.isalpha() for c in word) and (len(word) > 1 or not word.isascii()) and word.lower() not in _ROLES
 
+# %% ../../nbs/data/02_names.ipynb #91d1cd32
 @cache
 def name_pattern(
     name:str, # of a person
@@ -47,6 +49,7 @@ def person_marks(
         marks.append((len(name), name_pattern(name, parts), f"#Person{i + 1}#"))
     return [(pattern, mark) for _, pattern, mark in sorted(marks, key=lambda m: -m[0])]
 
+# %% ../../nbs/data/02_names.ipynb #a1dff549
 def without_names(
     text:str,
     marks:list, # of (pattern, mark), as person_marks gives them

@@ -93,7 +93,7 @@ def locate(
     if Path(name).is_dir(): return model_folder(Path(name))
     if is_gguf(name) and Path(name).is_file(): return Path(name)
     if is_gguf(name) and not split_gguf(name):
-        raise ModelError(f"The {what} {name!r} is no file here (a GGUF file on the hub is named owner/name/file.gguf). "
+        raise ModelError(f"The {what} {name!r} is not a file here (a GGUF file on the hub is named owner/name/file.gguf). "
                          f"{_instead(what, field_name)}")
     import huggingface_hub
     has_terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -237,7 +237,7 @@ def _load(auto, place:Path, name:str, what:str, field_name:str, cfg:Config, devi
         raise ModelError(f"{title} is the encoder of a {type(whole).__name__}, "
                          "which cannot be saved as a model of its own "
                          "after teach_encoder_steps. "
-                         "Set --teach-encoder-steps 0, or use an encoder that is none of a pair.")
+                         "Set --teach-encoder-steps 0, or use an encoder without a decoder of its own.")
     check_tokenizer(model, tokenizer, title)
     return model.requires_grad_(False).eval().to(device), tokenizer, _identity(name, revision, tokenizer)
 
@@ -264,8 +264,9 @@ def _most_read(what:str, cfg:Config, extra:int) -> tuple: # (tokens, the setting
     "How many positions a run asks of a backbone at most."
     if what == "encoder": return cfg.max_seq_len, f"max_seq_len={cfg.max_seq_len}"
     text = max(cfg.max_target_len, cfg.max_generation_length)
-    writing = (cfg.prefix_len + extra + text, f"prefix_len={cfg.prefix_len}, {extra} special tokens "
-                                              f"and max_target_len or max_generation_length={text}")
+    facts = f"side_channel={cfg.side_channel}, " if cfg.side_channel else ""
+    writing = (cfg.side_channel + cfg.prefix_len + extra + text, f"{facts}prefix_len={cfg.prefix_len}, {extra} special "
+                                                                 f"tokens and max_target_len or max_generation_length={text}")
     if not cfg.teacher_kl_weight: return writing
     lengths = f"max_seq_len={cfg.max_seq_len} and max_target_len={cfg.max_target_len}"
     return max(writing, (cfg.max_seq_len + cfg.max_target_len + 1, f"teacher_kl_weight with {lengths}"))
@@ -323,6 +324,7 @@ def _check_encoder(encoder:Encoder, cfg:Config, title:str):
                          f"Set --encoder-early-layer to 0, or 1 to {layers}.")
     check_positions("encoder", encoder.model, cfg, title)
 
+# %% ../../nbs/encode/03_backbones.ipynb #438e1cbb
 def load_encoder(
     cfg:Config, # modernbert_model names it; modernbert_hidden_dim must be its width
     device=None, # a torch.device; default: by cfg.device
@@ -345,12 +347,13 @@ def load_encoder(
     encoder.queries = _queries(folder, encoder, device)
     return encoder
 
+# %% ../../nbs/encode/03_backbones.ipynb #1c786f4f
 def _queries(folder:Path, encoder:Encoder, device) -> Optional[Queries]:
     "The queries that lie beside the encoder."
     try: return load_queries(folder, head_count(encoder.model), device)
     except (RuntimeError, ValueError, SafetensorError) as e:
         raise ModelError(f"The queries beside the encoder in {folder} cannot be loaded: {first_line(e)}. "
-                         "Have the encoder taught again, or copy its folder anew.") from e
+                         "Train them again (--teach-encoder-steps), or copy the encoder's folder again.") from e
 
 # %% ../../nbs/encode/03_backbones.ipynb #73c69b05
 @dataclass
@@ -359,6 +362,7 @@ class Decoder:
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
     identity: dict = field(default_factory=dict)
+    trunk: Optional[Callable] = None # the layers as training runs them: see Trunk
 
     @property
     def hidden_size(self) -> int:
@@ -377,6 +381,11 @@ class Decoder:
     def embed(self, ids:torch.Tensor) -> torch.Tensor:
         "Token ids to input embeddings, scaled as the decoder scales them."
         return self.model.get_input_embeddings()(ids)
+
+    def read(self, inputs_embeds:torch.Tensor) -> torch.Tensor:
+        "Embeddings to the hidden states (batch, positions, hidden) that the output layer reads."
+        if self.trunk is not None: return self.trunk(inputs_embeds)
+        return self.model.base_model(inputs_embeds=inputs_embeds, use_cache=False).last_hidden_state
 
     @cached_property
     def embedding_rms(self) -> float:
@@ -417,12 +426,13 @@ def load_decoder(
 # %% ../../nbs/encode/03_backbones.ipynb #a1099eae
 _AUTO = dict(encoder=AutoModel, decoder=AutoModelForCausalLM)
 
+# %% ../../nbs/encode/03_backbones.ipynb #17ec3f66
 def check_files(
     place:Path, # a folder, or a GGUF file
     what:str, # encoder or decoder
     cfg:Config, # whose widths and lengths count
 ) -> tuple: # (family, bytes of its weights)
-    "Raise the `ModelError` that loading would raise, as far as it shows without the weights; takes a second."
+    "Raise the `ModelError` that loading would raise, as far as that can be told without the weights; takes a second."
     title = f"The {what} in {place}"
     field_name = _FIELDS[what]
     if place.is_file():

@@ -9,6 +9,7 @@ __all__ = ['CPU_TOKENS', 'vector_shape', 'segment_weights', 'pool', 'check_pooli
 
 # %% ../../nbs/encode/06_embed.ipynb #957dea48
 import contextlib
+import copy
 import html
 import math
 import re
@@ -31,8 +32,9 @@ from ..runtime import speak, stop_on_signal
 from ..plan import pairs_cap, pretrain_caps, pretrain_sources
 from ..data.sources import Rows, load_pairs, load_texts, shared_dialogues
 from .backbones import Decoder, Encoder
-from .cache import Cache, CacheWriter, SHARD_ROWS, fingerprint_hash, nearest_cache, part_fingerprint
-from .cache import part_folder, part_rows
+from .cache import Cache, CacheWriter, SHARD_ROWS, fingerprint_hash, nearest_cache
+from .parts import part_fingerprint
+from .parts import part_folder, part_rows
 from .packed import Packed, can_pack
 from .tokens import input_ids, n_vectors, targets_and_cuts
 
@@ -44,6 +46,7 @@ def vector_shape(
     "The shape of what a text becomes."
     return (cfg.latent_seq_len, cfg.latent_dim) if encoder.head else (n_vectors(cfg), encoder.hidden_size)
 
+# %% ../../nbs/encode/06_embed.ipynb #4794960e
 def segment_weights(
     attention_mask, # (batch, tokens): 1 for a real token
     n:int, # segments
@@ -89,8 +92,9 @@ def check_pooling(
     if cfg.encoder_pooling == "latent_tokens":
         _check_taught(cfg, "latent tokens", len(encoder.latent_ids), "--modernbert-model mini")
     if cfg.encoder_pooling == "queries":
-        _check_taught(cfg, "queries", len(encoder.queries or ()), "have it taught with --teach-encoder-steps 5000")
+        _check_taught(cfg, "queries", len(encoder.queries or ()), "train it with --teach-encoder-steps 5000")
 
+# %% ../../nbs/encode/06_embed.ipynb #f36da354
 def _check_taught(cfg:Config, kind:str, taught:int, instead:str):
     "Raise `ModelError` unless the encoder was taught as many latent tokens or queries as the config asks for."
     if not taught:
@@ -127,6 +131,7 @@ def _pooled(cfg:Config, encoder:Encoder, states, attention_mask, input_ids): # (
                    encoder.latent_ids, encoder.queries)
     return encoder.head(vectors) if encoder.head else vectors
 
+# %% ../../nbs/encode/06_embed.ipynb #4e33c750
 def token_states(
     cfg:Config, # for encoder_early_layer
     encoder:Encoder, # its model is on the device of input_ids
@@ -143,6 +148,7 @@ def token_states(
     raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: "
                      "choose a smaller one.")
 
+# %% ../../nbs/encode/06_embed.ipynb #e8e63270
 def encode_batch(
     cfg:Config, # for the precision and the pooling
     encoder:Encoder, # its model is on the device of input_ids
@@ -167,12 +173,16 @@ class Embedder:
         self.cfg = cfg
         self.encoder = encoder
         self.device = device or pick_device(cfg)
-        on_cpu = self.device.type == "cpu"
-        budget = cfg.preprocess_batch_size * cfg.max_seq_len // 2
-        self.max_tokens = max(cfg.max_seq_len, min(budget, CPU_TOKENS) if on_cpu else budget)
+        self.max_tokens = self._budget()
         self.pad_id = encoder.tokenizer.pad_token_id or 0
-        packs = on_cpu and can_pack(encoder.model) and cfg.attn_implementation != "eager" and not cfg.encoder_early_layer
+        packs = (self.device.type == "cpu" and can_pack(encoder.model) and cfg.attn_implementation != "eager"
+                 and not cfg.encoder_early_layer)
         self.packed = Packed(encoder.model, autocast_dtype(cfg, self.device)) if packs else None
+
+    def _budget(self) -> int:
+        "Most tokens in a batch."
+        budget = self.cfg.preprocess_batch_size * self.cfg.max_seq_len // 2
+        return max(self.cfg.max_seq_len, min(budget, CPU_TOKENS) if self.device.type == "cpu" else budget)
 
     @torch.inference_mode()
     def batch(self, ids:list) -> np.ndarray: # float32 (batch, vectors, hidden)
@@ -192,6 +202,7 @@ def _padded(self:Embedder, ids:list) -> np.ndarray: # float32 (batch, vectors, h
     attention_mask = torch.tensor([[1] * len(i) + [0] * n for i, n in zip(ids, padding)], device=self.device)
     return encode_batch(self.cfg, self.encoder, input_ids, attention_mask).cpu().numpy()
 
+# %% ../../nbs/encode/06_embed.ipynb #a2e22b8d
 def _out_of_memory(e:BaseException) -> bool:
     "Whether an error means that memory ran out, on a GPU or on the CPU."
     if isinstance(e, (torch.OutOfMemoryError, MemoryError)): return True
@@ -219,6 +230,7 @@ def __call__(self:Embedder,
         else: advance and advance(len(rows), int(lengths[rows].sum()))
     return out
 
+# %% ../../nbs/encode/06_embed.ipynb #dafb3cc6
 @patch
 def _shrink(self:Embedder, rows:int, longest:int, error:BaseException):
     "Halve the token budget after running out of memory; a single row that does not fit is an error."
@@ -227,7 +239,18 @@ def _shrink(self:Embedder, rows:int, longest:int, error:BaseException):
     self.max_tokens = max(1, rows * longest // 2)
     if self.device.type == "cuda": torch.cuda.empty_cache()
     say_once(f"Out of memory with {rows} texts of up to {longest} tokens: "
-             f"going on with batches of at most {self.max_tokens:,} tokens.")
+             f"continuing with batches of at most {self.max_tokens:,} tokens.")
+
+# %% ../../nbs/encode/06_embed.ipynb #cd9f8a25
+@patch
+def for_batches(self:Embedder,
+    cfg:Config, # the same but for preprocess_batch_size
+) -> Embedder:
+    "The same encoder for batches of another size; its weights are not copied again."
+    other = copy.copy(self)
+    other.cfg = cfg
+    other.max_tokens = other._budget()
+    return other
 
 # %% ../../nbs/encode/06_embed.ipynb #233013cc
 def clock(
@@ -237,6 +260,7 @@ def clock(
     minutes, s = divmod(round(seconds), 60)
     return f"{minutes}:{s:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{s:02}"
 
+# %% ../../nbs/encode/06_embed.ipynb #b3f07212
 def _face() -> str:
     "Where progress is shown: `terminal`, `notebook` or `log`."
     if is_terminal(sys.stdout): return "terminal"
@@ -284,12 +308,14 @@ def advance(self:EmbedProgress,
         self.last_shown = now
         self._show()
 
+# %% ../../nbs/encode/06_embed.ipynb #9f79c3a1
 @patch(as_prop=True)
 def share(self:EmbedProgress) -> float:
     "The share of all tokens that is embedded, 0 to 1; estimated while not all are known."
     total = self.known_tokens / max(self.known_texts, 1) * self.rows * self.each
     return min(self.tokens / total, 1.0) if total else 0.0
 
+# %% ../../nbs/encode/06_embed.ipynb #015015fe
 @patch(as_prop=True)
 def line(self:EmbedProgress) -> str:
     "The state in words."
@@ -310,6 +336,7 @@ def _show(self:EmbedProgress):
         if self.bar: self.bar.update(shown)
         else: self.bar = display(shown, display_id=True)
 
+# %% ../../nbs/encode/06_embed.ipynb #30d3367c
 @patch
 def _show_bar(self:EmbedProgress):
     from rich.progress import BarColumn, Progress, TextColumn
@@ -318,11 +345,13 @@ def _show_bar(self:EmbedProgress):
         self.bar.start(); self.bar.add_task("", total=1.0)
     self.bar.update(self.bar.task_ids[0], completed=self.share, description=self.line)
 
+# %% ../../nbs/encode/06_embed.ipynb #ca42f62f
 @patch
 def __enter__(self:EmbedProgress):
     "Start to show the progress."
     return self
 
+# %% ../../nbs/encode/06_embed.ipynb #7c3a9c9c
 @patch
 def __exit__(self:EmbedProgress, *_):
     "Stop to show it."
@@ -352,12 +381,19 @@ def embed_texts(
     return np.concatenate(out)
 
 # %% ../../nbs/encode/06_embed.ipynb #981f82fa
+def _stored(cfg:Config) -> list: # of text, input_ids ...
+    "What a cached row keeps beside its vectors; a side-channel takes its facts from the text."
+    optional = ("text", "input_ids", "attention_mask", "target_ids", "target_attention_mask")
+    return [k for k in optional if getattr(cfg, f"cache_store_{k}") or k == "text" and cfg.side_channel]
+
+# %% ../../nbs/encode/06_embed.ipynb #8494f16f
 def _optional(cfg:Config, row:dict, ids:list, target:list) -> dict:
     "The fields of a cached row that the cache_store_* parameters choose."
     keep = {"target_ids": target, "target_attention_mask": [1] * len(target),
             "input_ids": ids, "attention_mask": [1] * len(ids)}
-    texts = {k: row[k] for k in ("dialogue", "summary", "text") if k in row and cfg.cache_store_text}
-    return {k: v for k, v in keep.items() if getattr(cfg, f"cache_store_{k}")} | texts
+    stored = _stored(cfg)
+    texts = {k: row[k] for k in ("dialogue", "summary", "text") if k in row and "text" in stored}
+    return {k: v for k, v in keep.items() if k in stored} | texts
 
 # %% ../../nbs/encode/06_embed.ipynb #2d83b4c2
 @dataclass
@@ -368,6 +404,7 @@ class Window:
     targets: list # ids of the decoder's targets
     counts: dict # what was cut, and how many tokens
 
+# %% ../../nbs/encode/06_embed.ipynb #77fc00fc
 def tokenise(
     cfg:Config, # for the lengths and the pooling
     encoder:Encoder, # for its tokenizer
@@ -406,7 +443,6 @@ def cache_fingerprint(
     report:dict, # of the source's rows
 ) -> dict: # plain JSON
     "All that a cache of these rows depends on."
-    optional = ("text", "input_ids", "attention_mask", "target_ids", "target_attention_mask")
     return dict(
         encoder=encoder.identity,
         decoder_tokenizer=decoder.identity.get("tokenizer"),
@@ -416,7 +452,7 @@ def cache_fingerprint(
         pooling=cfg.encoder_pooling,
         vectors=n_vectors(cfg),
         int8=cfg.cache_store_embeddings_int8,
-        stored=[f for f in optional if getattr(cfg, f"cache_store_{f}")],
+        stored=_stored(cfg),
         format=cfg.preprocess_format,
         rows=report["kept"],
         rows_identity=report["identity"],
@@ -434,11 +470,13 @@ def cache_folder(
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", name if is_hub_id else Path(name).name.split(".")[0]).strip("-")
     return Path(cfg.preprocess_cache_dir) / f"{slug or 'source'}-{split}-{fingerprint_hash(fingerprint)}"
 
+# %% ../../nbs/encode/06_embed.ipynb #4ed27abd
 def _others(folder:Path) -> list:
     "Caches of the same source and split for other settings."
     paths = folder.parent.glob(folder.name.rsplit("-", 1)[0] + "-*")
     return [p for p in paths if p != folder and re.fullmatch(r"[0-9a-f]{8}", p.name.rsplit("-", 1)[1])]
 
+# %% ../../nbs/encode/06_embed.ipynb #86c7a5a0
 def _stale(folder:Path, fingerprint:dict) -> str:
     "What the nearest cache of the source was made for instead, or nothing."
     nearest = nearest_cache(_others(folder), fingerprint)
@@ -457,6 +495,7 @@ def _open_only(folder:Path, fingerprint:dict, label:str) -> Cache:
                          "run `latent_summ cache` with the same settings first, "
                          "or leave out --no-run-preprocessing.") from e
 
+# %% ../../nbs/encode/06_embed.ipynb #7602dc53
 def _reuse(folder:Path, fingerprint:dict, label:str) -> Optional[Cache]:
     "The finished cache in `folder`, or None; a note names a damaged one or one for other settings, which is not used."
     try:
@@ -508,6 +547,7 @@ def _say_empty(label:str, rows:int, part:tuple):
     "Say that a slice has no rows."
     say_once(f"{label}: its {rows:,} rows are too few for {part[1]} parts; part {part[0]} has none of them.")
 
+# %% ../../nbs/encode/06_embed.ipynb #52dd25b9
 def _say_cuts(cfg:Config, cache:Cache, label:str):
     "Say how many rows were longer than the limits."
     for count, limit in (("cut_inputs", "max_seq_len"), ("cut_targets", "max_target_len")):
@@ -530,6 +570,7 @@ def ahead(
             ready = None
         if coming: yield coming.result()
 
+# %% ../../nbs/encode/06_embed.ipynb #956d924b
 @contextlib.contextmanager
 def behind(
     f:Callable, # f(*args), called in the thread
@@ -573,9 +614,9 @@ def _embed_into(folder, fingerprint, cfg, embedder, decoder, rows:Rows, bounds:t
         done = _embed_windows(cfg, embedder, read, starts, writer, progress, stopping)
         if done < last - first:
             raise Interrupted(f"Stopped while embedding {label}: {done:,} of {last - first:,} rows "
-                              f"are kept in {folder}. The same command goes on from there.")
+                              f"are kept in {folder}. The same command continues from there.")
         cache = writer.finish({"source": rows.report})
-        if stopping(): raise Interrupted(f"Stopped: {label} is embedded. The same command goes on from there.")
+        if stopping(): raise Interrupted(f"Stopped: {label} is embedded. The same command continues from there.")
         return cache
 
 # %% ../../nbs/encode/06_embed.ipynb #b9e19dac
@@ -596,7 +637,7 @@ def needed_rows(
     validation = load_pairs(cfg, "validation")
     if shared := len(shared_dialogues(validation, train)):
         say_once(f"{cfg.dataset_name}: {shared:,} of {len(validation):,} validation dialogues are also in train. "
-                 "They stay, and flatter the scores.")
+                 "They are kept, and make the scores look better than they are.")
     yield "pairs/train", cfg.dataset_name, "train", train
     yield "pairs/validation", cfg.dataset_name, "validation", validation
 

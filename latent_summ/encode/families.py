@@ -138,6 +138,7 @@ def word_rows(
                          "it does not read the tokens of a text. Use a text model.")
     return len(table)
 
+# %% ../../nbs/encode/02_families.ipynb #6934b6a0
 def check_tokenizer(
     model:nn.Module, # with its input embeddings
     tokenizer:PreTrainedTokenizerBase, # that belongs to it
@@ -259,6 +260,7 @@ def computes_in(
             return bool(model(input_ids=ids, attention_mask=mask).last_hidden_state.isfinite().all())
     except _REFUSALS: return False
 
+# %% ../../nbs/encode/02_families.ipynb #da9f2901
 @torch.no_grad()
 def probe_encoder(
     model:nn.Module, # that reads
@@ -339,7 +341,7 @@ def own_generation(
     model:nn.Module, # changed in place
     tokenizer:PreTrainedTokenizerBase, # whose special tokens are kept
 ) -> nn.Module:
-    "The model, without the generation settings that it came with."
+    "The model without the generation settings it came with."
     ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
     model.generation_config = GenerationConfig(use_cache=True, **ids)
     model.config.use_cache = True

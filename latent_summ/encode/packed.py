@@ -61,6 +61,7 @@ def turn(
     out[..., half:].addcmul_(x[..., :half], sin[:, half:])
     return out
 
+# %% ../../nbs/encode/01_packed.ipynb #3d9d08c6
 def can_pack(
     model, # a torch module
 ) -> bool:
@@ -87,6 +88,7 @@ class Packed:
         cos, sin = (t[0] for t in self.model.rotary_emb(torch.empty(0), torch.arange(tokens)[None], kind))
         return tuple((t * scale).to(self.dtype) for scale in (self.size ** -0.5, 1) for t in (cos, sin))
 
+# %% ../../nbs/encode/01_packed.ipynb #2903f30c
 def _cast_weights(layer, dtype:torch.dtype) -> list: # qkv, attention output, MLP input, MLP gate, MLP output
     "The weights of a layer's products."
     weights = (layer.attn.Wqkv.weight, layer.attn.Wo.weight, *layer.mlp.Wi.weight.chunk(2), layer.mlp.Wo.weight)

@@ -45,6 +45,7 @@ class Queries(nn.Module):
 
     def __len__(self): return len(self.queries)
 
+# %% ../../nbs/encode/00_queries.ipynb #42769197
 @patch
 def forward(self:Queries,
     states:torch.Tensor, # (batch, tokens, width)
@@ -64,12 +65,13 @@ def save_queries(
     "Write the queries into an encoder's folder."
     save_file({k: v.cpu().contiguous() for k, v in queries.state_dict().items()}, Path(folder)/FILE)
 
+# %% ../../nbs/encode/00_queries.ipynb #97eacfdb
 def load_queries(
     folder, # of an encoder
     heads:int, # of the encoder
     device=None, # a torch.device (None: the CPU)
 ) -> Optional[Queries]: # frozen; None where the folder has none
-    "The queries of an encoder's folder. Raises `RuntimeError` or `SafetensorError` for a file that does not hold any."
+    "The queries of an encoder's folder. Raises `RuntimeError` or `SafetensorError` for a file without any."
     file = Path(folder)/FILE
     if not file.is_file(): return None
     weights = load_file(file)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PART_SHARDS', 'parts_of', 'RemoteRows', 'RowServer', 'Worker', 'Pool', 'need_ray', 'preprocess_ray', 'shard_decoder',
-           'held_bytes', 'Rates', 'Plan', 'plan_corpus', 'rehearse']
+           'Rates', 'Plan', 'plan_corpus', 'rehearse']
 
 # %% ../../nbs/encode/07_scale.ipynb #624486e9
 import contextlib, heapq, io, json, logging, shutil, socket, time
@@ -20,7 +20,8 @@ import torch
 from fastcore.basics import patch
 
 from .backbones import Decoder, Encoder, load_encoder
-from .cache import SHARD_ROWS, Cache, CacheWriter, differences, merge_parts, part_folder, part_rows
+from .cache import SHARD_ROWS, Cache, CacheWriter, differences
+from .parts import merge_parts, part_folder, part_rows
 from ..config import Config, ConfigError, LatentSummError
 from .embed import EmbedProgress, build_cache, cache_fingerprint, cache_folder
 from .embed import needed_rows, preprocess
@@ -156,6 +157,7 @@ def need_ray():
     context.execution_no_progress_timeout_s = -1 # a part may take an hour on a CPU
     return ray
 
+# %% ../../nbs/encode/07_scale.ipynb #0bbd8124
 @contextlib.contextmanager
 def _cluster(ray):
     "Join the cluster that RAY_ADDRESS names or that runs on this machine, else start one here and stop it at the end."
@@ -165,7 +167,7 @@ def _cluster(ray):
     except ray.exceptions.RayTaskError as e: # an error of ours comes back as what it was
         raise (e.cause if isinstance(e.cause, LatentSummError) else e) from None
     except KeyboardInterrupt as e:
-        raise Interrupted("Stopped. Finished shards are kept; the same command goes on from there.") from e
+        raise Interrupted("Stopped. Finished shards are kept; the same command continues from there.") from e
     finally:
         if ours: ray.shutdown()
 
@@ -176,6 +178,7 @@ def _for_workers(cfg:Config) -> Config:
     if Path(cfg.modernbert_model).is_dir(): paths["modernbert_model"] = Path(cfg.modernbert_model)
     return cfg.override(**{k: str(path.resolve()) for k, path in paths.items()})
 
+# %% ../../nbs/encode/07_scale.ipynb #9799473d
 def _serve(ray, cfg:Config):
     "The row server as an actor on this node."
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -183,6 +186,7 @@ def _serve(ray, cfg:Config):
     options = dict(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=this_node)
     return ray.remote(RowServer).options(**options).remote(cfg)
 
+# %% ../../nbs/encode/07_scale.ipynb #66895f69
 def _fetch(server, key:str, first:int, last:int) -> list:
     "A slice of a source, from the server."
     import ray
@@ -250,6 +254,7 @@ def preprocess_ray(
             if on_done: on_done(key, caches[key], time.monotonic() - start)
     return caches
 
+# %% ../../nbs/encode/07_scale.ipynb #5de7665e
 def _full_name(name:str) -> str:
     "A source's name; a local file or folder as an absolute path."
     path = Path(name).expanduser()
@@ -276,12 +281,6 @@ def shard_decoder(
     token = torch.tensor([[decoder.eos_id]], device=device) # (1, 1)
     with torch.no_grad(): body(inputs_embeds=decoder.embed(token), use_cache=False) # makes writable buffers
     return decoder
-
-def held_bytes(
-    module, # a torch module
-) -> int:
-    "Bytes of a module's weights in this process now; of a weight that is split, this process's share."
-    return sum((p.to_local() if hasattr(p, "to_local") else p).nbytes for p in module.parameters())
 
 # %% ../../nbs/encode/07_scale.ipynb #3f14554e
 @dataclass(frozen=True)
@@ -332,6 +331,7 @@ class Plan:
 
     def __str__(self): return "\n".join(f"{k:<22} {v}" for k, v in self.lines())
 
+# %% ../../nbs/encode/07_scale.ipynb #f844705a
 def _size(n:float) -> str: return f"{n / 1e12:,.2f} TB" if n >= 1e12 else f"{n / 1e9:,.2f} GB"
 
 def _hours(n:float) -> str: return f"{n:,.0f} hours" if n >= 2 else f"{60 * n:,.0f} minutes"
@@ -441,6 +441,7 @@ def _next_part(plan:Plan, part:int, position:int) -> tuple: # (first, last)
     if first == position: return first, last
     raise CacheError(f"Part {part} of {plan.parts} begins at row {first:,}, the one before ended at {position:,}.")
 
+# %% ../../nbs/encode/07_scale.ipynb #fdb8cf0d
 def _rehearsed(plan:Plan, rows:int, tokens:int, parts:int, deaths:int, seconds:float) -> dict:
     "What `rehearse` returns."
     return dict(rows=rows, tokens=tokens, parts=parts, shards_repeated=deaths, hours=seconds / 3600,

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from ..config import Config
 from ..runtime import autocast, autocast_dtype
 from .backbones import Encoder
-from .cache import quantize_int8
+from .shards import quantize_int8
 from .embed import EmbedProgress, token_batches, token_states
 
 # %% ../../nbs/encode/08_states.ipynb #e47afecc
@@ -67,6 +67,7 @@ def _folder(cfg:Config, encoder:Encoder, texts:list, device) -> Path:
     for ids in texts: digest.update(np.asarray(ids, np.int32).tobytes() + b"|")
     return Path(cfg.preprocess_cache_dir)/f"states-{digest.hexdigest()[:16]}"
 
+# %% ../../nbs/encode/08_states.ipynb #cb807f4b
 def _padded(texts:list, device) -> dict: # input_ids, attention_mask: (batch, longest)
     "Token ids as one batch, padded on the right."
     rows = [torch.tensor(ids, dtype=torch.long) for ids in texts]

@@ -39,6 +39,7 @@ def no_gguf_bar():
     try: yield
     finally: unpacking.tqdm = bar
 
+# %% ../../nbs/encode/02_unpack.ipynb #bdbc59c5
 def plain_model(
     model, # changed in place
 ):
@@ -92,6 +93,7 @@ def _sync(folder:Path):
     for path in folder.iterdir():
         with path.open("rb") as f: os.fsync(f.fileno())
 
+# %% ../../nbs/encode/02_unpack.ipynb #ecc0ab53
 def _keep(folder:Path, tokenizer, model, missing:list) -> bool:
     "Write a model that was unpacked, complete or not at all; False, with a note, where that is impossible."
     part = folder.with_name(f".{folder.name}.part")

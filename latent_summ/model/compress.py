@@ -23,6 +23,7 @@ def _chunks(
     "Slices of a few thousand rows, in float64, on the CPU (not every accelerator has float64)."
     return (part.cpu().double() for part in x.split(4096))
 
+# %% ../../nbs/model/01_compress.ipynb #887891b8
 def _covariance(
     x:torch.Tensor, # (n, vectors, dim)
     mean:torch.Tensor, # (vectors, dim), float64
@@ -44,6 +45,7 @@ def _standard(
     variance = sum((part - mean).square().sum(0) for part in _chunks(x)) / len(x)
     return variance.clamp_min(eps * variance.mean()).rsqrt()
 
+# %% ../../nbs/model/01_compress.ipynb #27e9a3f2
 def _whiten(
     x:torch.Tensor, # (n, vectors, dim)
     mean:torch.Tensor, # (vectors, dim), float64
@@ -103,6 +105,7 @@ def fit(self:Normalizer,
     self.is_fitted = True
     return self
 
+# %% ../../nbs/model/01_compress.ipynb #cfc59904
 @patch
 def _check(self:Normalizer, x:torch.Tensor):
     "Raise `ModelError` for embeddings that statistics cannot be estimated from."
@@ -165,16 +168,18 @@ def vectors_per_text(
     "Embedding vectors that the compression head receives for each text."
     return 1 if cfg.encoder_pooling == "mean" else cfg.latent_seq_len
 
+# %% ../../nbs/model/01_compress.ipynb #756493d8
 def make_normalizer(
     cfg, # embedding_normalizer, encoder_pooling, modernbert_hidden_dim
 ) -> Normalizer: # not fitted yet
     "The normaliser that the config asks for."
     return Normalizer(vectors_per_text(cfg), cfg.modernbert_hidden_dim, cfg.embedding_normalizer)
 
+# %% ../../nbs/model/01_compress.ipynb #3ff026d8
 def make_compression(
     cfg, # encoder_pooling, modernbert_hidden_dim, latent_seq_len, latent_dim
 ) -> CompressionHead:
-    "The compression head that the config asks for, freshly drawn: make one per run and keep it."
+    "The compression head that the config asks for, newly initialised: make one per run and keep it."
     return CompressionHead(cfg.modernbert_hidden_dim, vectors_per_text(cfg), cfg.latent_seq_len, cfg.latent_dim)
 
 # %% ../../nbs/model/01_compress.ipynb #85660053

@@ -8,13 +8,14 @@ __all__ = ['TEACHER_CUE', 'READOUT_SCALE', 'head_loss', 'head_divergence', 'pref
 
 # %% ../../nbs/model/05_head.ipynb #06e2a4c3
 import functools
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
 
 from ..config import Config
 from ..encode.backbones import Decoder
-from ..encode.families import head_of
+from ..encode.families import Head, head_of
 from .decode import pad_labels, prompt_embeds
 
 # %% ../../nbs/model/05_head.ipynb #941aa18c
@@ -46,9 +47,10 @@ def _through_head(
     hidden:torch.Tensor, # (positions, hidden)
     term_of, # head -> function of (logits, rows, whether the slope is wanted): (loss, slope)
     share:int=1, # copies of a chunk's logits that the term makes
+    head:Optional[Head]=None, # the model's, perhaps in another number format already
 ) -> torch.Tensor: # scalar
     "The sum of a loss over all positions, in chunks small enough for memory."
-    head = head_of(model)
+    head = head or head_of(model)
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
     with torch.autocast(kind, enabled=False):
@@ -62,25 +64,27 @@ def head_loss(
     hidden:torch.Tensor, # (positions, hidden)
     labels:torch.Tensor, # (positions,)
     importance:torch.Tensor=None, # (positions,); None: all count the same
+    head:Optional[Head]=None, # the model's, where it was already cast
 ) -> torch.Tensor: # scalar
     "Sum of token cross-entropies, each times its `importance`."
     def term(logits, rows, wanted):
         target = labels[rows, None] # (positions, 1)
-        spread = logits.logsumexp(-1, keepdim=True)
-        nats = spread - logits.gather(1, target)
+        log_shares = logits.log_softmax(-1)
+        nats = -log_shares.gather(1, target)
         weight = None if importance is None else importance[rows, None]
         loss = (nats if weight is None else nats * weight).sum()
         if not wanted: return loss, None
-        slope = logits.sub_(spread).exp_() # softmax ...
+        slope = log_shares.exp_() # softmax ...
         slope.scatter_add_(1, target, -torch.ones_like(target, dtype=slope.dtype)) # ... minus one at the label
         return loss, slope if weight is None else slope.mul_(weight)
-    return _through_head(model, hidden, lambda head: term)
+    return _through_head(model, hidden, lambda head: term, head=head)
 
 # %% ../../nbs/model/05_head.ipynb #8d3e6aeb
 def head_divergence(
     model, # a causal language model
     hidden:torch.Tensor, # (positions, hidden)
     teacher:torch.Tensor, # (positions, hidden)
+    head:Optional[Head]=None, # the model's, where it was already cast
 ) -> torch.Tensor: # scalar
     "Sum over positions of KL(teacher's words || words)."
     def term_of(head):
@@ -90,7 +94,7 @@ def head_divergence(
             right = theirs.exp()
             return (right * (theirs - ours)).sum(), ours.exp() - right if wanted else None
         return term
-    return _through_head(model, hidden, term_of, share=2)
+    return _through_head(model, hidden, term_of, share=2, head=head)
 
 # %% ../../nbs/model/05_head.ipynb #941aa191
 def prefix_loss(
@@ -104,12 +108,14 @@ def prefix_loss(
     keep = labels != -100
     prompt = prompt_embeds(decoder, prefix_embeds)
     inputs = torch.cat([prompt, decoder.embed(labels.masked_fill(~keep, decoder.pad_id)[:, :-1])], 1)
-    hidden = decoder.model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state[:, prompt.shape[1] - 1:]
+    hidden = decoder.read(inputs)[:, prompt.shape[1] - 1:]
+    head = getattr(decoder.trunk, "head", None)
     weights = None if importance is None else importance[keep]
     count = keep.sum() if weights is None else weights.sum()
-    out = head_loss(decoder.model, hidden[keep], labels[keep], weights), count
+    out = head_loss(decoder.model, hidden[keep], labels[keep], weights, head), count
     if teacher is None: return out
-    return *out, head_divergence(decoder.model, hidden[_after_first_word(decoder, labels)][:len(teacher)], teacher)
+    after_first_word = hidden[_after_first_word(decoder, labels)]
+    return *out, head_divergence(decoder.model, after_first_word[:len(teacher)], teacher, head)
 
 # %% ../../nbs/model/05_head.ipynb #5e1d0a02
 @functools.lru_cache(maxsize=4)
@@ -148,6 +154,7 @@ def fact_tokens(
         return torch.zeros_like(word).scatter_add_(1, word, mark.long()).gather(1, word) > 0
     return (anywhere(digit) | anywhere(capital) & ~anywhere(opening)) & part & (labels != -100)
 
+# %% ../../nbs/model/05_head.ipynb #ef2dadc5
 def token_importance(
     decoder:Decoder,
     labels:torch.Tensor, # (batch, tokens), -100 where there is no target
@@ -200,7 +207,7 @@ def teacher_states(
     rows = [torch.cat([c[c != -100], t[chosen]]) for c, t, chosen in zip(context, labels, is_target)]
     ids = pad_labels(rows, labels.device)
     inputs = ids.masked_fill(ids == -100, decoder.pad_id)
-    hidden = decoder.model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
+    hidden = decoder.read(decoder.embed(inputs))
     position = torch.arange(ids.shape[1], device=ids.device)
     return hidden[(position >= last) & (position < last + is_target.sum(1, keepdim=True))]
 

@@ -158,6 +158,7 @@ def forward(self:Attention,
     gathered = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
     return self.out(gathered.transpose(1, 2).flatten(2))
 
+# %% ../../nbs/model/00_layers.ipynb #d63f0b77
 @patch
 def weights(self:Attention,
     x:torch.Tensor, # (batch, length, dim)

@@ -49,7 +49,7 @@ def zero_(
 
 # %% ../../nbs/model/02_middle.ipynb #11feb775
 class MiddleTransformer(nn.Module):
-    "Latents of a text to latents of its summary, by a pre-norm transformer without a final norm."
+    "From the latents of a text to those of its summary, by a pre-norm transformer without a final norm."
     def __init__(self,
         cfg, # the middle_* fields, latent_dim, latent_seq_len, rope_base and the norm's fields
     ):
@@ -77,7 +77,7 @@ class MiddleTransformer(nn.Module):
 
 # %% ../../nbs/model/02_middle.ipynb #8d0beec3
 class LegacyMiddle(nn.Module):
-    "Latents of a text to latents of its summary, by an MLP over the flattened latents."
+    "From the latents of a text to those of its summary, by an MLP over the flattened latents."
     def __init__(self,
         cfg, # middle_layers, middle_hidden_dim, middle_dropout, middle_residual, latent sizes, norm fields
     ):
@@ -99,6 +99,7 @@ class LegacyMiddle(nn.Module):
         x = self.out(self.layers(latents.flatten(1))).view_as(latents)
         return latents + x if self.residual else x
 
+# %% ../../nbs/model/02_middle.ipynb #c0a8504a
 def _legacy_layer(a:int, b:int, cfg) -> nn.Sequential:
     return nn.Sequential(nn.Linear(a, b), make_norm(b, cfg), nn.GELU(), nn.Dropout(cfg.middle_dropout))
 

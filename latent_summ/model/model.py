@@ -57,6 +57,7 @@ def document_latents(self:LatentSummarizer,
     "Embeddings to the latents of a document."
     return normalize_latents(self.compression(self.normalizer(embeddings)), self.cfg.normalize_latent)
 
+# %% ../../nbs/model/06_model.ipynb #db8440c7
 @patch
 def summary_latents(self:LatentSummarizer,
     latents:torch.Tensor, # (batch, latent_seq_len, latent_dim)
@@ -64,6 +65,7 @@ def summary_latents(self:LatentSummarizer,
     "Latents of a document to those of its summary."
     return normalize_latents(self.middle(latents), self.cfg.normalize_latent)
 
+# %% ../../nbs/model/06_model.ipynb #948f3f05
 @patch
 def prefix(self:LatentSummarizer,
     latents:torch.Tensor, # (batch, latent_seq_len, latent_dim)
@@ -79,6 +81,7 @@ def stop_similarity(self:LatentSummarizer,
     "Cosine of each row's latents (all of them as one vector) to the stop latent."
     return F.cosine_similarity(latents.flatten(1), self.stop_latent.flatten()[None], dim=-1)
 
+# %% ../../nbs/model/06_model.ipynb #9c7ae22a
 @patch
 def is_stop(self:LatentSummarizer,
     latents:torch.Tensor, # (batch, latent_seq_len, latent_dim)
@@ -99,6 +102,7 @@ def top_layers(
     if n > len(layers): raise ModelError(f"num_encoder_unfrozen_layers={n}, but the encoder has {len(layers)} layers.")
     return [*layers[len(layers) - n:], *([] if norm is None else [norm])]
 
+# %% ../../nbs/model/06_model.ipynb #ecf27de6
 def adopt_encoder(
     model:LatentSummarizer, # changed in place
     encoder:nn.Module, # the encoder's transformers model
@@ -125,6 +129,7 @@ class LowRank(nn.Module):
         correction = self.up(self.down(given[0].to(self.down.weight.dtype)))
         return out + correction.to(out.dtype)
 
+# %% ../../nbs/model/06_model.ipynb #76ab9635
 def adopt_decoder(
     model:LatentSummarizer,
     decoder:nn.Module, # the decoder's transformers model; loaded for this model alone
@@ -156,6 +161,7 @@ def check_use(
     raise ConfigError(f"This model was trained with other settings: {listed}. "
                       "Leave them out, or train another model with them.")
 
+# %% ../../nbs/model/06_model.ipynb #67ac86dd
 def build_model(
     tensors:dict, # of a finished model
     cfg:Config, # that of the finished model

@@ -19,6 +19,7 @@ def _cut_torn_line(file):
     tail = file.read()
     file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
 
+# %% ../../nbs/train/00_events.ipynb #2042e72f
 def _open_log(path):
     "Open a log to append to, with its folder made and a torn last line cut off."
     try:
@@ -29,6 +30,7 @@ def _open_log(path):
         raise LatentSummError(f"Cannot write events to {path}: {e.strerror}. Choose another --run-dir.") from e
     return file
 
+# %% ../../nbs/train/00_events.ipynb #932ff4eb
 def _append(file, line:bytes):
     "Add a line, complete or not at all."
     end = file.seek(0, os.SEEK_END)
@@ -38,7 +40,7 @@ def _append(file, line:bytes):
         file.truncate(end)
         raise LatentSummError(f"Cannot write events to {file.name}: {e.strerror}. "
                               "What was written before is untouched; "
-                              "free some space, then go on with --resume.") from e
+                              "free some space, then continue with --resume.") from e
 
 # %% ../../nbs/train/00_events.ipynb #2e69dbea
 class EventLog:
@@ -73,10 +75,11 @@ def _is_event(event:dict) -> bool:
     numbers = all(isinstance(event[k], _NUMBER) for k in _NUMBERS if k in event)
     return numbers and all(isinstance(event[k], kind) for k, kind in _NEEDED.get(event["event"], {}).items())
 
+# %% ../../nbs/train/00_events.ipynb #411f2112
 def as_event(
     line:bytes, # JSON
 ) -> dict:
-    "A line of a log. Raises `ValueError` for one that is no event, or lacks what is read from its kind."
+    "A line of a log. Raises `ValueError` if it is not an event, or lacks what is read from its kind."
     try:
         event = json.loads(line)
         if _is_event(event): return event
@@ -87,7 +90,7 @@ def as_event(
 def read_events(
     path, # of an events.jsonl
 ) -> list:
-    "All events of a log, in order, but an incomplete last line. Raises `LatentSummError` for a broken line elsewhere."
+    "All events of a log, in order, except an incomplete last line. Raises `LatentSummError` for a broken line elsewhere."
     path = Path(path)
     if not path.is_file(): raise LatentSummError(f"There is no event log {path}: this folder does not hold a run.")
     lines = path.read_bytes().split(b"\n")

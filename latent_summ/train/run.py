@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..config import Config
+from ..config import Config, read_json
 from ..runtime import CheckpointError, LatentSummError, say_once, write_json
 from ..plan import Stage
 from ..encode.backbones import Decoder, Encoder
@@ -30,6 +30,12 @@ from .teach import ABOUT
 from .trainer import step_files
 
 # %% ../../nbs/train/07_run.ipynb #9d4a8b83
+def _taught_from(folder:Path) -> dict:
+    "The name of the encoder that stage 0 started from, where a run had one."
+    lesson = folder/"encoder"/ABOUT
+    return dict(taught_from=read_json(lesson)["encoder"]["name"]) if lesson.is_file() else {}
+
+# %% ../../nbs/train/07_run.ipynb #e43abd20
 @dataclass
 class Run:
     "What the stages share: settings, backbones, rows, model, and where things are written."
@@ -50,7 +56,7 @@ class Run:
     @property
     def backbones(self) -> dict:
         "What a saved model needs beside its weights: its backbones' identities, and the class of a middle of your own."
-        about = dict(encoder=self.encoder.identity, decoder=self.decoder.identity)
+        about = dict(encoder=self.encoder.identity | _taught_from(self.folder), decoder=self.decoder.identity)
         kind = type(self.model.middle)
         if kind.__module__.startswith("latent_summ."): return about
         return about | dict(middle=f"{kind.__module__}.{kind.__qualname__}")
@@ -71,6 +77,7 @@ def checkpoint_folder(
     "Where this run's checkpoints are: `checkpoint_dir`, inside `run_dir` unless absolute."
     return Path(cfg.run_dir)/cfg.checkpoint_dir
 
+# %% ../../nbs/train/07_run.ipynb #d0e2b366
 def environment() -> dict:
     "What this ran on: versions, threads and devices."
     import datasets, numpy, transformers
@@ -80,6 +87,7 @@ def environment() -> dict:
                 machine=platform.machine(), threads=torch.get_num_threads(),
                 gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None)
 
+# %% ../../nbs/train/07_run.ipynb #dddd992a
 def _own_models(cfg:Config) -> list:
     "Checkpoints and models that this run writes (its folder may hold others' too)."
     names = {cfg.finetune_best_model_filename, cfg.handoff_best_model_filename}
@@ -97,10 +105,11 @@ def check_run(
     is_there = (run/"events.jsonl").exists() or any(_own_models(cfg))
     if resume and not is_there: raise CheckpointError(f"There is no run in {run} to resume. Leave --resume out to start one.")
     if is_there and not resume and not overwrite:
-        raise LatentSummError(f"{run} already holds a run. Go on with --resume, replace it with --overwrite, "
+        raise LatentSummError(f"{run} already holds a run. Continue it with --resume, replace it with --overwrite, "
                               "or choose another --run-dir.")
     return is_there
 
+# %% ../../nbs/train/07_run.ipynb #8c5a7bd8
 def _remove_run(cfg:Config):
     "Delete what an earlier run left in the folder; files of others stay."
     run = Path(cfg.run_dir)
@@ -108,6 +117,7 @@ def _remove_run(cfg:Config):
     reports = [p for pattern in ("report*", "predictions*", "figures/*") for p in run.glob(pattern)]
     for p in [run/"events.jsonl", *reports, *_own_models(cfg)]: p.unlink(missing_ok=True)
 
+# %% ../../nbs/train/07_run.ipynb #0d2d6089
 def open_run(
     cfg:Config,
     resume:bool=False, # continue the run in cfg.run_dir
@@ -125,7 +135,7 @@ def open_run(
 def held_folder(
     folder:Path, # of a run; made if it does not exist
 ):
-    "One training at a time in a run folder. Raises `LatentSummError` naming the process that is at work there."
+    "Allow one training at a time in a run folder. Raises `LatentSummError` naming the process that is using it."
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise LatentSummError(f"Cannot make the run folder {folder}: {e.strerror}. Choose another --run-dir.") from e
@@ -148,6 +158,7 @@ def save_model(
     meta = dict(kind="model", stage=stage, config=cfg.__dict__, backbones=backbones)
     return save_checkpoint(path, dict(model=model.state_dict()), meta)
 
+# %% ../../nbs/train/07_run.ipynb #8b5574a5
 def newest_step(
     folder:Path, # with checkpoints
     stages:list, # names of stages, in order
@@ -156,6 +167,6 @@ def newest_step(
     steps = [(i, p) for i, name in enumerate(stages) for p in step_files(folder) if p.name.startswith(f"step-{name}-")]
     for i, path in reversed(steps):
         try: load_checkpoint(path)
-        except CheckpointError as e: say_once(f"{e} It is passed over.")
+        except CheckpointError as e: say_once(f"{e} It is skipped.")
         else: return path, i
     return None, 0

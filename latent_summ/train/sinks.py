@@ -41,7 +41,7 @@ class Sink:
         try: self.send(event)
         except OSError as e:
             self.target = None
-            say_once(f"{self.name} cannot write ({e}); the run goes on without it. events.jsonl has everything.")
+            say_once(f"{self.name} cannot write ({e}); the run continues without it. events.jsonl has everything.")
 
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
@@ -62,6 +62,7 @@ def send(self:Sink,
         self.target.text(event.get("stage", kind), event.get("text") or event.get("message"))
     if kind == "run_end": self.close()
 
+# %% ../../nbs/train/12_sinks.ipynb #6032d664
 @patch
 def close(self:Sink):
     "Close the tracker, if it is open."

@@ -27,13 +27,14 @@ from ..plan import tuned_layers
 from ..encode.backbones import Decoder, Encoder, check_backbone, load_decoder, load_encoder
 from ..encode.embed import Embedder, check_pooling, embed_texts, needed_rows, preprocess
 from ..encode.scale import shard_decoder
+from ..encode.trunk import with_trunk
 from ..model.head import teacher_prompts, token_importance
 from ..model.model import LatentSummarizer, adopt_decoder, adopt_encoder, check_use, top_layers
 from .checkpoint import Saver, config_of, content_hash, load_checkpoint, load_finished
 from .events import EventLog
 from .lesson import lesson_rates, taught
 from .objectives import objective_of, stage_objective
-from .rows import CachedRows, Ragged, StageRows, Waiting, chosen_rows, stage_rows, token_rows
+from .rows import CachedRows, Ragged, StageRows, Waiting, chosen_rows, side_ids, stage_rows, token_rows
 from .rows import with_latents
 from .run import Run, checkpoint_folder, held_folder, latents_maker, newest_step, open_run
 from .run import check_run, save_model
@@ -53,15 +54,24 @@ def _weight(run:Run) -> Callable:
         return float(token_importance(run.decoder, batch["labels"], factor).sum())
     return weighted_tokens
 
+# %% ../../nbs/train/10_stages.ipynb #e6ace539
 def _rows(run:Run, stage:Stage, split:str):
-    "A stage's rows; with a teacher that reads the dialogues, also these (from the cache) in the decoder's tokens."
+    "A stage's rows; with a teacher or a side-channel, also what these read of the dialogues, in the decoder's tokens."
     rows = stage_rows(run.cfg, stage, run.sources, split)
-    if rows is None or "teacher" not in stage.wants or getattr(rows, "context", None): return rows
+    wanted = [want for want in ("teacher", "facts") if want in stage.wants]
+    if rows is None or not wanted or getattr(rows, "context", None) or getattr(rows, "facts", None): return rows
     if isinstance(rows, CachedRows):
-        raise LatentSummError("teacher_kl_weight needs the rows in memory: raise rows_in_memory_gb.")
+        field = dict(teacher="teacher_kl_weight", facts="side_channel")[wanted[0]]
+        raise LatentSummError(f"{field} needs the rows in memory: raise rows_in_memory_gb.")
     (cache, index), = chosen_rows(run.cfg, stage, run.sources, split)
+    return _with_dialogues(run, rows, cache.take(index, ("dialogue",))["dialogue"], wanted)
+
+# %% ../../nbs/train/10_stages.ipynb #3bf87b24
+def _with_dialogues(run:Run, rows:StageRows, dialogues:list, wanted:list) -> StageRows:
+    "The rows with what a teacher and a side-channel read of their dialogues."
+    if "facts" in wanted: rows = replace(rows, facts=side_ids(run.cfg, run.decoder, dialogues))
+    if "teacher" not in wanted: return rows
     targets = [rows.targets[i].tolist() for i in range(len(rows))]
-    dialogues = cache.take(index, ("dialogue",))["dialogue"]
     return replace(rows, context=Ragged(teacher_prompts(run.cfg, run.decoder, dialogues, targets)))
 
 # %% ../../nbs/train/10_stages.ipynb #2f69636d
@@ -74,6 +84,7 @@ def stage_loss(
     "A stage's loss on one batch: its objective, with its options."
     return stage_objective(stage, run.objectives)(run.model, run.decoder, run.cfg, batch, progress)
 
+# %% ../../nbs/train/10_stages.ipynb #07bc8d99
 def _no_source(stage:Stage) -> LatentSummError:
     return LatentSummError(f"Stage {stage.name} has no source: name one (wikitext_dataset, arxiv_dataset), "
                            f"or set {stage.name}_epochs to 0.")
@@ -83,6 +94,7 @@ def _read_by(stage:Stage, sources:dict) -> dict:
     starts = tuple(f"texts/{name}/" for name in stage.sources) if stage.kind == "texts" else "pairs/"
     return {key: value for key, value in sources.items() if key.startswith(starts)}
 
+# %% ../../nbs/train/10_stages.ipynb #c92656a3
 def _job(run:Run, stage:Stage) -> Job:
     "The trainer's view of a stage."
     rows = _rows(run, stage, "train")
@@ -113,6 +125,7 @@ def _some_embeddings(cfg:Config, source, encoder:Encoder, device) -> list: # of 
         arrays = [source.embeddings(f)[:_FIT_ROWS] for f in fields]
     return [torch.from_numpy(array) for array in arrays]
 
+# %% ../../nbs/train/10_stages.ipynb #a3486f31
 def _fit_normalizer(run:Run):
     "Fit the normaliser on the training rows."
     if run.cfg.embedding_normalizer == "none": return
@@ -125,7 +138,7 @@ def _fit_normalizer(run:Run):
 def _new_model(
     cfg:Config, encoder:Encoder, decoder:Decoder, device, middle:Optional[nn.Module]=None,
 ) -> LatentSummarizer:
-    "The model, drawn from `seed` (a middle of your own is used as it is)."
+    "The model, initialised from `seed` (a middle of your own is used as it is)."
     seed_everything(cfg.seed)
     model = LatentSummarizer(cfg, decoder.embedding_rms, middle).to(device)
     adopt_encoder(model, encoder.model, tuned_layers(cfg))
@@ -147,6 +160,7 @@ def _train_stage(run:Run, stage:Stage, restore=None):
     for p in step_files(folder):
         if not p.name.startswith(f"step-{stage.name}-"): p.unlink()
 
+# %% ../../nbs/train/10_stages.ipynb #899d0ad4
 def _finish(run:Run, stage_name:str, name:str):
     "Write the finished model."
     if world()[0]: return
@@ -159,6 +173,7 @@ def _steps(cfg:Config, stage:Stage, sources:dict) -> int:
     rows = sum(len(index) for _, index in chosen_rows(cfg, stage, sources))
     return planned_steps(rows, stage.batch_size, stage.epochs, cfg.gradient_accumulation_steps * world()[1])
 
+# %% ../../nbs/train/10_stages.ipynb #a1c3f128
 def _train_all(run:Run, stages:list, resume:bool):
     "All stages in order; with `resume`, from the newest step checkpoint on."
     cfg = run.cfg
@@ -186,6 +201,7 @@ def _begin(run:Run, stages:list, newest:Optional[Path]):
     elif stages[0].half == "finetune" and not run.cfg.run_pretraining: _take_up_pretrained(run)
     else: _fit_normalizer(run)
 
+# %% ../../nbs/train/10_stages.ipynb #b60e3439
 def _pretrained_file(cfg:Config) -> Path:
     "What stages 1-2 left. Raises `CheckpointError` where they never ran."
     path = checkpoint_folder(cfg)/cfg.pretrain_best_model_filename
@@ -194,6 +210,7 @@ def _pretrained_file(cfg:Config) -> Path:
                           "Run the pretraining in this run folder first, or set pretrain_middle_epochs "
                           "and pretrain_adapter_epochs to 0 to finetune from fresh weights.")
 
+# %% ../../nbs/train/10_stages.ipynb #32c68a9d
 def _take_up_pretrained(run:Run):
     "Start stages 3-4 from the output of stages 1-2."
     path = _pretrained_file(run.cfg)
@@ -230,6 +247,7 @@ def finished_encoder(
     about = dict(head=content_hash(weights, "")[:16], latents=size, normalized=cfg.normalize_latent)
     return replace(encoder, head=model.document_latents, identity=encoder.identity | about)
 
+# %% ../../nbs/train/10_stages.ipynb #6b4f0303
 def pretrained_encoder(
     cfg:Config, # its run_dir holds the pretraining
     encoder:Encoder, # as it was loaded
@@ -247,6 +265,7 @@ def _reports(log:EventLog) -> Callable:
     "A function that logs one cached source."
     return lambda key, rows, seconds: log.emit("preprocess", source=key, rows=len(rows), seconds=round(seconds, 1))
 
+# %% ../../nbs/train/10_stages.ipynb #6be5dc6c
 def _first_process_first(make:Callable, *args, **named):
     "What `make` returns. Of several processes the first one downloads and fills the cache; the others wait for it."
     rank, size = world()
@@ -255,6 +274,7 @@ def _first_process_first(make:Callable, *args, **named):
     if size > 1 and not rank: dist.barrier()
     return result
 
+# %% ../../nbs/train/10_stages.ipynb #8540a1d4
 def _cache_waiting(run:Run, stage:Stage):
     "Build the caches that a stage needs and that do not exist yet."
     kind = stage.kind
@@ -264,7 +284,7 @@ def _cache_waiting(run:Run, stage:Stage):
     finished = holds_latents(run.cfg, kind, run.stages)
     if finished: run.finished.add(kind)
     else:
-        say_once(f"cache_store_latents: the compression head still has to learn, "
+        say_once(f"cache_store_latents: the compression head is still to be trained, "
                  f"so {kind} are cached as the encoder's vectors.")
     encoder = finished_encoder(run.encoder, run.model, run.cfg) if finished else run.encoder
     run.sources |= _first_process_first(preprocess, run.cfg, encoder, run.decoder, _reports(run.log), sources=waiting)
@@ -277,6 +297,7 @@ class Own:
     objectives: dict # by name
     middle: Optional[nn.Module] = None
 
+# %% ../../nbs/train/10_stages.ipynb #82449649
 def _sources(cfg:Config, encoder:Encoder, decoder:Decoder, log:EventLog, needed:list) -> dict:
     "The rows of every source: cached, or token ids for a live encoder, or waiting until their latents can be made."
     if not needs_live_encoder(cfg):
@@ -289,14 +310,17 @@ def _sources(cfg:Config, encoder:Encoder, decoder:Decoder, log:EventLog, needed:
         _reports(log)(key, out[key], time.monotonic() - start)
     return out
 
+# %% ../../nbs/train/10_stages.ipynb #bcf39dba
 def _identities(needed:list) -> dict: # key -> hash of a source's rows
     return {key: rows.report["identity"] for key, _, _, rows in needed}
 
+# %% ../../nbs/train/10_stages.ipynb #439a1062
 def _prepare(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decoder:Decoder, custom:Own, needed:list) -> Run:
     "A run with its rows and its model."
     sources = _first_process_first(_sources, cfg, encoder, decoder, log, needed)
     model = _new_model(cfg, encoder, decoder, device, custom.middle)
     _speed_up(cfg, model, decoder, device)
+    decoder = with_trunk(cfg, decoder, device)
     if cfg.shard_decoder: shard_decoder(decoder, device)
     return Run(cfg, folder, device, encoder, decoder, sources, model, log, Saver(cfg.async_checkpointing),
                stages=custom.stages, objectives=custom.objectives, identities=_identities(needed))
@@ -308,6 +332,7 @@ def _check_own(custom:Own):
     if custom.stages: return
     raise ConfigError("Nothing to train: run_pretraining and run_finetuning are off, or every stage has 0 epochs.")
 
+# %% ../../nbs/train/10_stages.ipynb #83ab4c33
 def _check_sharding(cfg:Config):
     "Raise `ConfigError` where the decoder cannot be split."
     if not cfg.shard_decoder: return
@@ -318,6 +343,7 @@ def _check_sharding(cfg:Config):
         raise ConfigError("shard_decoder splits a frozen decoder, and decoder_lora_rank trains this one: "
                           "leave one of the two out.")
 
+# %% ../../nbs/train/10_stages.ipynb #e23c589f
 def _join_processes(cfg:Config) -> torch.device:
     "The device of this process; under `torchrun`, the process group is joined first."
     device = pick_device(cfg)
@@ -369,8 +395,9 @@ def _same_training(cfg:Config, names:list) -> tuple: # (newest step checkpoint o
     check_same_training(meta, cfg, cfg.gradient_accumulation_steps * world()[1], newest)
     return newest, meta, i
 
+# %% ../../nbs/train/10_stages.ipynb #ece03feb
 def _same_rows(cfg:Config, stage:Stage, needed:list, meta:dict, path:Path):
-    "Raise `CheckpointError` where the stage of the step checkpoint `path` would go on with other rows."
+    "Raise `CheckpointError` where the stage of the step checkpoint `path` would continue with other rows."
     now = _read_by(stage, _identities(needed))
     before = meta.get("rows", now) # 0.1.0 kept no hashes
     changed = [key for key in before if before[key] != now.get(key)]
@@ -390,15 +417,16 @@ def check_resume(
     needed:list, # of needed_rows
 ):
     "Raise `CheckpointError` where the run was made with other settings or rows; nothing is embedded or written before that is known."
-    own = cfg
+    as_trained = cfg
     if cfg.teach_encoder_steps:
         folder = Path(cfg.run_dir)/"encoder"
         if (folder/ABOUT).exists(): check_taught(folder, read_json(folder/ABOUT), lesson_of(cfg, encoder, decoder))
         _same_training(lesson_rates(cfg), [LESSON])
-        own = cfg.override(modernbert_model=str(folder)) # the stages' checkpoints name the taught encoder
-    newest, meta, i = _same_training(own, [s.name for s in stages])
-    if newest: _same_rows(own, stages[i], needed, meta, newest)
+        as_trained = cfg.override(modernbert_model=str(folder)) # the stages' checkpoints name the taught encoder
+    newest, meta, i = _same_training(as_trained, [s.name for s in stages])
+    if newest: _same_rows(as_trained, stages[i], needed, meta, newest)
 
+# %% ../../nbs/train/10_stages.ipynb #9398ecf5
 def _check_cache_dir(cfg:Config):
     "Raise `CacheError` where no cache can be made."
     folder = Path(cfg.preprocess_cache_dir).absolute()
@@ -407,6 +435,7 @@ def _check_cache_dir(cfg:Config):
     why = "is a file" if not nearest.is_dir() else "may not be written to"
     raise CacheError(f"No cache can be made in {folder}: {nearest} {why}. Choose another --preprocess-cache-dir.")
 
+# %% ../../nbs/train/10_stages.ipynb #ee510744
 def _check_start(cfg:Config, stages:list, encoder:Encoder, decoder:Decoder, needed:list):
     "Raise `LatentSummError` for what a training would otherwise meet after hours of embedding; nothing is written."
     sources = {key: rows for key, _, _, rows in needed}

@@ -117,7 +117,7 @@ def words_loss(
 
 # %% ../../nbs/train/05_teach.ipynb #26aa0013
 class Lesson(nn.Module):
-    "The encoder's learning parts and the head; `lesson_loss` is stage 0's loss."
+    "The trained parts of the encoder, and the head; `lesson_loss` is stage 0's loss."
     def __init__(self, cfg:Config, encoder:Encoder, decoder:Decoder):
         super().__init__()
         self.cfg = cfg
@@ -125,7 +125,7 @@ class Lesson(nn.Module):
         self.decoder = decoder
         top = top_layers(encoder.model, cfg.num_encoder_unfrozen_layers)
         if not top and cfg.encoder_pooling not in ("latent_tokens", "queries"):
-            raise ModelError(f"teach_encoder_steps={cfg.teach_encoder_steps}, but nothing of the encoder may learn: "
+            raise ModelError(f"teach_encoder_steps={cfg.teach_encoder_steps}, but no part of the encoder is trained: "
                              "set num_encoder_unfrozen_layers to 1 or more, "
                              "or encoder_pooling to latent_tokens or queries.")
         self.encoder_top = nn.ModuleList(top)
@@ -145,6 +145,7 @@ def _learn_tokens(self:Lesson, ids:list):
     self.register_buffer("ids", torch.tensor(ids, device=table.weight.device), persistent=False)
     self.hook = table.register_forward_hook(self._put_tokens)
 
+# %% ../../nbs/train/05_teach.ipynb #acc02947
 @patch
 def _put_tokens(self:Lesson, table, args, embeddings):
     "The table's embeddings (batch, tokens, width), with the parameter at the latent tokens."
@@ -152,6 +153,7 @@ def _put_tokens(self:Lesson, table, args, embeddings):
     replaced = matches.to(embeddings.dtype) @ self.tokens.to(embeddings.dtype)
     return torch.where(matches.any(-1, keepdim=True), replaced, embeddings)
 
+# %% ../../nbs/train/05_teach.ipynb #0eda657b
 @patch
 @torch.no_grad()
 def finish(self:Lesson):
@@ -207,6 +209,7 @@ def lesson_of(
     "What a taught encoder depends on."
     return {k: getattr(cfg, k) for k in _SETTINGS} | dict(encoder=encoder.identity, decoder=decoder.identity)
 
+# %% ../../nbs/train/05_teach.ipynb #5e15c706
 def save_taught(
     folder:Path, # must not be there, or be empty
     encoder:Encoder,
@@ -228,11 +231,12 @@ def _queries_hash(folder) -> dict:
     file = Path(folder)/QUERIES
     return dict(queries_sha256=sha256_file(file)) if file.is_file() else {}
 
+# %% ../../nbs/train/05_teach.ipynb #b9e68001
 def _check_backbone(folder:Path, part:str, old:dict, new:dict):
-    "Raise `CheckpointError` where the encoder or decoder of the lesson is another one now."
+    "Raise `CheckpointError` where the encoder or decoder is not the one of stage 0."
     if (old["revision"], old["tokenizer"]) == (new["revision"], new["tokenizer"]): return
     raise CheckpointError(f"{folder} was taught from the {part} {old['name']} ({old['revision'][:12]}), "
-                          f"now {new['name']} ({new['revision'][:12]}) is asked for. "
+                          f"but the config names {new['name']} ({new['revision'][:12]}). "
                           "Use the same one, or start a new run with another --run-dir.")
 
 # %% ../../nbs/train/05_teach.ipynb #e3e142e7
@@ -241,7 +245,7 @@ def check_taught(
     saved:dict, # its teaching.json
     wanted:dict, # from lesson_of
 ):
-    "Raise `CheckpointError` for an encoder that was taught another lesson, or is damaged."
+    "Raise `CheckpointError` for an encoder that was taught with other settings, or is damaged."
     for part in ("encoder", "decoder"): _check_backbone(folder, part, saved[part], wanted[part])
     old = {k: saved.get(k, getattr(Config(), k)) for k in _SETTINGS} # a setting that came later had its default
     listed = "; ".join(f"{k} was {old[k]!r}, now {wanted[k]!r}" for k in _SETTINGS if old[k] != wanted[k])

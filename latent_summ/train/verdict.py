@@ -37,6 +37,7 @@ def word_recall(
     kept = sum(common(a, b) for a, b in zip(written, wanted))
     return kept / max(sum(len(b.split()) for b in wanted), 1)
 
+# %% ../../nbs/train/09_verdict.ipynb #5bb1c6c4
 def nearest_share(
     predicted:torch.Tensor, # (rows, latent_seq_len, latent_dim)
     wanted:torch.Tensor, # (rows, latent_seq_len, latent_dim)
@@ -52,6 +53,7 @@ def _middle_result(run:Run, batch:dict, n:int) -> tuple: # (what was measured, w
     result = f"the middle's latents are nearest to the right summary's for {share:.0%} of {n} dialogues"
     return f"{result} (chance: {1 / n:.1%})", share >= 0.5
 
+# %% ../../nbs/train/09_verdict.ipynb #d961b778
 def _text_result(run:Run, stage:Stage, batch:dict, n:int) -> tuple: # (what was measured, whether it is good enough)
     "How much of the texts comes back."
     with autocast(run.cfg, run.device, decoder=True):
@@ -61,6 +63,7 @@ def _text_result(run:Run, stage:Stage, batch:dict, n:int) -> tuple: # (what was 
     parts = "the adapter rebuilds" if stage.name == "phase1" else "encoder side and adapter together rebuild"
     return f"{parts} {share:.0%} of the words of {n} short texts", share >= 0.9
 
+# %% ../../nbs/train/09_verdict.ipynb #987d6526
 @torch.inference_mode()
 def phase_verdict(
     run:Run,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HOME', 'CLAIMS', 'bench_folder', 'scripts', 'chosen', 'run_bench', 'Claim', 'results', 'found', 'performance_rows',
-           'performance_table']
+           'show_results', 'performance_table']
 
 # %% ../../nbs/ui/06_bench.ipynb #465fedd2
 import json, subprocess, sys
@@ -27,6 +27,7 @@ def bench_folder(
                           "Get it (git clone https://github.com/latent-summ/latent_summ) and run `make bench` there, "
                           "or `pip install -e '.[bench]'` and this command again.")
 
+# %% ../../nbs/ui/06_bench.ipynb #f965eb21
 def scripts(
     folder=None, # of the scripts (None: that of the repository)
 ) -> dict: # name -> file, the quick ones first
@@ -48,6 +49,7 @@ def chosen(
     if name not in files: raise ConfigError(f"There is no benchmark {name!r}; there are {', '.join(files)}, or all.")
     return [files[name]]
 
+# %% ../../nbs/ui/06_bench.ipynb #d3a01853
 def run_bench(
     name:str="all", # of a script, or all
     words=(), # passed to each script: --full, --threads 1, --device cuda ...
@@ -65,7 +67,7 @@ def run_bench(
 @dataclass(frozen=True)
 class Claim:
     "A figure that the project makes a claim about, and where it is."
-    what: str # is compared
+    title: str # of what is compared
     peer: str # it is compared with
     file: str # in benchmarks/results, without `.json`
     path: str # of the figure: `part/figure`, or `part/group/figure`
@@ -150,6 +152,7 @@ def results(
     contents = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))}
     return {name: content for name, content in contents.items() if _is_result(content)}
 
+# %% ../../nbs/ui/06_bench.ipynb #ffc23964
 def _is_result(content) -> bool:
     "Whether each part of a file says on which machine it was measured."
     if not isinstance(content, dict): return False
@@ -177,6 +180,7 @@ def _number(value:float, unit:str) -> str:
     if unit != "x": return f"{value:,.{0 if value >= 100 else 1}f}{unit}"
     return f"{value:.{2 if value < 2 else 1 if value < 100 else 0}f}x"
 
+# %% ../../nbs/ui/06_bench.ipynb #b04d6968
 def _target_text(claim:Claim, figure:Optional[dict]) -> str:
     "The target of a claim, and whether the figure misses it."
     if claim.target is None: return ""
@@ -185,6 +189,7 @@ def _target_text(claim:Claim, figure:Optional[dict]) -> str:
     missed = figure["median"] > claim.target if claim.most else figure["median"] < claim.target
     return target + ", missed" * missed
 
+# %% ../../nbs/ui/06_bench.ipynb #8181bf3a
 def _figure_text(claim:Claim, figure:Optional[dict]) -> str:
     "The median of a figure, and its spread where there were several rounds."
     if figure is None: return "not measured"
@@ -192,6 +197,7 @@ def _figure_text(claim:Claim, figure:Optional[dict]) -> str:
     if figure["n"] <= 1 or "min" not in figure: return median
     return f"{median} ({_number(figure['min'], claim.unit)} to {_number(figure['max'], claim.unit)})"
 
+# %% ../../nbs/ui/06_bench.ipynb #ef488d01
 def _machine_text(machine:dict) -> str:
     "Processor, threads and commit, as far as they are known."
     threads = f"{machine['threads']} thread{'s' * (machine['threads'] > 1)}" if "threads" in machine else None
@@ -207,11 +213,19 @@ def performance_rows(
     rows = []
     for claim in CLAIMS:
         figure = found(claim, measured)
-        row = dict(what=claim.what, against=claim.peer, figure=_figure_text(claim, figure),
+        row = dict(what=claim.title, against=claim.peer, figure=_figure_text(claim, figure),
                    target=_target_text(claim, figure), file=f"{claim.file}.json", command="", machine="")
         if figure: row |= dict(command=figure["command"], machine=_machine_text(figure["machine"]))
         rows.append(row)
     return rows
+
+# %% ../../nbs/ui/06_bench.ipynb #33cd3e6e
+def show_results():
+    "Print what the benchmarks of the repository have found, a line for each figure."
+    for r in performance_rows():
+        against = f", against {r['against']}" if r["against"] else ""
+        target = f" (target {r['target']})" if r["target"] else ""
+        print(f"{r['what']}: {r['figure']}{against}{target}  {r['file']}")
 
 # %% ../../nbs/ui/06_bench.ipynb #14577702
 def performance_table(

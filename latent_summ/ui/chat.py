@@ -65,6 +65,7 @@ def say(self:Chat,
         elif self.lines: yield from self._summary()
     except LatentSummError as e: yield f"error: {e}"
 
+# %% ../../nbs/ui/03_chat.ipynb #e645de05
 @patch
 def _summary(self:Chat):
     "The summary of the lines that were typed."
@@ -72,16 +73,20 @@ def _summary(self:Chat):
     self.forget()
     yield from self._told(text)
 
+# %% ../../nbs/ui/03_chat.ipynb #e30ea047
 @patch
 def _told(self:Chat, text:str, keep:bool=True, **options): # yields lines
     "A summary of the text and, where the model is calibrated, how far to trust it."
-    if not self.judges: found = lines = self.summarizer.summarize(text, **options)
+    if not self.judges:
+        summary = self.summarizer.summarize(text, **options)
+        lines = summary
     else:
-        found = self.summarizer.summarize(text, support=True, min_support=self.min_support, **options)
-        lines = found.told
-    if keep: self.history.append((text, str(found)))
+        summary = self.summarizer.summarize(text, support=True, min_support=self.min_support, **options)
+        lines = summary.told
+    if keep: self.history.append((text, str(summary)))
     yield from [lines or "(nothing to say)"] if isinstance(lines, str) else lines
 
+# %% ../../nbs/ui/03_chat.ipynb #ff631a2a
 @patch
 def end(self:Chat): # yields lines to show
     "The input is over: summarise the text that is still waiting."
@@ -98,6 +103,7 @@ def _command(self:Chat, name:str, rest:str=""):
     if self.lines: yield from self._summary()  # a command ends the text before it
     yield from methods[name](rest)
 
+# %% ../../nbs/ui/03_chat.ipynb #f69dfc63
 @patch
 def _help(self:Chat, rest:str): yield from (f"{name:<10}{text}" for name, text in _HELP.items())
 
@@ -113,11 +119,13 @@ def _again(self:Chat, rest:str):
     yield from self._told(self.history[-1][0], keep=False, do_sample=True, seed=self.seed)
     self.seed += 1
 
+# %% ../../nbs/ui/03_chat.ipynb #9b3605c6
 @patch
 def _rebuild(self:Chat, rest:str):
     if not self.history: yield "Nothing was given yet."; return
     yield from self.summarizer.reconstruct(self.history[-1][0]).splitlines() or ["(nothing to say)"]
 
+# %% ../../nbs/ui/03_chat.ipynb #cfbfe707
 @patch
 def _alpha(self:Chat, rest:str):
     if len(self.history) < 2: yield ":alpha needs two texts; give another one first."; return
@@ -127,6 +135,7 @@ def _alpha(self:Chat, rest:str):
     (before, _), (last, _) = self.history[-2:]
     yield self.summarizer.interpolate(before, last, alphas=(alpha,))[0][1] or "(nothing to say)"
 
+# %% ../../nbs/ui/03_chat.ipynb #5983a1fc
 @patch
 def _show(self:Chat, rest:str):
     if not self.history: yield "Nothing was given yet."

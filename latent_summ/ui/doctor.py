@@ -27,6 +27,7 @@ class Check:
     text: str # what was found
     next_step: str = "" # what to do, where there is something to do
 
+# %% ../../nbs/ui/05_doctor.ipynb #f9da3407
 def ok(
     name:str, # of the check
     text:str, # what was found
@@ -45,6 +46,7 @@ def tokens() -> list:
         values.append(None)
     return [part for t in values if t for part in {t, t.strip(), *t.split()} if len(part) > 3]
 
+# %% ../../nbs/ui/05_doctor.ipynb #203f8f41
 def redacted(
     text:str, # from anywhere
     secrets:list, # from tokens
@@ -69,11 +71,13 @@ def check_packages() -> list:
     shown = ", ".join(f"{name} {_version(name)}" for name in ("torch", "transformers", "datasets"))
     return [python, ok("packages", f"{shown} and {len(needed) - 3} more")]
 
+# %% ../../nbs/ui/05_doctor.ipynb #0f871036
 def _version(name:str) -> Optional[str]:
     "The installed version of a package, or None."
     try: return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError: return None
 
+# %% ../../nbs/ui/05_doctor.ipynb #c150b4f7
 def _package_problem(requirement) -> str:
     "What is wrong with an installed package; empty if it is as required."
     version = _version(requirement.name)
@@ -89,11 +93,13 @@ def _gpu(i:int) -> str:
     size = f"{free / 2**30:.0f} of {total / 2**30:.0f} GB free"
     return f"cuda:{i} {torch.cuda.get_device_name(i)}, {size}, fp32 fp16{' bf16' * bf16}"
 
+# %% ../../nbs/ui/05_doctor.ipynb #230c1122
 def _cpu() -> str:
     "The CPU in words: how many cores this process may use."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"cpu, {cores} core{'s' * (cores > 1)}"
 
+# %% ../../nbs/ui/05_doctor.ipynb #c8bf37ac
 def _no_device(cfg:Config, device, cuda:Optional[str]) -> Check:
     "The finding where the device does not exist; `cuda` is the version that torch was built with."
     if device.type != "cuda": step = "Use --device cpu."
@@ -169,6 +175,7 @@ def ask_model(
     from latent_summ.data.hub import split_gguf
     get_hf_file_metadata(hf_hub_url(*(split_gguf(name) or (name, "config.json"))), timeout=seconds)
 
+# %% ../../nbs/ui/05_doctor.ipynb #aadf6834
 def ask_dataset(
     name:str, # hub id
     seconds:float=_PATIENCE, # most to wait
@@ -180,6 +187,7 @@ def ask_dataset(
     if file: get_hf_file_metadata(hf_hub_url(name, file, repo_type="dataset"), timeout=seconds)
     return _rows_in_card(info.card_data)
 
+# %% ../../nbs/ui/05_doctor.ipynb #ad07f59b
 def _rows_in_card(card) -> dict:
     "`{split: rows}` from a dataset's card; empty where it does not say."
     about = (card or {}).get("dataset_info") or []
@@ -193,6 +201,7 @@ def _is_whole_model(folder:Path) -> bool:
     has_weights = any(any(folder.glob(w)) for w in ("*/*.safetensors", "*/pytorch_model*.bin"))
     return has_weights and any(folder.glob("*/config.json"))
 
+# %% ../../nbs/ui/05_doctor.ipynb #d33eabb5
 def is_cached(
     name:str, # hub id
     kind:str, # model or dataset
@@ -247,6 +256,7 @@ def check_hub(
     text = f"{constants.ENDPOINT} {case.split(':')[0]}; {token}"
     return [Check("hub", "warn", text, "Check the network, a proxy, or HF_ENDPOINT.")]
 
+# %% ../../nbs/ui/05_doctor.ipynb #e5b43ebe
 def _is_reply(answer) -> bool:
     "Whether the hub itself replied: with what was asked for, or with an HTTP error."
     if not isinstance(answer, BaseException): return True
@@ -269,6 +279,7 @@ def check_folder(
     width = "" if family.startswith("GGUF") else f" {getattr(cfg, width_field)} wide,"
     return ok(name, f"{family},{width} {size / 1e6:,.0f} MB")
 
+# %% ../../nbs/ui/05_doctor.ipynb #73a8d23a
 def _on_this_disk(model:str) -> Optional[Path]:
     "The folder or GGUF file that a name means; None for a name on the hub."
     from latent_summ.encode.backbones import model_folder
@@ -301,6 +312,7 @@ class Need:
     cap: Optional[int] # most rows that are read (None: all)
     local: bool
 
+# %% ../../nbs/ui/05_doctor.ipynb #8bb35eb9
 def needs(
     cfg:Config, # names the sources, and says which stages run
 ) -> list: # of Need
@@ -326,6 +338,7 @@ def open_need(
     is_own = need.source == OWN_TEXTS # the texts of the pairs, which are read as pairs
     if need.local and not is_own: read_first_rows(need.source, columns, raw)
 
+# %% ../../nbs/ui/05_doctor.ipynb #4dfe9869
 _FIRST_ROWS = 1000 # of a source on this disk
 
 def read_first_rows(
@@ -349,6 +362,7 @@ def check_sources(
     "Open every source that the enabled stages need. Raises `DataError` for the first that cannot be used."
     for need in needs(cfg): open_need(cfg, need)
 
+# %% ../../nbs/ui/05_doctor.ipynb #2d855dec
 def check_local_source(
     cfg:Config, # with the names of the columns
     need:Need, # the source
@@ -378,6 +392,7 @@ def _random_row(cfg:Config, kind:str, full:bool, i:int, rng) -> dict:
     if kind == "pairs": vectors["summary_embedding"] = vector()
     return dict(id=f"{i:016}") | vectors | {k: v for k, v in stored.items() if getattr(cfg, f"cache_store_{k}")}
 
+# %% ../../nbs/ui/05_doctor.ipynb #7da62117
 def bytes_per_row(
     cfg:Config, # the cache's settings
     kind:str, # pairs or texts
@@ -385,7 +400,7 @@ def bytes_per_row(
 ) -> float:
     "The size of a row as the cache's writer writes it."
     import numpy as np
-    from latent_summ.encode.cache import SHARDS, fields_of_row
+    from latent_summ.encode.shards import SHARDS, fields_of_row
     rng = np.random.default_rng(0)
     rows = [_random_row(cfg, kind, full, i, rng) for i in range(16)]
     out = io.BytesIO()
@@ -401,6 +416,7 @@ def _rows_in_file(path:Path) -> Optional[int]:
     if path.suffix.lower() not in (".jsonl", ".ndjson", ".txt") or path.stat().st_size > 2e9: return None
     with path.open("rb") as f: return sum(piece.count(b"\n") for piece in iter(lambda: f.read(2**20), b""))
 
+# %% ../../nbs/ui/05_doctor.ipynb #9eaa8399
 _COUNTED = 20e6 # bytes of files that are read to count their rows
 
 def _raw_rows(cfg:Config, need:Need) -> Optional[int]:
@@ -413,6 +429,7 @@ def _raw_rows(cfg:Config, need:Need) -> Optional[int]:
         return sum(1 for _ in source.open(split, lambda there: choose(cfg, there, need.source), None)[1])
     except LatentSummError: return None  # its own check says what is wrong with it
 
+# %% ../../nbs/ui/05_doctor.ipynb #fc2b0aa7
 def _rows_on_disk(cfg:Config, need:Need) -> Optional[int]:
     "Training rows of a local source, or None."
     from latent_summ.data.sources import BUILT_IN, local_files
@@ -436,6 +453,7 @@ def rows_of(
     elif isinstance(answer, dict) and answer: total = sum(answer.values())
     return min((n for n in (need.cap, total) if n is not None), default=None)
 
+# %% ../../nbs/ui/05_doctor.ipynb #34695167
 def row_counts(
     cfg:Config, # with the number of built-in rows
     sources:list, # of Need
@@ -456,6 +474,7 @@ def _existing(path) -> Path:
 
 def _size(n:float) -> str: return f"{n / 1e9:,.1f} GB" if n > 1e8 else f"{n / 1e6:,.1f} MB"
 
+# %% ../../nbs/ui/05_doctor.ipynb #82f00b98
 def _no_access(cfg:Config) -> list: # of folders
     "The folders in which this user may not write, of those that a run writes in."
     folders = {_existing(cfg.preprocess_cache_dir), _existing(cfg.run_dir)}
@@ -474,6 +493,7 @@ class _CacheSize:
 
     def unknown(self) -> list: return [n for n in self.sources if self.rows[n.field] is None]
 
+# %% ../../nbs/ui/05_doctor.ipynb #ac945e93
 def _cache_size(cfg:Config, sources:list, answers:dict) -> _CacheSize:
     "Measure a row of each kind, and count the rows."
     kinds = {n.kind for n in sources}
@@ -481,6 +501,7 @@ def _cache_size(cfg:Config, sources:list, answers:dict) -> _CacheSize:
     high = {kind: bytes_per_row(cfg, kind, True) for kind in kinds}
     return _CacheSize(row_counts(cfg, sources, answers), low, high, sources)
 
+# %% ../../nbs/ui/05_doctor.ipynb #ec841acb
 def _states_size(cfg:Config, rows:dict) -> float:
     "Bytes of the encoder states that stage 0 keeps, at most; 0 where it keeps none."
     from latent_summ.train.lesson import reads_states
@@ -542,6 +563,7 @@ def memory() -> tuple: # (bytes in all or None, bytes available or None)
         available = min(available or total, limit - used)
     return total, available
 
+# %% ../../nbs/ui/05_doctor.ipynb #f39f95fa
 def check_memory(
     cfg:Config, # of the run; the least that is needed is the same for all
 ) -> list:
@@ -564,6 +586,7 @@ class StageSize:
     steps: Optional[int]
     is_own: bool # whether its rows are all those of a local file
 
+# %% ../../nbs/ui/05_doctor.ipynb #cc72cc42
 def _rows_for(cfg:Config, stage, rows:dict) -> Optional[int]:
     "Training rows of a stage, of those that its sources hold."
     from latent_summ.plan import SOURCE_FIELDS
@@ -574,19 +597,23 @@ def _rows_for(cfg:Config, stage, rows:dict) -> Optional[int]:
     else: total = rows.get("dataset_name")
     return _smallest(total, stage.max_rows)
 
+# %% ../../nbs/ui/05_doctor.ipynb #5d85e2f1
 def _smallest(*counts) -> Optional[int]: return min((n for n in counts if n is not None), default=None)
 
+# %% ../../nbs/ui/05_doctor.ipynb #6b917b5e
 def stage_sizes(
     cfg:Config, # says which stages run
     rows:dict, # field of the config -> rows of that source, or None
 ) -> list: # of StageSize
-    "Rows and steps of each stage."
+    "Rows and steps of each stage that reads a source of which `rows` knows."
     from latent_summ.data.sources import BUILT_IN, looks_local
-    from latent_summ.plan import stage_table
+    from latent_summ.plan import SOURCE_FIELDS, stage_table
     from latent_summ.train.trainer import planned_steps
     is_file = cfg.dataset_name not in BUILT_IN and looks_local(cfg.dataset_name)
     sizes = []
     for stage in stage_table(cfg):
+        texts = {SOURCE_FIELDS[key] for key in stage.sources}
+        if stage.reads == "texts" and not texts & rows.keys(): continue # nobody has counted them
         n = _rows_for(cfg, stage, rows)
         steps = None if n is None else planned_steps(n, stage.batch_size, stage.epochs, cfg.gradient_accumulation_steps)
         is_capped = n is not None and n in (cfg.max_train_samples, stage.max_rows)
@@ -602,15 +629,16 @@ def check_stages(
     "Rows and steps of each stage; fails where the last stage would learn nothing from a file of the user's own."
     sizes = stage_sizes(cfg, rows)
     if not sizes: return []
-    known = [f"{s.title} {s.rows:,} rows, {s.steps:,} step{'s' * (s.steps != 1)}" for s in sizes if s.steps is not None]
+    counted = [f"{s.title} {s.rows:,} rows, {s.steps:,} step{'s' * (s.steps != 1)}" for s in sizes if s.steps is not None]
     unknown = [s.title for s in sizes if s.steps is None]
-    text = "; ".join(known + ([f"rows of {', '.join(unknown)}: not known"] if unknown else []))
+    text = "; ".join(counted + ([f"rows of {', '.join(unknown)}: not known"] if unknown else []))
     last = sizes[-1]
     if not last.is_own or last.steps is None or last.steps >= _FEW_STEPS: return [ok("stages", text)]
     step = (f"A stage needs {_FEW_STEPS} steps at least to learn anything: bring more rows, lower {_flag_of(cfg, 'batch_size')}, "
-            f"raise {_flag_of(cfg, 'epochs')}, or train nevertheless with --few-rows.")
+            f"raise {_flag_of(cfg, 'epochs')}, or train anyway with --few-rows.")
     return [Check("stages", "fail", f"{text}: too few", step)]
 
+# %% ../../nbs/ui/05_doctor.ipynb #640e0877
 def _flag_of(
     cfg:Config, # says which stages run
     what:str, # epochs or batch_size
@@ -621,6 +649,7 @@ def _flag_of(
     shared = dict(epochs="num_epochs", batch_size="batch_size")
     return "--" + (name if hasattr(cfg, name) else shared[what]).replace("_", "-")
 
+# %% ../../nbs/ui/05_doctor.ipynb #274ec832
 def check_enough(
     cfg:Config, # says which stages run, and names the sources
 ):
@@ -661,6 +690,7 @@ def _rates(run_dir) -> dict: # texts, pairs or a stage's name -> rows per second
             rates[e["source"].split("/")[0]] = e["rows"] / max(e["seconds"], 1e-3)
     return rates
 
+# %% ../../nbs/ui/05_doctor.ipynb #8822b293
 def _stage_rows(cfg:Config, stage, rows:dict) -> int:
     "Training rows of a stage in one epoch, about."
     from latent_summ.plan import SOURCE_FIELDS
@@ -668,6 +698,7 @@ def _stage_rows(cfg:Config, stage, rows:dict) -> int:
     count = sum(rows.get(field) or 0 for field in fields)
     return min(count, stage.max_rows or count)
 
+# %% ../../nbs/ui/05_doctor.ipynb #daee14d3
 def _stage_hours(stage, rows:int, rates:dict) -> float:
     "Hours of a stage with so many rows in an epoch."
     through_decoder = rates.get("finetune_adapter", rates[stage.name])
@@ -736,12 +767,14 @@ def _questions(models:dict, sources:list) -> dict: # name -> function without ar
     about_models = {name: lambda m=model: ask_model(m) or {} for name, model in remote.items()}
     return about_models | {n.field: lambda s=n.source: ask_dataset(s) for n in sources if not n.local}
 
+# %% ../../nbs/ui/05_doctor.ipynb #a54cc221
 def _check_model(cfg:Config, name:str, backbone:tuple, answers:dict) -> Check:
     "A backbone on this disk or on the hub; `backbone` is an entry of `backbones`."
     model, width, folder, instead = backbone
     if folder: return check_folder(name, folder, cfg, width)
     return check_remote(name, model, "model", answers[name], instead)
 
+# %% ../../nbs/ui/05_doctor.ipynb #1bae9417
 def _check_source(cfg:Config, need:Need, answers:dict) -> Check:
     "A source on this disk or on the hub."
     if need.local: return check_local_source(cfg, need)
@@ -757,6 +790,7 @@ def _untried(quick:bool, has_models:bool) -> list: # of Check
     text = "not tried: the backbones are not on this machine yet"
     return [Check("first batches", "warn", text, "Download them (hf download NAME), then ask the doctor again.")]
 
+# %% ../../nbs/ui/05_doctor.ipynb #ad0ba149
 def checks(
     cfg:Config, # of the run to come
     quick:bool=False, # leave out the first batches, which load the backbones
@@ -791,6 +825,7 @@ def lines(
     step = lambda c: f" -> {c.next_step}" if c.next_step else ""
     return [f"{c.status:<4}  {c.name:<{width}}  {c.text}{step(c)}" for c in findings]
 
+# %% ../../nbs/ui/05_doctor.ipynb #81289cb9
 def verdict(
     findings:list, # of Check
 ) -> str:

@@ -26,12 +26,14 @@ def _word(field:dataclasses.Field, value) -> str:
     if value is None: return "none"
     return json.dumps(value) if kind is str and optional and _needs_quotes(value) else str(value)
 
+# %% ../../nbs/ui/00_flags.ipynb #686a66fa
 def _text(field:dataclasses.Field, word:str) -> str:
     "A typed text without the quotes around it."
     try: return json.loads(word)
     except ValueError as e:
-        raise ConfigError(f"{field.name} begins and ends with a double quote, and is no JSON text: {word}.") from e
+        raise ConfigError(f"{field.name} begins and ends with a double quote, but is not JSON text: {word}.") from e
 
+# %% ../../nbs/ui/00_flags.ipynb #a60b2254
 def _wrong_number(field:dataclasses.Field, word:str) -> ConfigError:
     "The error for a word that is no number of the field's type; `1e3` for an int gets a hint."
     kind, optional = base_type(field.type)
@@ -53,6 +55,7 @@ def value_of(
     except ValueError as e: raise _wrong_number(field, word) from e
     return check_value(field, value)
 
+# %% ../../nbs/ui/00_flags.ipynb #2c78a2a5
 def flag_type(
     field:dataclasses.Field, # of the config
 ): # an annotation for tyro
@@ -94,6 +97,7 @@ def section_form(
     form.__doc__ = ""
     return form
 
+# %% ../../nbs/ui/00_flags.ipynb #a38f0d23
 def option(
     default, # its value where nothing is typed
     help:str, # one line
@@ -130,6 +134,7 @@ def command_form(
     form.__doc__ = own.__doc__
     return form
 
+# %% ../../nbs/ui/00_flags.ipynb #047d2920
 def flags_given(
     form, # what tyro made of a command_form
     base:Config, # its values were the defaults
@@ -155,6 +160,7 @@ def _kind_of_words(words:tuple, is_file:bool) -> str:
     if words: return "words"
     return "files" if is_file else "text"
 
+# %% ../../nbs/ui/00_flags.ipynb #08a952d5
 def _of_field(f:dataclasses.Field) -> Choice:
     "A field of the config as the shell sees it."
     flag = _flag(f)
@@ -164,6 +170,7 @@ def _of_field(f:dataclasses.Field) -> Choice:
     words = tuple(map(str, f.metadata["choices"])) or (("none",) if kind is int and optional else ())
     return Choice((flag,), help, _kind_of_words(words, kind is str), words)
 
+# %% ../../nbs/ui/00_flags.ipynb #e976cf54
 def _of_option(f:dataclasses.Field) -> Choice:
     "A command's own option as the shell sees it."
     meta = f.metadata
@@ -236,6 +243,7 @@ def _bash_values(choices:list) -> list:
     return [f"    {'|'.join(flags)}) {does[takes](words)};;" for (takes, words),
             flags in kinds.items() if takes != "nothing"]
 
+# %% ../../nbs/ui/00_flags.ipynb #dd018675
 def _bash_options(name:str, choices:list) -> str:
     "The words, files and flags that may stand behind a command."
     places = [c for c in choices if not c.flags]
@@ -244,11 +252,13 @@ def _bash_options(name:str, choices:list) -> str:
     flags = " ".join(f for c in choices for f in c.flags)
     return f'      {name}) words="{words}"; files={files}; flags="{flags}";;'
 
+# %% ../../nbs/ui/00_flags.ipynb #f6e7c927
 def _filled(template:str, **lines) -> str:
     "A script with its places, written as `@NAME@`, filled."
     for name, text in lines.items(): template = template.replace(f"@{name}@", text)
     return template
 
+# %% ../../nbs/ui/00_flags.ipynb #5c9626d0
 def _bash(commands:dict) -> str:
     "The script for bash."
     every = [c for _, choices in commands.values() for c in choices]
@@ -295,6 +305,7 @@ def _zsh_quoted(text:str) -> str: return "'" + text.replace("'", "'\\''") + "'"
 
 def _zsh_escaped(text:str) -> str: return re.sub(r"([\[\]:\\])", r"\\\1", text)
 
+# %% ../../nbs/ui/00_flags.ipynb #ecfbec76
 def _zsh_specs(c:Choice) -> list:
     "The words of `_arguments` for one option."
     action = {"nothing": "", "words": f":value:({' '.join(c.words)})", "files": ":file:_files",
@@ -303,6 +314,7 @@ def _zsh_specs(c:Choice) -> list:
     place = ("*" if c.takes == "files" else "") + action
     return [_zsh_quoted(spec) for spec in flags or [place]]
 
+# %% ../../nbs/ui/00_flags.ipynb #ee14b28a
 def _zsh(commands:dict) -> str:
     "The script for zsh."
     names = [_zsh_quoted(f"{name}:{_zsh_escaped(about)}") for name, (about, _) in commands.items()]
@@ -310,6 +322,7 @@ def _zsh(commands:dict) -> str:
     settings = [spec for c in SETTINGS for spec in _zsh_specs(c)]
     return _filled(_ZSH, COMMANDS="\n".join(names), SETTINGS="\n".join(settings), CASES="\n".join(cases))
 
+# %% ../../nbs/ui/00_flags.ipynb #440dff8b
 def _zsh_case(name:str, choices:list) -> str:
     "What may stand behind a command."
     specs = [spec for c in choices if c not in SETTINGS for spec in _zsh_specs(c)]

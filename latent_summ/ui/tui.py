@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['in_words', 'short_number', 'plain_terminal', 'LineView', 'averaged', 'scale_of', 'sparkline', 'bar', 'ends',
            'head_lines', 'stage_lines', 'curves_of', 'chart', 'chart_lines', 'gpu_memory_gb', 'number_lines', 'panel',
-           'summary', 'send_logs', 'LiveView', 'view_for']
+           'summary', 'send_logs', 'LiveView', 'view_for', 'listeners']
 
 # %% ../../nbs/ui/01_tui.ipynb #141b18be
 import atexit
+import contextlib
 import logging
 import math
 import os
@@ -29,6 +30,7 @@ from rich.text import Text
 from ..config import Config, STAGES
 from ..runtime import is_terminal, peak_memory_mb, say_once, speak
 from ..train.run_state import RunState, StageState
+from ..train.sinks import sinks_for
 
 # %% ../../nbs/ui/01_tui.ipynb #27537212
 def in_words(
@@ -95,6 +97,7 @@ def line(self:LineView,
     speak(("\r\033[2K" if self.open else "") + f"{label:<10}  {text}", self.file or "stdout")
     self.open = False
 
+# %% ../../nbs/ui/01_tui.ipynb #5276f605
 @patch
 def passing(self:LineView,
     text:str, # what to say
@@ -113,6 +116,7 @@ def passing(self:LineView,
 def _preprocess(self:LineView, e):
     self.line("cached", f"{e['source']}: {e['rows']:,} rows in {in_words(e['seconds'])}")
 
+# %% ../../nbs/ui/01_tui.ipynb #304903ab
 @patch
 def _stage_start(self:LineView, e):
     "The stage's number, its size, and where it continues."
@@ -125,6 +129,7 @@ def _stage_start(self:LineView, e):
     self.began = self.last_line, e.get("step", 0)
     self.best = None
 
+# %% ../../nbs/ui/01_tui.ipynb #00bc95be
 @patch
 def _step(self:LineView, e):
     "How far the stage is, its loss and its speed."
@@ -143,6 +148,7 @@ def _validation(self:LineView, e):
     best = "" if is_best else f", best was {self.best:.4f}"
     self.line("", f"validation loss {e['loss']:.4f} after step {e['step']:,}{best}")
 
+# %% ../../nbs/ui/01_tui.ipynb #10e4b192
 @patch
 def _stage_end(self:LineView, e): self.line("", f"done in {in_words(e['seconds'])}")
 
@@ -165,6 +171,7 @@ def averaged(
     cuts = [i * n // width for i in range(width + 1)]
     return [sum(values[a:b]) / (b - a) for a, b in zip(cuts, cuts[1:])]
 
+# %% ../../nbs/ui/01_tui.ipynb #9a20c6cc
 def scale_of(
     values:list, # numbers, at least one
 ) -> tuple: # (low, high)
@@ -177,6 +184,7 @@ def _block_row(levels:list, row:int) -> str:
     "Row `row` (0: the lowest) of columns whose heights are `levels`, in eighths of a row."
     return "".join(_BLOCKS[max(0, min(8, level - 8 * row))] for level in levels)
 
+# %% ../../nbs/ui/01_tui.ipynb #5e3c1f55
 def sparkline(
     values:list, # finite numbers
     width:int, # columns
@@ -202,6 +210,7 @@ def bar(
     full = "━" * (half // 2) + "╸" * (half % 2)
     return Text.assemble((full, "cyan"), ("─" * (width - len(full)), "bright_black"))
 
+# %% ../../nbs/ui/01_tui.ipynb #557025b2
 def ends(
     first:Text, # stands at the left
     last:Text, # stands at the right
@@ -224,6 +233,7 @@ def _bar_line(label:str, share:float, steps:str, left:str, width:int) -> Text:
         else "")
     return Text.assemble((f" {label:<7}", "bright_black"), bar(share, max(width - 8 - len(tail), 5)), tail)
 
+# %% ../../nbs/ui/01_tui.ipynb #98e73fae
 def head_lines(
     state:RunState, # of a run that has a current stage
     now:float, # on the state's clock, in seconds
@@ -254,6 +264,7 @@ def _stage_cells(state:RunState, s:StageState, now:float) -> list:
     loss = short_number(s.history[-1]["loss"]) if s.history else ""
     return [steps, "" if took is None else in_words(took), loss, "" if s.best is None else short_number(s.best)]
 
+# %% ../../nbs/ui/01_tui.ipynb #9133650f
 def _stage_line(state:RunState, s:StageState, now:float, name:int, room:int) -> Text:
     "A line of the table; `name` and `room` are the widths of the stage's name and of its curve."
     steps, took, loss, best = _stage_cells(state, s, now)
@@ -287,6 +298,7 @@ def _finite(history:list, key:str) -> list:
     "The finite numbers that step events have under a key."
     return [e[key] for e in history if isinstance(e.get(key), (int, float)) and math.isfinite(e[key])]
 
+# %% ../../nbs/ui/01_tui.ipynb #bacfa496
 def curves_of(
     s:StageState, # of a run
 ) -> list: # of (title, values, style)
@@ -315,6 +327,7 @@ def chart(
     row = lambda number, line: Text.assemble((f"{number:>9} ", "bright_black"), (f"{line:<{width - 10}}", style))
     return [head, *map(row, scale, curve)]
 
+# %% ../../nbs/ui/01_tui.ipynb #d7cdc3a1
 def chart_lines(
     s:StageState, # the current stage
     width:int, # columns
@@ -338,6 +351,7 @@ def gpu_memory_gb() -> Optional[tuple]: # (most reserved, in all)
     used, device = max((torch.cuda.max_memory_reserved(i), i) for i in range(torch.cuda.device_count()))
     return used / 1e9, torch.cuda.get_device_properties(device).total_memory / 1e9
 
+# %% ../../nbs/ui/01_tui.ipynb #1b19d061
 def _flowed(items:list, width:int) -> list:
     "`(label, value)` pairs in lines of at most `width`."
     lines = [Text()]
@@ -424,6 +438,7 @@ class _Panel:
         self.drawn = [line.cell_len for line in lines]
         yield Text("\n", no_wrap=True, overflow="crop").join(lines)
 
+# %% ../../nbs/ui/01_tui.ipynb #389b59e0
 class _Live(Live):
     "Rich's live display; finds its place again after the terminal was made narrower."
     def process_renderables(self, renderables):
@@ -492,6 +507,7 @@ def start(self:LiveView):
     _drawing.append(self)
     atexit.register(self.close)
 
+# %% ../../nbs/ui/01_tui.ipynb #70f7d99c
 @patch
 def stop(self:LiveView):
     "Stop drawing and give everything back."
@@ -517,12 +533,14 @@ def _take_signals(self:LiveView):
     for number in _stops():
         if signal.getsignal(number) is signal.SIG_DFL: signal.signal(number, self._on_signal)
 
+# %% ../../nbs/ui/01_tui.ipynb #9c033800
 @patch
 def _return_signals(self:LiveView):
     if threading.current_thread() is not threading.main_thread(): return
     for number in _stops():
         if signal.getsignal(number) == self._on_signal: signal.signal(number, signal.SIG_DFL)
 
+# %% ../../nbs/ui/01_tui.ipynb #1a188e1f
 @patch
 def _on_signal(self:LiveView, number, frame):
     "Take the picture away and let the signal do what it always does; after Ctrl-Z and `fg`, draw again."
@@ -553,3 +571,13 @@ def view_for(
     if encoding.lower().replace("-", "") == "utf8" and rich.get_console().is_interactive: return LiveView()
     say_once(f"use_tui: this terminal cannot show the live view (encoding {encoding}); plain lines instead.")
     return LineView()
+
+# %% ../../nbs/ui/01_tui.ipynb #1f0698b2
+@contextlib.contextmanager
+def listeners(
+    cfg:Config, # whose use_tui and trackers count
+): # yields a tuple of functions that hear every event
+    "The view of a run and its trackers, closed at its end."
+    with contextlib.ExitStack() as stack:
+        sinks = [stack.enter_context(contextlib.closing(sink)) for sink in sinks_for(cfg)]
+        yield (stack.enter_context(view_for(cfg)), *sinks)

@@ -84,6 +84,7 @@ def image_tag(
     if not png: return ""
     return f"<img style='max-width:100%' src='data:image/png;base64,{base64.b64encode(png).decode()}'>"
 
+# %% ../../nbs/ui/02_widgets.ipynb #c18c44c8
 def in_html(
     text:str, # shown with its line breaks
     style:str="", # more CSS
@@ -91,6 +92,7 @@ def in_html(
     "Any text, shown as it is and never run."
     return f"<div style='white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.4;{style}'>{html.escape(text)}</div>"
 
+# %% ../../nbs/ui/02_widgets.ipynb #31e001fd
 def html_rows(
     lines, # of cells, each a text or a number
     style:str="text-align:left", # of every cell
@@ -109,6 +111,7 @@ def _row(*children) -> widgets.Box:
     "Widgets side by side, in several lines on a narrow page."
     return widgets.Box(children, layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start", width="100%"))
 
+# %% ../../nbs/ui/02_widgets.ipynb #a51da5a9
 def _button(description:str, icon:str="") -> widgets.Button:
     return widgets.Button(description=description, icon=icon)
 
@@ -164,6 +167,7 @@ def fill(self:ConfigForm,
     for name in self.fields: self._note(name)
     self.check()
 
+# %% ../../nbs/ui/02_widgets.ipynb #87b97709
 @patch
 def _changed(self:ConfigForm, name:str):
     "React to a new value of one control."
@@ -171,6 +175,7 @@ def _changed(self:ConfigForm, name:str):
     self._note(name)
     self.check()
 
+# %% ../../nbs/ui/02_widgets.ipynb #cbd4aafa
 @patch
 def _listen(self:ConfigForm):
     for name, control in self.controls.items(): control.observe(lambda change, name=name: self._changed(name), "value")
@@ -187,12 +192,14 @@ def read(self:ConfigForm,
     value = self.controls[name].value
     return value if field.type is bool else value_of(field, value)
 
+# %% ../../nbs/ui/02_widgets.ipynb #99b85eea
 @patch
 def wrong(self:ConfigForm) -> dict: # field -> reason
     "The fields whose value is not allowed."
     problems = {name: self.problem_of(name) for name in self.fields}
     return {name: problem for name, problem in problems.items() if problem}
 
+# %% ../../nbs/ui/02_widgets.ipynb #f9274ce9
 @patch
 def problem_of(self:ConfigForm,
     name:str, # of a field
@@ -213,6 +220,7 @@ def _note(self:ConfigForm, name:str):
     note = in_html(f"✗ {problem}", f"{_BAD};font-weight:bold") if problem else in_html(field.metadata["help"], _SOFT)
     self.notes[name].value = note
 
+# %% ../../nbs/ui/02_widgets.ipynb #88be5906
 @patch
 def check(self:ConfigForm):
     "Look at all fields together."
@@ -234,18 +242,21 @@ def config(self:ConfigForm) -> Config:
     if wrong: raise ConfigError("; ".join(wrong.values()))
     return Config(**{name: self.read(name) for name in self.fields})
 
+# %% ../../nbs/ui/02_widgets.ipynb #9d78daf0
 @patch(as_prop=True)
 def command(self:ConfigForm) -> str:
     "The command line that trains with this config."
     preset = self.preset.value
     return shlex.join(["latent_summ", "train", "--preset", preset, *flag_words(self.config, Config.preset(preset))])
 
+# %% ../../nbs/ui/02_widgets.ipynb #56663471
 @patch
 def write(self:ConfigForm):
     "Save to the file that is named."
     try: self.saved.value = in_html(f"written: {self.config.save(self.path.value)}")
     except ConfigError as e: self.saved.value = in_html(f"✗ {e}", _BAD)
 
+# %% ../../nbs/ui/02_widgets.ipynb #70d15b22
 @patch
 def _form_page(self:ConfigForm) -> str:
     "The values as a page, folded by section."
@@ -309,6 +320,7 @@ def _forget(self:TrainingDashboard):
     self.closing = threading.Event()
     self.next_drawing = 0.0
 
+# %% ../../nbs/ui/02_widgets.ipynb #55c1c833
 @patch
 def _parts(self:TrainingDashboard) -> list: # of widgets
     "Title, buttons, curves, table."
@@ -332,6 +344,7 @@ def _hear(self:TrainingDashboard, e:dict):
     else: self.state(e)
     for s in self.state.stages.values(): del s.history[:-2]   # the curves come from elsewhere
 
+# %% ../../nbs/ui/02_widgets.ipynb #918ddc8d
 @patch
 def _again(self:TrainingDashboard):
     "A stopped run goes on: its state is kept."
@@ -340,6 +353,7 @@ def _again(self:TrainingDashboard):
         s.first = None
         if s.state == "running": s.state = "waiting"
 
+# %% ../../nbs/ui/02_widgets.ipynb #e6e7264c
 @patch(as_prop=True)
 def doing(self:TrainingDashboard) -> str:
     "What the run does: running, paused, or how it ended."
@@ -365,6 +379,7 @@ def refresh(self:TrainingDashboard,
         self.stale = self.stale or bool(new)
         if draw or (self.stale and time.monotonic() >= self.next_drawing): self._draw()
 
+# %% ../../nbs/ui/02_widgets.ipynb #a11290b2
 @patch
 def _draw(self:TrainingDashboard):
     "Draw the curves; the next drawing waits nine times as long as this one took."
@@ -387,13 +402,13 @@ def _buttons(self:TrainingDashboard):
     self.start.description = "resume" if self.log.events and doing != "finished" and not is_alive else "start"
     self.pause.disabled = not is_alive or not _CAN_PAUSE
     self.stop.disabled = not is_alive
-    self.pause.description = "go on" if self.paused else "pause"
+    self.pause.description = "continue" if self.paused else "pause"
     for b in (self.start, self.pause, self.stop): b.tooltip = reason
 
 # %% ../../nbs/ui/02_widgets.ipynb #14d7041a
 @patch
 def begin(self:TrainingDashboard):
-    "Start the run, or go on with it."
+    "Start the run, or continue it."
     if self.process and self.process.poll() is None: return
     words = ["train", *flag_words(self.cfg, Config()), *(["--resume"] if self.log.events else [])]
     self.output = tempfile.TemporaryFile()
@@ -406,12 +421,13 @@ def begin(self:TrainingDashboard):
 # %% ../../nbs/ui/02_widgets.ipynb #7d01fb4c
 @patch
 def hold(self:TrainingDashboard):
-    "Pause the process and its loaders, or let them go on."
+    "Pause the process and its loaders, or let them continue."
     if self.process is None or self.process.poll() is not None: return
     self._signal(os.killpg, signal.SIGCONT if self.paused else signal.SIGSTOP)
     self.paused = not self.paused
     self.refresh()
 
+# %% ../../nbs/ui/02_widgets.ipynb #54d16d8a
 @patch
 def end(self:TrainingDashboard):
     "Ask the run to save and stop."
@@ -419,6 +435,7 @@ def end(self:TrainingDashboard):
     if self.paused: self.hold()
     self.refresh()
 
+# %% ../../nbs/ui/02_widgets.ipynb #3f95eab8
 @patch
 def _signal(self:TrainingDashboard, send, number):
     "A signal for the process (or its group), if it is still there."
@@ -431,6 +448,7 @@ def _bar(share:float) -> str:
     style = "width:12rem;vertical-align:middle"
     return f"<progress value='{min(max(share, 0), 1):.3f}' max='1' style='{style}'></progress> {100 * share:.0f} %"
 
+# %% ../../nbs/ui/02_widgets.ipynb #2fc2d015
 @patch
 def last_words(self:TrainingDashboard) -> str:
     "The end of the output of a process that failed."
@@ -447,6 +465,7 @@ def _rates(event:dict) -> str:
     if "lr" in event: rates.append(f"learning rate {short_number(event['lr'])}")
     return ", ".join(rates)
 
+# %% ../../nbs/ui/02_widgets.ipynb #29e3ee3a
 @patch
 def head_html(self:TrainingDashboard) -> str:
     "Name, state, progress, time left, rates."
@@ -472,6 +491,7 @@ def _stage_cells(s:StageState) -> list:
     loss = short_number(s.history[-1]["loss"]) if s.history else ""
     return [s.title, s.state, steps, took, loss, "" if s.best is None else short_number(s.best)]
 
+# %% ../../nbs/ui/02_widgets.ipynb #a7ebe10c
 @patch
 def table_html(self:TrainingDashboard) -> str:
     "A line for each stage, and the newest checkpoint."
@@ -482,6 +502,7 @@ def table_html(self:TrainingDashboard) -> str:
     saved = f"<div style='{_SOFT}'>saved: {html.escape(str(checkpoint))}</div>" if checkpoint else ""
     return f"<table style='border-collapse:collapse;line-height:1.4'>{rows}</table>{saved}"
 
+# %% ../../nbs/ui/02_widgets.ipynb #9f6c4d3e
 @patch
 def _run_page(self:TrainingDashboard) -> str:
     "The run as it is now, as a page."
@@ -504,6 +525,7 @@ def flatten_pca(
     def place(y): return ((torch.as_tensor(y, dtype=torch.float32) - mean) @ directions).numpy()
     return place, [f"PC {i}: {100 * s:.0f} % of the variance" for i, s in enumerate(shares, 1)]
 
+# %% ../../nbs/ui/02_widgets.ipynb #b2d82bac
 def flatten_umap(
     x, # (rows, numbers)
 ) -> tuple: # as flatten_pca
@@ -515,6 +537,7 @@ def flatten_umap(
     fitted = UMAP(n_neighbors=min(15, len(x) - 1), random_state=0, n_jobs=1).fit(np.asarray(x))
     return lambda y: fitted.transform(np.asarray(y)), ["UMAP 1", "UMAP 2"]
 
+# %% ../../nbs/ui/02_widgets.ipynb #b8e65e09
 LAYOUTS = dict(pca=flatten_pca, umap=flatten_umap)
 
 # %% ../../nbs/ui/02_widgets.ipynb #7903b7fb
@@ -567,6 +590,7 @@ def corpus_texts(
         raise DataError("A corpus is a list of texts, or of rows with dialogue or text.")
     return out
 
+# %% ../../nbs/ui/02_widgets.ipynb #2046ca37
 def _short(text:str, n:int=70) -> str:
     "The first `n` characters, on one line."
     return " ".join(text.split())[:n]
@@ -588,7 +612,9 @@ class LatentExplorer(Face):
         self.corpus = corpus_texts(corpus) if corpus is not None else []
         first = [*self.corpus, "", ""]
         self._controls(a or first[0], b or first[1])
+        self._instruments()
         self.text = widgets.HTML()
+        self.support = widgets.HTML()
         self.heat = _picture()
         self.near = widgets.HTML()
         self.map = _picture()
@@ -614,10 +640,23 @@ def _controls(self:LatentExplorer, a:str, b:str):
     self.to_a = _button("take as A")
     self.to_b = _button("take as B")
 
+# %% ../../nbs/ui/02_widgets.ipynb #413f255a
+@patch
+def _instruments(self:LatentExplorer):
+    "A button that knocks a latent out for each latent, and one for the side-channel."
+    narrow = widgets.Layout(width="auto")
+    self.knocked = [widgets.ToggleButton(description=f"without {i}", tooltip=f"replace latent {i} by the average one", layout=narrow)
+                    for i in range(self.s.cfg.latent_seq_len)]
+    has_side = self.s.cfg.side_channel > 0
+    self.side = widgets.ToggleButton(value=has_side, disabled=not has_side, description="side-channel", layout=narrow,
+                                     tooltip="facts beside the latents" if has_side else "this model was trained without one")
+
+# %% ../../nbs/ui/02_widgets.ipynb #c5aa3675
 @patch
 def _parts(self:LatentExplorer) -> list: # of widgets
     "The walk, and below it the map where there is a corpus."
-    walk = [_row(self.a, self.b), _row(self.alpha, self.between), self.text, self.heat]
+    walk = [_row(self.a, self.b), _row(self.alpha, self.between), _row(self.side, *self.knocked), self.text, self.support,
+            self.heat]
     if not self.corpus: return walk
     beside = widgets.VBox([self.rows, _row(self.to_a, self.to_b), self.chosen], layout=widgets.Layout(max_width="98%"))
     return [*walk, self.near, _row(self.map, beside)]
@@ -625,12 +664,13 @@ def _parts(self:LatentExplorer) -> list: # of widgets
 # %% ../../nbs/ui/02_widgets.ipynb #773e7c79
 @patch
 def _listen(self:LatentExplorer):
-    for control in (self.a, self.b, self.alpha, self.between): control.observe(lambda change: self.walk(), "value")
+    for control in (self.a, self.b, self.alpha, self.between, self.side, *self.knocked): control.observe(lambda change: self.walk(), "value")
     self.rows.observe(lambda change: self.choose(), "value")
     take = lambda area: setattr(area, "value", self.corpus[self.rows.value])
     self.to_a.on_click(lambda _: take(self.a))
     self.to_b.on_click(lambda _: take(self.b))
 
+# %% ../../nbs/ui/02_widgets.ipynb #eb0f2197
 @patch
 def latents_of(self:LatentExplorer,
     texts:list, # of any number
@@ -651,12 +691,14 @@ def recall(self:LatentExplorer,
     if self.remembered.get(place, (None,))[0] != key: self.remembered[place] = key, make()
     return self.remembered[place][1]
 
+# %% ../../nbs/ui/02_widgets.ipynb #e3337c9a
 @patch
 def ends(self:LatentExplorer):
     "The two texts between which the explorer interpolates."
     texts = self.a.value, self.b.value
     return self.recall("ends", lambda: self.latents_of(list(texts)), *texts)
 
+# %% ../../nbs/ui/02_widgets.ipynb #8669a847
 @patch
 def corpus_latents(self:LatentExplorer):
     "The latents of the corpus, computed once."
@@ -672,13 +714,26 @@ def flat_map(self:LatentExplorer) -> tuple: # (function that places latents, nam
         return place, names, place(x)
     return self.recall("map", make)
 
+# %% ../../nbs/ui/02_widgets.ipynb #8a91eb3b
 @patch
 def point(self:LatentExplorer): # (1, latent_seq_len, latent_dim)
-    "The latents at alpha."
+    "The latents at alpha; those that are knocked out are the average of the corpus, or of the two ends."
     import torch
     from latent_summ.model.compress import normalize_latents
     a, b = self.ends()
-    return normalize_latents(torch.lerp(a, b, float(self.alpha.value)), self.s.cfg.normalize_latent)[None]
+    is_unit = self.s.cfg.normalize_latent
+    point = normalize_latents(torch.lerp(a, b, float(self.alpha.value)), is_unit)
+    out = [i for i, button in enumerate(self.knocked) if button.value]
+    if not out: return point[None]
+    known = self.corpus_latents() if self.corpus else self.ends()
+    point[out] = normalize_latents(known.mean(0), is_unit)[out]
+    return point[None]
+
+# %% ../../nbs/ui/02_widgets.ipynb #7479f5e5
+@patch
+def near_end(self:LatentExplorer) -> str:
+    "The text of the nearer end."
+    return self.a.value if self.alpha.value < 0.5 else self.b.value
 
 # %% ../../nbs/ui/02_widgets.ipynb #c5dac00c
 @patch
@@ -686,7 +741,9 @@ def walk(self:LatentExplorer):
     "Decode the point at alpha, and show what is around it."
     try:
         point = self.point()
-        written = self.s.decode(point, do_sample=False)[0]
+        facts = dict(facts=self.s.facts_of([self.near_end()])) if self.side.value and self.between.value else {}
+        written = self.s.decode(point, do_sample=False, **facts)[0]
+        self.support.value = self._support_html(written)
         near = self.s.nearest(point, self.corpus_latents(), k=5)[0] if self.corpus else []
     except LatentSummError as e:
         self.text.value = in_html(f"✗ {e}", _BAD)
@@ -696,6 +753,21 @@ def walk(self:LatentExplorer):
     self.near.value = self._near_html(near)
     self.choose()
 
+# %% ../../nbs/ui/02_widgets.ipynb #4546285d
+@patch
+def _support_html(self:LatentExplorer, written:str) -> str:
+    "How far the text of the nearer end supports what was written, as a bar; nothing between texts themselves."
+    text = self.near_end()
+    if not (self.between.value and written and text.strip()): return ""
+    documents = self.recall("document", lambda: self.s.encode([text]), text)
+    found = self.s.support_of(documents, [written], [text])[0]
+    name = "A" if self.alpha.value < 0.5 else "B"
+    if found.support is None: return in_html(f"{found.marked} (support by {name}: not calibrated)", _SOFT)
+    bar = f"<progress value='{found.support:.3f}' max='1' style='width:12rem'></progress>"
+    reason = f": {found.reason}" if found.reason else ""
+    return f"<div>{bar} support by {name}: {found.support:.2f}{html.escape(reason)}</div>{in_html(found.marked, _SOFT)}"
+
+# %% ../../nbs/ui/02_widgets.ipynb #4f25feea
 @patch
 def _near_html(self:LatentExplorer, near:list) -> str:
     "The nearest texts of the corpus as a table; `near` holds (position, cosine)."
@@ -723,6 +795,7 @@ def choose(self:LatentExplorer):
     self.chosen.value = text + in_html(f"→ {written}", "font-weight:bold")
     self.keep()
 
+# %% ../../nbs/ui/02_widgets.ipynb #0b602b0e
 @patch
 def _walk_page(self:LatentExplorer) -> str:
     "The walk as it stands, as a page."
@@ -731,4 +804,4 @@ def _walk_page(self:LatentExplorer) -> str:
     ends = "".join(f"<details><summary>{name}: {html.escape(_short(text))}</summary>{in_html(text)}</details>"
                    for name, text in areas.items())
     around = f"{self.near.value}{image_tag(self.map.value)}{self.chosen.value}"
-    return f"<div>{head}{ends}</div>{self.text.value}{image_tag(self.heat.value)}{around}"
+    return f"<div>{head}{ends}</div>{self.text.value}{self.support.value}{image_tag(self.heat.value)}{around}"

@@ -7,12 +7,13 @@ __all__ = ['RUNGS', 'AUDITED', 'stands_in', 'swapped', 'Audit', 'typed_audit', '
            'audit_figure', 'audit_lines', 'audit_page']
 
 # %% ../../nbs/use/12_audit.ipynb #789e7d3d
-import html, math, re
+import math, re
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from ..html import html_page, table_of
 from ..encode.tokens import target_ids
 from ..runtime import DataError, own_world
 from .bits import token_scores
@@ -50,6 +51,7 @@ def _first_choices(summarizer, rows:list, spans:list,
     def of_row(offsets, top, spans): return [_all_first(offsets, top, *span[:2]) for span in spans]
     return list(map(of_row, offsets, top, spans))
 
+# %% ../../nbs/use/12_audit.ipynb #eac04237
 def _all_first(offsets:list, top, start:int, end:int) -> bool:
     "Whether the tokens of a place in the text are all first choices; a place that the target leaves out is not."
     inside = [i for i, (a, b) in enumerate(offsets) if a < end and start < b and i < len(top) - 1]
@@ -71,6 +73,7 @@ def swapped(
     same = row.get("facts") and role_recall(rival, row) == role_recall(text, row)
     return None if same else rival
 
+# %% ../../nbs/use/12_audit.ipynb #5538bcc3
 def _right_way_round(written:str, row:dict, rival:str) -> bool:
     "Whether a written summary gives the two speakers the reference's parts."
     people = [f for f in row.get("facts") or [] if f["type"] == "person"]
@@ -98,6 +101,7 @@ def _role_facts(summarizer, rows:list, latents:dict, written:list) -> list: # of
                         **{rung: bool(k[n]) for rung, k in kept.items()}, written=way))
     return out
 
+# %% ../../nbs/use/12_audit.ipynb #e99279d5
 def _row_nats(summarizer, latents, texts:list) -> np.ndarray: # (texts,)
     "Cross-entropy of each whole text."
     targets = target_ids(summarizer.cfg, summarizer.decoder, texts)
@@ -115,6 +119,7 @@ def _first_loss(fact:dict) -> str:
     "The rung a fact is lost at; nothing where it is written."
     return "" if fact["written"] else next(rung for rung in RUNGS if not fact[rung])
 
+# %% ../../nbs/use/12_audit.ipynb #184ae4db
 def _word_facts(summarizer, rows:list, latents:dict, written:list) -> list: # of dicts
     "One line for each fact that stands in a reference."
     spans = [fact_spans(row) for row in rows]
@@ -129,6 +134,7 @@ def _word_facts(summarizer, rows:list, latents:dict, written:list) -> list: # of
             out.append(line | dict(written=stands_in(written[i], kind, words, speakers)))
     return out
 
+# %% ../../nbs/use/12_audit.ipynb #171d566e
 @own_world()
 def typed_audit(
     summarizer, # a Summarizer
@@ -175,6 +181,7 @@ def audit_report(
     plain = {kind: without_nan(line) for kind, line in lines.items()}
     return dict(rows=len(audit.rows), types=plain, worst=worst_rows(audit, worst))
 
+# %% ../../nbs/use/12_audit.ipynb #409cb977
 def worst_rows(
     audit:Audit, # of typed_audit
     n:int=5, # how many
@@ -206,6 +213,7 @@ def _waterfall(ax, line:dict):
     low = min(60.0, 10 * math.floor(level / 10) - 10)
     ax.set_ylim(max(low, 0), 108)
 
+# %% ../../nbs/use/12_audit.ipynb #9fd1501c
 def audit_figure(
     report:dict, # of audit_report
 ) -> Picture:
@@ -236,21 +244,20 @@ def audit_lines(
         lines.append(f"{kind:<10}{line['facts']:>7,}{lost}{100 * line['written']:>8.1f}")
     return lines
 
-_PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
-<style>.audit {{border-collapse: collapse; font: 14px/1.4 sans-serif}} .audit td, .audit th {{border: 1px solid #bbb; padding: 6px; vertical-align: top;
-text-align: left; white-space: pre-wrap; max-width: 28em}}</style>
-<table class="audit"><caption>{title}</caption><tr><th>text</th><th>reference</th><th>from the reference's latents</th><th>written</th><th>lost, and where</th></tr>
-{lines}
-</table>
-"""
+# %% ../../nbs/use/12_audit.ipynb #62021878
+_STYLE = """.audit {border-collapse: collapse; font: 14px/1.4 sans-serif}
+.audit td, .audit th {border: 1px solid #bbb; padding: 6px; vertical-align: top; text-align: left; white-space: pre-wrap; max-width: 28em}"""
+_COLUMNS = ("text", "reference", "from the reference's latents", "written", "lost, and where")
 
+def _page_row(r:dict) -> tuple:
+    "A row of the page: four texts, and what was lost where."
+    lost = "\n".join(f"{f['type']} at {f['at']}: {f['words']}" for f in r["lost"])
+    return r["dialogue"], r["reference"], r["rebuilt"], r["written"], lost
+
+# %% ../../nbs/use/12_audit.ipynb #df0bda07
 def audit_page(
     report:dict, # of audit_report
 ) -> str: # HTML, all texts escaped
     "The worst rows side by side: source, reference, what its own latents give, what was written, what was lost where."
-    def cells(r):
-        lost = "\n".join(f"{f['type']} at {f['at']}: {f['words']}" for f in r["lost"])
-        return "".join(f"<td>{html.escape(str(v))}</td>"
-                       for v in (r["dialogue"], r["reference"], r["rebuilt"], r["written"], lost))
-    lines = "\n".join(f"<tr>{cells(r)}</tr>" for r in report["worst"])
-    return _PAGE.format(title=f"The worst {len(report['worst'])} of {report['rows']:,} rows", lines=lines)
+    title = f"The worst {len(report['worst'])} of {report['rows']:,} rows"
+    return html_page(title, _STYLE, table_of(_COLUMNS, map(_page_row, report["worst"]), "audit", title))

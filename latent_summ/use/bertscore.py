@@ -57,6 +57,7 @@ def _folder(name:str) -> Path:
                          f"Download it again: hf download {name} --force-download.")
     return folder
 
+# %% ../../nbs/use/05_bertscore.ipynb #1bb74fc5
 def _layer(name:str, layer:Optional[int], config) -> int:
     "The layer to use. Raises `ModelError` for one that is not known, or that the model does not have."
     if layer is None: layer = LAYERS.get(name.rstrip("/").split("/")[-1])
@@ -101,6 +102,7 @@ def _read_model(folder:Path, name:str, layer:Optional[int]) -> tuple: # (model, 
     limit = min(tokenizer.model_max_length, config.max_position_embeddings - 2)  # RoBERTa leaves two positions unused
     return model, tokenizer, layer, limit
 
+# %% ../../nbs/use/05_bertscore.ipynb #efa569d5
 def load_bertscore(
     name:str=USUAL, # hub id, or a folder
     layer:Optional[int]=None, # whose vectors are compared (None: the one in LAYERS)
@@ -131,11 +133,13 @@ def _vectors(
     words = torch.where(batch["attention_mask"] == 0, -1, 1 - special)
     return torch.nn.functional.normalize(scorer.model(**batch).last_hidden_state, dim=-1), words
 
+# %% ../../nbs/use/05_bertscore.ipynb #dcff5f90
 def _batches(pairs:list) -> list:
     "Pairs of about equal length together."
     order = sorted(pairs, key=lambda p: -max(len(p[1]), len(p[2])))
     return [order[i:i + _AT_ONCE] for i in range(0, len(order), _AT_ONCE)]
 
+# %% ../../nbs/use/05_bertscore.ipynb #8cee45eb
 def _tell_of_cuts(scorer:BertScore, texts:list):
     "Say how many texts are longer than the encoder reads."
     tokens = scorer.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]

@@ -31,6 +31,7 @@ class TokenScores:
     nats: np.ndarray # cross-entropy
     top: np.ndarray # whether the token was the decoder's first choice
 
+# %% ../../nbs/use/11_bits.ipynb #d98f3293
 def _batch_scores(summarizer, latents:torch.Tensor, labels:torch.Tensor) -> tuple: # nats and first choices, row by row
     "Scores of one batch. Only the positions of tokens meet the output layer."
     decoder = summarizer.decoder
@@ -44,6 +45,7 @@ def _batch_scores(summarizer, latents:torch.Tensor, labels:torch.Tensor) -> tupl
     nats = F.cross_entropy(logits, labels[keep], reduction="none")
     return nats.cpu(), (logits.argmax(-1) == labels[keep]).cpu()
 
+# %% ../../nbs/use/11_bits.ipynb #e4cc1a3e
 @own_world()
 def token_scores(
     summarizer, # a Summarizer
@@ -71,6 +73,7 @@ def _types_of(offsets:list, text:str, spans:list) -> list:
         out.append(next((kind for a, b, kind in spans if start < b and a < end), OTHER))
     return out
 
+# %% ../../nbs/use/11_bits.ipynb #710f11e8
 def token_types(
     summarizer, # a Summarizer: its decoder's tokenizer
     rows:list, # {"dialogue", "summary"}
@@ -89,6 +92,7 @@ def _average(latents:torch.Tensor, on:bool) -> torch.Tensor: # (1, latent_seq_le
     "What a latent is when it says nothing about a text."
     return normalize_latents(latents.mean(0, keepdim=True), on)
 
+# %% ../../nbs/use/11_bits.ipynb #d26c94c9
 def changed_latents(
     latents:torch.Tensor, # (texts, latent_seq_len, latent_dim)
     way:str, # one of WAYS
@@ -115,6 +119,7 @@ class LatentBits:
     carried: float # bits a text that all latents carry together
     intervals: dict # latent -> [low, high], bits a text lost when it is knocked out
 
+# %% ../../nbs/use/11_bits.ipynb #6aa9b13a
 def _sums(latent:int, way:str, gained:np.ndarray, labels:dict) -> list:
     "Bits by label, for each group of labels."
     out = []
@@ -125,6 +130,7 @@ def _sums(latent:int, way:str, gained:np.ndarray, labels:dict) -> list:
                             bits=float(gained[chosen].sum())))
     return out
 
+# %% ../../nbs/use/11_bits.ipynb #5e01b7f0
 def _labels(types:list) -> dict: # group -> array, one label a token
     "The type of each token, and the quarter of its summary."
     def quarters_of(n): return [min(4 * i // max(n - 1, 1), 3) + 1 for i in range(n)]
@@ -142,6 +148,7 @@ def _moved(summarizer, rows:list, parts:int=4) -> pd.DataFrame: # latent x part
         columns[part + 1] = (1 - F.cosine_similarity(whole, cut, dim=-1)).mean(0).tolist()
     return pd.DataFrame(columns).rename_axis("latent")
 
+# %% ../../nbs/use/11_bits.ipynb #36da0a84
 def without_part(
     text:str, # any text
     part:int, # which part is left out, from 0
@@ -211,6 +218,7 @@ def bits_table(
     order = first + [c for c in per_token if c not in first + last] + last
     return per_token[order].assign(all=chosen.groupby("latent").bits.sum() / found.rows)
 
+# %% ../../nbs/use/11_bits.ipynb #54248db7
 def bits_report(
     found:LatentBits, # of latent_bits
 ) -> dict:
@@ -241,8 +249,10 @@ def _heat(ax, values, columns:list, title:str, x:str):
         words = (f"{v:.1f}" if top >= 1 else f"{v:.2f}").replace("-0.0", "0.0")
         ax.text(j, i, words, ha="center", va="center", fontsize=7, color="white" if v > 0.6 * top else "black")
 
+# %% ../../nbs/use/11_bits.ipynb #dfca805e
 def _values(line:dict, keys) -> list: return [line[k] for k in keys]
 
+# %% ../../nbs/use/11_bits.ipynb #fe74c50b
 def bits_figure(
     report:dict, # of bits_report
 ) -> Picture:

@@ -26,11 +26,13 @@ def _common_words(a:str, b:str) -> float: # 0..1
     one, other = (set(_WORD.findall(t.lower())) for t in (a, b))
     return 2 * len(one & other) / max(len(one) + len(other), 1)
 
+# %% ../../nbs/use/09_calibrate.ipynb #6feeeb6e
 def _agrees(said:set, wanted:set, prediction:str, reference:str) -> bool:
     "Whether the facts of a prediction are those of a reference."
     if not said and not wanted: return _common_words(prediction, reference) >= 0.5
     return said <= wanted and 2 * len(said & wanted) >= len(wanted)
 
+# %% ../../nbs/use/09_calibrate.ipynb #ea234a7c
 def is_right(
     prediction:str, # what was written
     row:dict, # {"dialogue", "summary"}, and of the built-in corpus facts and kind
@@ -40,7 +42,7 @@ def is_right(
         kept, facts, _ = role_recall(prediction, row)
         return kept == facts
     pairs = zip(_row_facts(row, prediction, {}), references_of(row))
-    return bool(prediction) and any(_agrees(said, wanted, prediction, reference) for (said, wanted), reference in pairs)
+    return bool(prediction) and any(_agrees(written, right, prediction, reference) for (written, right), reference in pairs)
 
 # %% ../../nbs/use/09_calibrate.ipynb #f893e028
 _ONSETS = "b br d dr f g gl h j k kl l m n p r s t v z".split()
@@ -48,11 +50,12 @@ _VOWELS = "a e i o u ai ou".split()
 _ENDS = " l m n r s t x".split(" ")
 
 def made_up_name(
-    rng:random.Random,
+    rng:random.Random, # where the letters are drawn from
 ) -> str:
     "Two syllables that make no known name."
     return "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_ENDS) for _ in range(2)).capitalize()
 
+# %% ../../nbs/use/09_calibrate.ipynb #c8c4c821
 def _replaced(value, names:dict): # the same type
     "Names replaced as whole words, in texts, and in lists and dicts of them."
     if isinstance(value, str):
@@ -61,6 +64,7 @@ def _replaced(value, names:dict): # the same type
     if isinstance(value, list): return [_replaced(v, names) for v in value]
     return {k: _replaced(v, names) for k, v in value.items()} if isinstance(value, dict) else value
 
+# %% ../../nbs/use/09_calibrate.ipynb #a35188a1
 def renamed(
     row:dict, # {"dialogue", "summary"} ...
     names:dict, # old name -> new name
@@ -68,12 +72,14 @@ def renamed(
     "A row whose people have other names, everywhere in it."
     return row | {k: _replaced(row[k], names) for k in ("dialogue", "summary", "summaries", "facts") if k in row}
 
+# %% ../../nbs/use/09_calibrate.ipynb #f908bc85
 def harder_rows(
     rows:list, # {"dialogue", "summary"} ...
     seed:int=0, # of the made-up names
 ) -> list: # twice as many at most
     "Each dialogue with its speakers under made-up names, and on one line; texts without speakers or lines give none."
-    rng, out = random.Random(seed), []
+    rng = random.Random(seed)
+    out = []
     for row in rows:
         names = {s: made_up_name(rng) for s in sorted(speakers_of(row["dialogue"]))}
         if names: out.append(renamed(row, names))
@@ -86,19 +92,22 @@ def support_values(
     rows:list, # {"dialogue", "summary"} ...
 ) -> tuple: # (values (rows, parts), right (rows,) bool)
     "The parts of a summary of each row, and whether it is right; rows for which nothing is written are left out."
-    found = summarizer.summarize([r["dialogue"] for r in rows], support=True)
-    kept = [(part_values(f), is_right(f.summary, r)) for f, r in zip(found, rows) if f.summary]
+    supports = summarizer.summarize([r["dialogue"] for r in rows], support=True)
+    kept = [(part_values(s), is_right(s.summary, r)) for s, r in zip(supports, rows) if s.summary]
     if not kept: raise DataError(f"The model wrote nothing for any of the {len(rows):,} rows: there is nothing to calibrate.")
     return torch.tensor([v for v, _ in kept]), torch.tensor([ok for _, ok in kept])
 
+# %% ../../nbs/use/09_calibrate.ipynb #71e1de1c
 _HARDER = 0.1 # weight of all harder rows together, beside 1 for the plain ones
 
 def _unfitted(summarizer, taught:list, rows:list) -> Judge:
     "A judge that knows where texts lie, and nothing else."
-    place = fit_familiar(*(summarizer.encode([r["dialogue"] for r in some]) for some in (taught, rows)))
+    def encode(chats): return summarizer.encode([r["dialogue"] for r in chats])
+    place = fit_familiar(encode(taught), encode(rows))
     none = fit_weights(torch.eye(2, len(PARTS)), torch.tensor([True, False]), [0])
     return Judge(place, none, none, summarizer._judge_fingerprint(), {})
 
+# %% ../../nbs/use/09_calibrate.ipynb #77287927
 def calibrate(
     summarizer, # a Summarizer; its judge is replaced
     rows:list, # held-out rows {"dialogue", "summary"} ..., some hundreds
@@ -106,9 +115,11 @@ def calibrate(
 ) -> Judge:
     "Fit the support of a model. Raises `DataError` for too few rows, or where all summaries are right, or none is."
     summarizer._judge = _unfitted(summarizer, taught, rows)
-    plain, harder = support_values(summarizer, rows), support_values(summarizer, harder_rows(rows) or rows)
-    values, right = torch.cat([plain[0], harder[0]]), torch.cat([plain[1], harder[1]])
-    weight = torch.cat([torch.full((len(some),), of / len(some)) for (some, _), of in ((plain, 1.0), (harder, _HARDER))])
+    plain = support_values(summarizer, rows)
+    harder = support_values(summarizer, harder_rows(rows) or rows)
+    values, right = (torch.cat(both) for both in zip(plain, harder))
+    def spread(total, n): return torch.full((n,), total / n)
+    weight = torch.cat([spread(1.0, len(plain[0])), spread(_HARDER, len(harder[0]))])
     everything = list(range(len(PARTS)))
     fits = [fit_weights(values, right, used, weight) for used in (everything, everything[_NEEDS_SOURCE:])]
     number = fits[0].support(plain[0])
@@ -128,6 +139,7 @@ def reliability(
     table = pd.DataFrame(dict(bin=(support * bins).long().clamp(max=bins - 1).tolist(), support=support.tolist(), right=right.float().tolist()))
     return table.groupby("bin").agg(support=("support", "mean"), right=("right", "mean"), rows=("right", "size"))
 
+# %% ../../nbs/use/09_calibrate.ipynb #3be8cf4c
 def calibration_error(
     support:torch.Tensor, # (rows,), 0..1
     right:torch.Tensor, # (rows,) bool
@@ -136,6 +148,7 @@ def calibration_error(
     table = reliability(support, right)
     return float(((table.support - table.right).abs() * table.rows).sum() / table.rows.sum())
 
+# %% ../../nbs/use/09_calibrate.ipynb #d09312a8
 def risk_coverage(
     support:torch.Tensor, # (rows,)
     right:torch.Tensor, # (rows,) bool
@@ -145,6 +158,7 @@ def risk_coverage(
     counted = torch.arange(1, len(wrong) + 1)
     return counted / len(wrong), wrong.cumsum(0) / counted
 
+# %% ../../nbs/use/09_calibrate.ipynb #93a12efe
 def aurc(
     support:torch.Tensor, # (rows,)
     right:torch.Tensor, # (rows,) bool
@@ -160,6 +174,7 @@ def calibrate_model(
 ): # (the file, what is known of the calibration)
     "Calibrate the support of a model on its own data, and write it beside the model. Raises `DataError`, `CheckpointError`."
     cfg = summarizer.cfg.override(max_eval_samples=rows)
-    held_out, known = list(load_pairs(cfg, "validation", rows)), list(load_pairs(cfg, "train", taught))
-    judge = calibrate(summarizer, held_out, known)
+    held_out = list(load_pairs(cfg, "validation", rows))
+    training_rows = list(load_pairs(cfg, "train", taught))
+    judge = calibrate(summarizer, held_out, training_rows)
     return write_judge(summarizer.support_file, judge), judge.about

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TEXT_FACTS', 'same_length', 'references_of', 'has_fact', 'fact_recall', 'fact_table', 'read_roles', 'role_recall',
-           'speakers_of', 'text_facts', 'match_times', 'load_entities', 'entity_facts', 'fact_spans', 'text_fact_table']
+           'text_facts', 'match_times', 'load_entities', 'entity_facts', 'fact_spans', 'text_fact_table']
 
 # %% ../../nbs/use/00_facts.ipynb #fdf9d1ed
 import functools, re
@@ -13,6 +13,7 @@ from collections import Counter
 import numpy as np
 
 from ..data.messenger import _KINDS, TYPES
+from ..data.side import _CAPITAL, _NUMBER, _NUMBER_WORDS, _TIME, _capitals, speakers_of
 from ..runtime import DataError, ModelError
 
 # %% ../../nbs/use/00_facts.ipynb #fb6f2b86
@@ -25,6 +26,7 @@ def same_length(
     if len(predictions) != len(others):
         raise DataError(f"{len(predictions):,} predictions for {len(others):,} {what}: each row needs one.")
 
+# %% ../../nbs/use/00_facts.ipynb #25e0094e
 def references_of(
     row:dict, # with summary, or with summaries where there are several
 ) -> list: # texts
@@ -36,13 +38,15 @@ def references_of(
 def _as_words(text:str) -> re.Pattern:
     return re.compile(r"(?<!\w)" + r"\s+".join(map(re.escape, text.split())) + r"(?!\w)", re.IGNORECASE)
 
+# %% ../../nbs/use/00_facts.ipynb #37d0a5bf
 def has_fact(
     prediction:str, # what was written
     fact:dict, # type and text
 ) -> bool:
-    "Whether `fact['text']` stands in the prediction as whole words."
+    "Whether `fact['text']` appears in the prediction as whole words."
     return bool(_as_words(fact["text"]).search(prediction))
 
+# %% ../../nbs/use/00_facts.ipynb #8f6a673c
 def fact_recall(
     prediction:str, # what was written
     facts:list, # of {"type", "text"}: what the reference says
@@ -90,6 +94,7 @@ def _reader(template:str, kind:dict) -> tuple: # (pattern, people who may swap)
     swap = pair and {pair[1], pair[2]} <= kind["roles"].keys() and count[pair[1]] == count[pair[2]] == 1
     return re.compile(pattern + re.escape(template[position:])), pair.groups() if swap else ()
 
+# %% ../../nbs/use/00_facts.ipynb #f55c0c73
 @functools.cache
 def _readers(kind:str) -> list:
     "All wordings of one kind of conversation."
@@ -124,6 +129,7 @@ def _has_role(
     slots = [s for s, v in right.items() if v == text]
     return any(values.get(s) == text for s in slots) if slots else has_fact(prediction, fact)
 
+# %% ../../nbs/use/00_facts.ipynb #56efb79b
 def role_recall(
     prediction:str, # what was written
     row:dict, # of the built-in corpus: summary, facts, kind
@@ -139,39 +145,7 @@ def role_recall(
 
 # %% ../../nbs/use/00_facts.ipynb #e65ed0c5
 TEXT_FACTS = ("speaker", "name", "number", "time", "negation")
-_UNITS = ("two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-          "eighteen nineteen").split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_NUMBER_WORDS = {w: str(i) for i, w in enumerate(_UNITS, 2)} | {w: str(10 * i) for i, w in enumerate(_TENS, 2)}
-_MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December" # may, march are words
-_DAYS = "(?:mon|tues|wednes|thurs|fri|satur|sun)day|noon|midnight|today|tonight|tomorrow|yesterday|weekend"
-_TIME = re.compile(
-    r"(?<![\w.,:])(?:\d{1,2}:\d\d(?:\s?[ap]\.?m\b)?|\d{1,2}(?:\.\d\d)?\s?[ap]\.?m\b|\d{1,2}\s?o['’]?clock\b"
-    r"|(?i:" + _DAYS + r")(?=s?\b)|(?:" + _MONTHS + r")\b)")
-_NUMBER = re.compile(r"(?<![\w.,:])\d+(?:[.,]\d+)*(?![\w:])|(?<!\w)(?i:" + "|".join(_NUMBER_WORDS) + r")(?!\w)")
 _NEGATION = re.compile(r"(?i)\b(?:not|no|never|nobody|nothing|none|neither|nor|nowhere|cannot|without)\b|n['’]t\b")
-_CAPITAL = re.compile(r"[^\W\d_][\w-]*")
-_STARTS = re.compile(r"(?:^|[.!?:\n…]|[.!?:…][\"'”’)])\W*$")
-_NO_NAMES = set("i ok okay mr mrs ms dr am pm tv lol omg".split())
-
-# %% ../../nbs/use/00_facts.ipynb #9ba5f0db
-def speakers_of(
-    dialogue:str, # one turn a line
-) -> set:
-    "Who speaks in a dialogue: the names before its colons, in lower case."
-    return {m[1].strip().lower() for m in re.finditer(r"(?m)^([^:\n]{1,40}):", dialogue)}
-
-def _capitals(text:str, speakers:set) -> tuple: # (inside a sentence, at the start of one)
-    "Words with a capital, in lower case."
-    inside = set()
-    start = set()
-    taken = {w for s in speakers for w in _CAPITAL.findall(s)} | _NO_NAMES
-    for m in _CAPITAL.finditer(_TIME.sub(lambda t: "~" * len(t[0]), text)):
-        word = m[0].lower()
-        if not m[0][0].isupper() or word in taken or text[:m.start()].endswith(("'", "’")): continue
-        is_start = _STARTS.search(text[max(m.start() - 4, 0):m.start()])
-        (start if is_start else inside).add(word)
-    return inside, start
 
 # %% ../../nbs/use/00_facts.ipynb #bf4cc294
 def text_facts(
@@ -209,12 +183,14 @@ def _clock(value:str): # (hour, minutes, half of the day or None), or None
     if not (m := _CLOCK.fullmatch(value)): return None
     return int(m[1] or m[4]), int(m[2] or 0), m[3]
 
+# %% ../../nbs/use/00_facts.ipynb #c65447dd
 def _same_clock(one:str, other:str) -> bool:
     "Whether two times agree in hour and minutes, and in am or pm where both say it."
     a = _clock(one)
     b = _clock(other)
     return bool(a and b and a[:2] == b[:2] and (a[2] == b[2] or None in (a[2], b[2])))
 
+# %% ../../nbs/use/00_facts.ipynb #90b20496
 def match_times(
     facts:set, # of text_facts
     other:set, # of the text it is compared with
@@ -253,6 +229,7 @@ def _entity_value(entity) -> str:
     "The words of an entity in lower case, without *the* before and *'s* behind."
     return re.sub(r"^the |['’]s$", "", " ".join(entity.text.lower().split()))
 
+# %% ../../nbs/use/00_facts.ipynb #e6076434
 def entity_facts(
     nlp, # of load_entities
     texts, # texts
@@ -277,6 +254,7 @@ def _spans_of(text:str, speakers:set, names:set): # yields (start, end, type), t
     for m in _CAPITAL.finditer(masked):
         if m[0][0].isupper() and m[0].lower() in inside | start & names: yield (*m.span(), "name")
 
+# %% ../../nbs/use/00_facts.ipynb #c5f22005
 def fact_spans(
     row:dict, # with dialogue and summary, with or without facts
 ) -> list: # of (start, end, type), in order, without overlaps
@@ -320,6 +298,7 @@ def _text_facts_by_kind(predictions:list, rows:list, nlp) -> dict: # kind -> (in
     counts["all"] = sum(counts[kind] for kind in TEXT_FACTS)
     return counts
 
+# %% ../../nbs/use/00_facts.ipynb #f2caf722
 def text_fact_table(
     predictions:list, # texts
     rows:list, # {"dialogue", "summary"}, in the same order

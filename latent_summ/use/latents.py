@@ -17,7 +17,8 @@ from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..encode.cache import dequantize_int8, differences, quantize_int8
+from ..encode.cache import differences
+from ..encode.shards import dequantize_int8, quantize_int8
 from ..train.checkpoint import content_hash
 from ..model.compress import normalize_latents
 from ..config import Config
@@ -29,6 +30,7 @@ def _part_hash(model, part:str) -> Optional[str]:
     weights = {k: v for k, v in model.state_dict().items() if k.startswith(part + ".")}
     return content_hash(weights, part)[:16] if weights else None
 
+# %% ../../nbs/use/01_latents.ipynb #c6d08b9c
 def compressor_fingerprint(
     model, # a LatentSummarizer
     cfg:Config, # of the model
@@ -44,15 +46,17 @@ def compressor_fingerprint(
     return dict(kind="summary" if summary else "document", encoder=identity, **settings, **hashes)
 
 # %% ../../nbs/use/01_latents.ipynb #bd1e7c63
-FORMAT = 2
-FORMATS = (1, 2) # that this version reads
+FORMAT = 3
+FORMATS = (1, 2, 3) # that this version reads
 
 class SavedLatents(NamedTuple):
     "The content of a file of latents."
     latents: torch.Tensor # (texts, latent_seq_len, latent_dim), float32
     ids: Optional[list] # one for each text, or None
     summary: bool # whether these are summary latents: ready to decode
+    facts: Optional[list] = None # bytes beside each text's latents, or None
 
+# %% ../../nbs/use/01_latents.ipynb #034d0a94
 def source_hash(
     text:str, # any text
 ) -> bytes: # 32
@@ -85,6 +89,7 @@ def _check_ids(ids:Optional[list], n:int):
     types = ", ".join(sorted({type(i).__name__ for i in ids}))
     raise DataError(f"ids must be one string or integer for each of the {n:,} texts, got {len(ids):,} of {types}.")
 
+# %% ../../nbs/use/01_latents.ipynb #83f413f4
 def _source_tensor(sources:Optional[list], n:int) -> dict:
     "The hashes as a tensor; empty where there are none. Raises `DataError` where they are no texts, or too few."
     if sources is None: return {}
@@ -93,6 +98,16 @@ def _source_tensor(sources:Optional[list], n:int) -> dict:
     joined = b"".join(map(source_hash, sources))
     return dict(sources=torch.frombuffer(bytearray(joined), dtype=torch.uint8).view(n, 32)) if n else {}
 
+# %% ../../nbs/use/01_latents.ipynb #c6c8941a
+def _fact_tensors(facts:Optional[list], n:int) -> dict:
+    "The facts as tensors; empty where there are none. Raises `DataError` for facts that are not at most 255 bytes for each text."
+    if facts is None: return {}
+    if len(facts) != n or not all(isinstance(data, bytes) and len(data) < 256 for data in facts):
+        raise DataError(f"facts must be at most 255 bytes for each of the {n:,} rows of latents, as facts_of gives them; got {len(facts):,}.")
+    joined = torch.from_numpy(np.frombuffer(b"".join(facts), np.uint8).copy())
+    return dict(facts=joined, fact_lengths=torch.tensor(list(map(len, facts)), dtype=torch.uint8))
+
+# %% ../../nbs/use/01_latents.ipynb #8d21836f
 def write_latents(
     path, # of the file to write
     latents:torch.Tensor, # (texts, latent_seq_len, latent_dim)
@@ -100,14 +115,16 @@ def write_latents(
     ids:Optional[list]=None, # a string or an integer for each text
     sources:Optional[list]=None, # the texts themselves, to keep a hash of each
     noise:float=0.0, # to blur them with first, as for noisy
+    facts:Optional[list]=None, # bytes for each text, from pack_facts
 ) -> Path:
-    "Write latents as int8, complete or not at all. Raises `DataError` for ids, sources or noise that do not fit."
+    "Write latents as int8, complete or not at all. Raises `DataError` for ids, sources, noise or facts that do not fit."
     _check_ids(ids, len(latents))
     blurred = noisy(latents.cpu(), noise, made_by.get("normalized", False))
     values, scales = map(torch.from_numpy, quantize_int8(blurred.numpy()))
     named = torch.frombuffer(bytearray(json.dumps(ids).encode()), dtype=torch.uint8)
-    tensors = dict(ids=named, scales=scales, **_source_tensor(sources, len(latents)), values=values)
-    meta = json.dumps(dict(format=FORMAT, made_by=made_by, noise=noise), sort_keys=True)
+    optional = _fact_tensors(facts, len(latents)) | _source_tensor(sources, len(latents))
+    tensors = dict(sorted((optional | dict(ids=named, scales=scales, values=values)).items())) # as the hash reads them
+    meta = json.dumps(dict(format=2 if facts is None else FORMAT, made_by=made_by, noise=noise), sort_keys=True)
     with atomic_write(path) as f: f.write(save(tensors, dict(latent_summ=meta, sha256=content_hash(tensors, meta))))
     return Path(path)
 
@@ -122,11 +139,13 @@ def _open(path:Path):
         raise CacheError(f"{path} is damaged or cut short, or no file of latents ({type(e).__name__}). "
                          "Make it again from the texts.") from e
 
+# %% ../../nbs/use/01_latents.ipynb #1276f0e1
 def _slices(tensor):
     "A tensor on the disk, some thousand rows at a time."
     rows = tensor.get_shape()[0] if tensor.get_shape() else 0
     for start in range(0, rows, _ROWS): yield tensor[start:start + _ROWS]
 
+# %% ../../nbs/use/01_latents.ipynb #77c0b3b1
 def _hash_on_disk(file, meta:str) -> str:
     "What `content_hash` makes of the file's tensors, without having them in memory at once."
     digest = hashlib.sha256(meta.encode())
@@ -152,6 +171,7 @@ def _header(path:Path, file) -> dict:
         raise CacheError(f"{path} has format {meta['format']}, this version reads {FORMATS[0]} to {FORMAT}.{later}")
     return meta
 
+# %% ../../nbs/use/01_latents.ipynb #d51ab1ca
 def _check_shapes(path:Path, file):
     "Raise `CacheError` for a file without its tensors, or with some that do not fit together."
     slices = {name: file.get_slice(name) for name in file.keys()}
@@ -160,8 +180,15 @@ def _check_shapes(path:Path, file):
     shapes = {name: list(tensor.get_shape()) for name, tensor in slices.items()}
     types = {name: slices[name].get_dtype() for name in ("ids", "scales", "values")}
     fits = len(shapes["values"]) == 3 and shapes["scales"] == [*shapes["values"][:2], 1] and len(shapes["ids"]) == 1
-    if not fits or types != dict(ids="U8", scales="F32", values="I8"):
+    if not fits or types != dict(ids="U8", scales="F32", values="I8") or not _facts_fit(file, shapes):
         raise CacheError(f"{path} is no file of latents of this package: its tensors do not fit together ({shapes}).")
+
+# %% ../../nbs/use/01_latents.ipynb #f093c4ab
+def _facts_fit(file, shapes:dict) -> bool:
+    "Whether the facts of a file are as many as its texts and lengths say; true where it has none."
+    if "facts" not in shapes: return True
+    if shapes.get("fact_lengths") != shapes["values"][:1]: return False
+    return [int(file.get_tensor("fact_lengths").sum(dtype=torch.int64))] == shapes["facts"]
 
 # %% ../../nbs/use/01_latents.ipynb #aeed8ea7
 def _check_maker(path:Path, meta:dict, made_by:Optional[dict]) -> bool: # whether these are summary latents
@@ -177,6 +204,7 @@ def _check_maker(path:Path, meta:dict, made_by:Optional[dict]) -> bool: # whethe
                          "Load the model that made them, or make them again from the texts.")
     return kind == "summary"
 
+# %% ../../nbs/use/01_latents.ipynb #5202836e
 def _read_ids(path:Path, file, n:int) -> Optional[list]:
     "The ids, checked."
     try:
@@ -201,6 +229,7 @@ class LatentFile:
         _check_shapes(self.path, self._file)
         self.summary = _check_maker(self.path, meta, made_by) # whether these are summary latents: ready to decode
         self.format = meta["format"]
+        self.digest = self._file.metadata().get("sha256", "") # of its content, 64 hex digits
         self.made_by = meta["made_by"]
         self.noise = meta.get("noise", 0.0) # that was added on purpose
         self.shape = tuple(self._file.get_slice("values").get_shape()) # (texts, latent_seq_len, latent_dim)
@@ -230,11 +259,26 @@ def rows(self:LatentFile,
     scales = self._file.get_slice("scales")[picked].numpy()
     return normalize_latents(torch.from_numpy(dequantize_int8(values, scales)), bool(self.made_by["normalized"]))
 
+# %% ../../nbs/use/01_latents.ipynb #9a197e05
+@patch
+def facts(self:LatentFile,
+    start:int=0, # first row
+    stop:Optional[int]=None, # row to stop before (None: to the end)
+) -> Optional[list]: # of bytes, as the decoder's side-channel takes them; None where the file keeps none
+    "The facts beside some of the latents."
+    if "facts" not in self._file.keys(): return None
+    ends = np.concatenate([[0], np.cumsum(self._file.get_tensor("fact_lengths").numpy(), dtype=np.int64)])
+    data = self._file.get_slice("facts")
+    picked = range(len(self))[start:stop]
+    return [data[int(ends[i]):int(ends[i + 1])].numpy().tobytes() for i in picked]
+
+# %% ../../nbs/use/01_latents.ipynb #6b708941
 @patch
 def names(self:LatentFile) -> list:
     "The ids, or the rows' numbers where the file has none."
     return list(range(len(self))) if self.ids is None else self.ids
 
+# %% ../../nbs/use/01_latents.ipynb #efcd406e
 @patch
 def find(self:LatentFile,
     text:str, # a source
@@ -252,4 +296,4 @@ def read_latents(
 ) -> SavedLatents:
     "A whole file of latents. Raises `CacheError` for a damaged file, and names what differs for one of another model."
     file = LatentFile(path, made_by)
-    return SavedLatents(file.rows(), file.ids, file.summary)
+    return SavedLatents(file.rows(), file.ids, file.summary, file.facts())

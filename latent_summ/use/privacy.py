@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..encode.cache import dequantize_int8, quantize_int8
+from ..encode.shards import dequantize_int8, quantize_int8
 from ..model.compress import normalize_latents
 from ..runtime import DataError, own_world
 from .facts import speakers_of, text_fact_table, text_facts
@@ -38,6 +38,7 @@ def coarse(
         rounded = (latents / step).round() * step
     return normalize_latents(rounded.to(latents), normalized)
 
+# %% ../../nbs/use/13_privacy.ipynb #45c8bba4
 _BITS = dict(float32=32, int8=8, four_bits=4, two_bits=2)
 _NOISE = dict(noise_025=0.25, noise_05=0.5, noise_1=1.0, noise_2=2.0)
 FORMS = (*_BITS, *_NOISE)
@@ -62,6 +63,7 @@ def words_of(
     "The words of a text, in lower case."
     return set(re.findall(r"\w+", text.lower()))
 
+# %% ../../nbs/use/13_privacy.ipynb #8aa40cdf
 def common_words(
     texts:list, # known texts
     n:int=_COMMON, # how many
@@ -71,6 +73,7 @@ def common_words(
     counts = Counter(w for t in texts for w in words_of(t) - names)
     return {w for w, _ in counts.most_common(n)}
 
+# %% ../../nbs/use/13_privacy.ipynb #b93d5d05
 def _secrets(text:str, common:set) -> dict: # for each of SECRETS a set of words
     "What a text gives away."
     speakers = speakers_of(text)
@@ -79,6 +82,7 @@ def _secrets(text:str, common:set) -> dict: # for each of SECRETS a set of words
     numbers = {w for kind, value in facts if kind in ("number", "time") for w in words_of(value)}
     return dict(words=words_of(text) - common, names=names, numbers=numbers & words_of(text))
 
+# %% ../../nbs/use/13_privacy.ipynb #1798cc9b
 def _share_read(secrets:list, read:list) -> dict: # for each of SECRETS a share, or None
     "Of all secrets of all texts, how many are among the words that were read."
     out = {}
@@ -98,8 +102,10 @@ class Probe:
     base: np.ndarray # (words,): share of the known texts that have the word
     count: int # words that a known text has, on average
 
+# %% ../../nbs/use/13_privacy.ipynb #88843790
 def _flat(latents:torch.Tensor) -> np.ndarray: return latents.flatten(1).double().cpu().numpy()
 
+# %% ../../nbs/use/13_privacy.ipynb #77840548
 def fit_probe(
     latents:torch.Tensor, # (texts, latent_seq_len, latent_dim), of the known texts
     texts:list, # known texts, some dozens or more
@@ -121,6 +127,7 @@ def fit_probe(
     weights = centred.T @ np.linalg.solve(kernel + ridge, present - base)
     return Probe(vocabulary, weights, middle, base, round(float(present.sum(1).mean())))
 
+# %% ../../nbs/use/13_privacy.ipynb #46c7b42d
 def probe_words(
     probe:Probe, # of fit_probe
     latents:torch.Tensor, # (texts, latent_seq_len, latent_dim)
@@ -130,6 +137,7 @@ def probe_words(
     order = np.argsort(-scores, axis=1)[:, :probe.count]
     return [set(map(probe.vocabulary.__getitem__, line)) for line in order]
 
+# %% ../../nbs/use/13_privacy.ipynb #f6b3a8ba
 def _nearest_words(known:torch.Tensor, texts:list, latents:torch.Tensor) -> list: # of sets of words
     "The words of each one's nearest known text."
     directions = F.normalize(latents.flatten(1), dim=-1) @ F.normalize(known.flatten(1), dim=-1).T
@@ -141,6 +149,7 @@ def _without_last_line(text:str) -> str:
     lines = text.strip().splitlines()
     return "\n".join(lines[:-1]) if len(lines) > 1 else " ".join(text.split()[:-1])
 
+# %% ../../nbs/use/13_privacy.ipynb #f888f5b5
 def linked_share(
     summarizer, # a Summarizer
     stored:torch.Tensor, # (texts, latent_seq_len, latent_dim), as they come back from the file
@@ -166,6 +175,7 @@ def _readers(summarizer, stored:torch.Tensor, known:torch.Tensor, texts:list,
                 nobody=[frequent] * len(stored))
     return read, summaries
 
+# %% ../../nbs/use/13_privacy.ipynb #98c75e72
 def _count_secrets(secrets:list) -> dict: # kind -> how many
     "How many secrets of each kind the texts have."
     counts = dict.fromkeys(SECRETS, 0)
@@ -173,6 +183,7 @@ def _count_secrets(secrets:list) -> dict: # kind -> how many
         for k in SECRETS: counts[k] += len(of_text[k])
     return counts
 
+# %% ../../nbs/use/13_privacy.ipynb #43de48db
 @own_world()
 def privacy_report(
     summarizer, # a Summarizer
@@ -234,6 +245,7 @@ def _percent(value) -> str: return "-" if value is None else f"{100 * value:.0f}
 
 def _shares_text(read:dict) -> str: return "/".join(_percent(read[k]) for k in SECRETS)
 
+# %% ../../nbs/use/13_privacy.ipynb #a78bd9a6
 def privacy_lines(
     report:dict, # of privacy_report
 ) -> list: # of lines

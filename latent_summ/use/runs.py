@@ -5,16 +5,21 @@
 # %% auto #0
 __all__ = ['FIGURES', 'PAGE', 'PICTURES', 'run_state', 'run_time', 'stages_done', 'run_line', 'find_runs', 'runs_table',
            'compare_runs', 'runs_rich', 'comparison_rich', 'RunFolder', 'read_run', 'run_latents', 'run_figures',
-           'html_table', 'stages_table', 'settings_table', 'examples_table', 'page_of', 'write_page']
+           'html_table', 'stages_table', 'settings_table', 'examples_table', 'page_of', 'write_page', 'newest_run',
+           'run_folder', 'show_runs', 'show_comparison']
 
 # %% ../../nbs/use/08_runs.ipynb #47a00005
-import base64, html, json, time
+import base64, json, time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Optional
 
 import pandas as pd
+from fastcore.xml import B, Div, Figcaption, Figure, H1, H2, Img, Li, P, Section, Ul
+from rich.console import Console
 
+from ..html import html_page, table_of
 from ..config import Config, LatentSummError, PRESETS, STAGES, read_json
 from ..train.events import read_events
 from .report import Measured, facts_figure, ladder_of, latents_figure, loss_figure, measure_latents
@@ -56,6 +61,7 @@ def run_time(
         last = e.get("time", last)
     return round(total + (last - start if start is not None else 0.0), 1)
 
+# %% ../../nbs/use/08_runs.ipynb #4e9b64ca
 def stages_done(
     events:list, # of one run
 ) -> str: # "4/4", or "2" where the total is not known
@@ -76,12 +82,14 @@ def _read(path, read, problems:list, empty):
     try: return read(path)
     except (LatentSummError, OSError, UnicodeDecodeError) as e: problems.append(str(e)); return empty
 
+# %% ../../nbs/use/08_runs.ipynb #83ad52bc
 def _best_losses(events:list) -> dict: # stage -> loss
     "The best validation loss of each stage."
     best = {}
     for e in of_kind(events, "validation"): best[e["stage"]] = min(best.get(e["stage"], e["loss"]), e["loss"])
     return best
 
+# %% ../../nbs/use/08_runs.ipynb #4d0ce9db
 def _percent(report:dict) -> dict: # column -> score
     "The scores of a report, all in percent."
     scores = {label: report.get(key) for key, label in _SCORES.items()}
@@ -121,6 +129,7 @@ def find_runs(
         for name in _RUN_FILES[:2]: runs |= {p.parent for p in folder.glob(depth + name)}
     return sorted(runs)
 
+# %% ../../nbs/use/08_runs.ipynb #4dafbf23
 def _check_run(folder:Path):
     "Raise `DataError` for a folder that holds no file of a run."
     if any((folder/f).is_file() for f in _RUN_FILES): return
@@ -134,6 +143,7 @@ def _stage_columns(columns) -> list:
     stages = [c for c in columns if c not in (*_FIRST, *_SCORES.values(), "problem")]
     return sorted(stages, key=lambda s: STAGES.index(s) if s in STAGES else len(STAGES))
 
+# %% ../../nbs/use/08_runs.ipynb #7ba800a5
 def runs_table(
     runs="runs", # a folder with runs in it, or a list of run folders
 ) -> pd.DataFrame: # a line for each run, the newest first
@@ -163,6 +173,7 @@ def compare_runs(
     columns = list(map(str, paths))
     return pd.DataFrame.from_dict(lines, orient="index", columns=columns, dtype=object).rename_axis("setting")
 
+# %% ../../nbs/use/08_runs.ipynb #0448309e
 def _settings_of(folder) -> dict:
     "The settings of a run, as its config.json has them."
     path = Path(folder)/"config.json"
@@ -177,6 +188,7 @@ def _cell(value) -> str:
     if isinstance(value, datetime): return f"{value:%Y-%m-%d %H:%M}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
+# %% ../../nbs/use/08_runs.ipynb #108df652
 def _short_line(line) -> dict: # column -> text
     "A run's line of `runs_table` in six columns."
     losses = [line[s] for s in _stage_columns(line.index) if not pd.isna(line[s])]
@@ -210,6 +222,7 @@ def runs_rich(
     out.caption = "\n".join(f"{name}: {text}" for name, text in table.problem.items() if text) or None
     return out
 
+# %% ../../nbs/use/08_runs.ipynb #9984e6dc
 def comparison_rich(
     paths:list, # at least two run folders
 ): # a rich.table.Table
@@ -235,11 +248,13 @@ class RunFolder:
     records: list = field(default_factory=list) # of predictions.jsonl
     problems: list = field(default_factory=list) # what could not be read, in words
 
+# %% ../../nbs/use/08_runs.ipynb #6c768e75
 def _read_lines(path) -> list:
     "Records of a file of JSON lines."
     try: return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     except ValueError as e: raise DataError(f"{path} is damaged: {e}.") from e
 
+# %% ../../nbs/use/08_runs.ipynb #beb84c8e
 def read_run(
     folder, # of one run
 ) -> RunFolder:
@@ -271,6 +286,7 @@ def run_latents(
     references = [r["reference"] for r in records]
     return measure_latents(Summarizer.from_pretrained(run.folder), dialogues, references)
 
+# %% ../../nbs/use/08_runs.ipynb #6d32fa09
 def _of_report(draw):
     "A figure that needs an evaluation."
     def figure(run, latents):
@@ -344,32 +360,23 @@ th,td{padding:.25rem .7rem;border-bottom:1px solid var(--line);text-align:right}
 td{vertical-align:top}td:first-child{min-width:7rem}th:first-child,td:first-child,.texts td,.texts th{text-align:left}
 .texts td{white-space:pre-wrap;overflow-wrap:anywhere;min-width:9rem}"""
 
-_HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title><style>{style}</style></head><body>
-"""
-
 # %% ../../nbs/use/08_runs.ipynb #fc5443e6
-def _row_html(cells, tag:str="td") -> str:
-    "A row of a table."
-    return "<tr>" + "".join(f"<{tag}>{html.escape(_cell(v))}</{tag}>" for v in cells) + "</tr>"
-
 def html_table(
     table:pd.DataFrame, # of any values
     css:str="", # class of the table
-) -> str: # everything escaped
-    "A table as HTML."
-    head = _row_html([table.index.name or "", *table.columns], "th")
-    rows = "\n".join(_row_html(line) for line in table.itertuples(name=None))
-    return f'<div class="wide"><table class="{css}">{head}\n{rows}\n</table></div>'
+): # an element
+    "A table with its index, in a box that scrolls by itself."
+    head = [table.index.name or "", *table.columns]
+    rows = [map(_cell, line) for line in table.itertuples(name=None)]
+    return Div(table_of(head, rows, css), cls="wide")
 
-def _picture_html(name:str, svg:str) -> str:
-    "A section with a figure and its caption; the caller closes it."
-    title, text = map(html.escape, FIGURES[name][:2])
+# %% ../../nbs/use/08_runs.ipynb #023f1708
+def _section(name:str, svg:str, *beside):
+    "A figure with its caption, and what stands below it."
+    title, text = FIGURES[name][:2]
     data = base64.b64encode(svg.encode()).decode()
-    image = f'<img alt="{title}" src="data:image/svg+xml;base64,{data}">'
-    return f'<section id="{name}"><h2>{title}</h2><figure>{image}<figcaption>{text}</figcaption></figure>'
+    image = Img(alt=title, src=f"data:image/svg+xml;base64,{data}")
+    return Section(H2(title), Figure(image, Figcaption(text)), *beside, id=name)
 
 # %% ../../nbs/use/08_runs.ipynb #eda66925
 def stages_table(
@@ -384,10 +391,12 @@ def stages_table(
             lines.setdefault(e["stage"], {}).update({"seconds": e["seconds"], "best validation": e.get("best_loss")})
     return pd.DataFrame.from_dict(lines, orient="index", dtype=object).rename_axis("stage")
 
+# %% ../../nbs/use/08_runs.ipynb #e22ab1f0
 def _differing(config:dict, preset:dict) -> list: # of names
     "The settings that both have, with different values."
     return [k for k, v in config.items() if k in preset and preset[k] != v and k != "run_dir"]
 
+# %% ../../nbs/use/08_runs.ipynb #ec072782
 def settings_table(
     config:dict, # of a run, as in its config.json
 ) -> pd.DataFrame: # setting x (this run, the preset)
@@ -416,19 +425,19 @@ def page_of(
     left_out:dict, # name -> why the figure is left out
 ) -> str: # HTML
     "The page of a run, all texts from data escaped."
-    title = html.escape(f"Run {run.folder.resolve().name}")
-    intro = html.escape(", ".join(_facts(run)))
-    parts = [_HEAD.format(title=title, style=_STYLE), f"<h1>{title}</h1><p class=soft>{intro}</p>"]
-    parts += [f"<p><b>Could not be read:</b> {html.escape(p)}</p>" for p in run.problems]
-    parts += [f"{_picture_html(name, svg)}{_beside(name, run)}</section>" for name, svg in drawn.items()]
+    title = f"Run {run.folder.resolve().name}"
+    parts = [H1(title), P(", ".join(_facts(run)), cls="soft")]
+    parts += [P(B("Could not be read:"), " ", problem) for problem in run.problems]
+    parts += [_section(name, svg, *_beside(name, run)) for name, svg in drawn.items()]
     if run.config and len(table := settings_table(run.config)):
-        note = f"<p class=soft>Where they differ from the preset {html.escape(table.columns[1])}.</p>"
-        parts.append(f"<section><h2>Settings</h2>{note}{html_table(table)}</section>")
-    if len(table := examples_table(run.records)): parts.append(f"<h2>Best and worst</h2>{html_table(table, 'texts')}")
-    reasons = "".join(f"<li>{html.escape(FIGURES[k][0])}: {html.escape(why)}</li>" for k, why in left_out.items())
-    if left_out: parts.append(f"<section><h2>Left out</h2><ul>{reasons}</ul></section>")
-    return "\n".join(parts) + "\n</body></html>\n"
+        note = P(f"Where they differ from the preset {table.columns[1]}.", cls="soft")
+        parts.append(Section(H2("Settings"), note, html_table(table)))
+    if len(table := examples_table(run.records)): parts += [H2("Best and worst"), html_table(table, "texts")]
+    reasons = [Li(f"{FIGURES[name][0]}: {why}") for name, why in left_out.items()]
+    if reasons: parts.append(Section(H2("Left out"), Ul(*reasons)))
+    return html_page(title, _STYLE, *parts)
 
+# %% ../../nbs/use/08_runs.ipynb #592b7c4c
 def _facts(run:RunFolder) -> list: # of texts
     "State, start and rows of a run, in words, as far as they are known."
     state = run_state(run.events)
@@ -439,10 +448,10 @@ def _facts(run:RunFolder) -> list: # of texts
     return facts
 
 # %% ../../nbs/use/08_runs.ipynb #ae1e70fb
-def _beside(name:str, run:RunFolder) -> str:
+def _beside(name:str, run:RunFolder) -> list: # of elements
     "The table that goes with a figure."
-    if name == "loss": return html_table(stages_table(run.events))
-    return html_table(scores_table(run.report).round(1)) if name == "scores" else ""
+    if name == "loss": return [html_table(stages_table(run.events))]
+    return [html_table(scores_table(run.report).round(1))] if name == "scores" else []
 
 # %% ../../nbs/use/08_runs.ipynb #caf4483b
 PAGE = "report.html"
@@ -461,3 +470,40 @@ def write_page(
         with atomic_write(run.folder/PICTURES/f"{name}.svg", "w") as f: f.write(drawn[name])
     with atomic_write(run.folder/PAGE, "w") as f: f.write(page_of(run, drawn, left_out))
     return run.folder/PAGE
+
+# %% ../../nbs/use/08_runs.ipynb #88ac48fb
+def newest_run(
+    folder="runs", # where to look
+) -> Optional[Path]: # None: there is no finished run
+    "The run below `folder` whose final model was written last."
+    models = list(Path(folder).glob(f"*/{Config().checkpoint_dir}/{Config().handoff_best_model_filename}"))
+    return max(models, key=lambda p: p.stat().st_mtime).parent.parent if models else None
+
+# %% ../../nbs/use/08_runs.ipynb #28d3216f
+def run_folder(
+    model:Path, # run folder, checkpoint folder, .pt file, hub id or mini
+) -> Path:
+    "The folder for what is found out about a model."
+    if not model.is_dir() and model.suffix != ".pt": return Path(Config().run_dir).parent/model.name
+    folder = model if model.is_dir() else model.parent
+    return folder.parent if folder.name == Config().checkpoint_dir else folder
+
+# %% ../../nbs/use/08_runs.ipynb #3de0e68e
+def show_runs(
+    folder:Optional[Path]=None, # that holds runs (None: runs)
+):
+    "Print a table of the runs in a folder. Raises `DataError` where there is no folder."
+    if folder is None and not Path("runs").is_dir():
+        raise DataError("There is no folder runs here. `latent_summ demo` makes a first run; "
+                        "`latent_summ runs list FOLDER` looks elsewhere.")
+    folder = folder or Path("runs")
+    table = runs_table(folder)
+    if table.empty: print(f"No run in {folder}."); return
+    Console(highlight=False).print(runs_rich(table))
+
+# %% ../../nbs/use/08_runs.ipynb #690ab9de
+def show_comparison(
+    folders:list, # two runs or more
+):
+    "Print what runs did differently, and how well they did. Raises `DataError` for a folder without a run."
+    Console(highlight=False).print(comparison_rich(folders))

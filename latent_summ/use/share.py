@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'WEIGHTS', 'READ_BACK', 'without_places', 'own_encoder', 'export_model', 'read_export', 'read_model',
-           'is_hub_id', 'fetch', 'load_backbones', 'model_card']
+           'saved_config', 'is_hub_id', 'fetch', 'load_backbones', 'model_card', 'model_note']
 
 # %% ../../nbs/use/02_share.ipynb #0199b6a7
 import json, re, shutil, sys
@@ -15,9 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ..encode.backbones import check_backbone, load_decoder, load_encoder, locate
-from ..train.checkpoint import config_of, content_hash, load_finished
+from ..train.checkpoint import config_of, content_hash, load_finished, read_meta
 from ..data.example import example_chat
 from ..config import Config, STAGES
+from ..plan import LESSON
 from ..model.model import LatentSummarizer
 from ..runtime import CheckpointError, atomic_write, is_terminal, write_json
 
@@ -35,6 +36,7 @@ def without_places(
     files = [k for k in _SOURCES if config[k].count("/") > 1 or Path(config[k]).suffix]
     return config | places | {k: Path(config[k]).name for k in files}
 
+# %% ../../nbs/use/02_share.ipynb #8683a519
 def own_encoder(
     file:Path, # a finished .pt, or an exported folder
 ) -> Optional[Path]:
@@ -61,22 +63,31 @@ def export_model(
     if encoder: shutil.copytree(encoder, folder/"encoder", dirs_exist_ok=True)
 
 # %% ../../nbs/use/02_share.ipynb #d50cbfc9
+def _unreadable(folder:Path, e:Exception) -> CheckpointError:
+    "The error for a folder in which a file is missing or damaged."
+    return CheckpointError(f"{folder} holds no readable model ({type(e).__name__}): it needs config.json and {WEIGHTS}, "
+                           "as `save_pretrained` writes them.")
+
+# %% ../../nbs/use/02_share.ipynb #e31b4df1
+def _about(folder:Path) -> dict:
+    "What an exported model says of itself."
+    try: about = json.loads((folder/"config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e: raise _unreadable(folder, e) from e
+    if not isinstance(about, dict) or about.get("library_name") != "latent_summ":
+        raise CheckpointError(f"{folder} holds a model, but none of this package.")
+    if about.get("format") != FORMAT:
+        raise CheckpointError(f"{folder} has format {about.get('format')}, this version reads {FORMAT}.")
+    return about
+
+# %% ../../nbs/use/02_share.ipynb #c4d57fc9
 def read_export(
     folder, # with model.safetensors and config.json
 ) -> tuple: # (tensors, meta), as load_checkpoint has them
     "Read and check an exported model. Raises `CheckpointError` for one that is missing, damaged or of another library."
     folder = Path(folder)
-    try:
-        about = json.loads((folder/"config.json").read_text(encoding="utf-8"))
-        weights = load_file(folder/WEIGHTS)
-    except (OSError, ValueError, RecursionError, SafetensorError) as e:
-        raise CheckpointError(f"{folder} holds no readable model ({type(e).__name__}): "
-                              f"it needs config.json and {WEIGHTS}, "
-                              "as `save_pretrained` writes them.") from e
-    if not isinstance(about, dict) or about.get("library_name") != "latent_summ":
-        raise CheckpointError(f"{folder} holds a model, but none of this package.")
-    if about.get("format") != FORMAT:
-        raise CheckpointError(f"{folder} has format {about.get('format')}, this version reads {FORMAT}.")
+    about = _about(folder)
+    try: weights = load_file(folder/WEIGHTS)
+    except (OSError, SafetensorError) as e: raise _unreadable(folder, e) from e
     claimed_hash = about.pop("sha256", None)
     weights = dict(sorted(weights.items()))
     if content_hash(weights, json.dumps(about, sort_keys=True)) != claimed_hash:
@@ -84,12 +95,20 @@ def read_export(
                               "or save it again.")
     return dict(model=weights), dict(about, kind="model")
 
+# %% ../../nbs/use/02_share.ipynb #cc767731
 def read_model(
     path, # a finished .pt, or an exported folder
 ) -> tuple: # (tensors, meta)
     "Weights and description of a finished model. Raises `CheckpointError`."
     if Path(path).is_dir(): return read_export(path)
     return load_finished(path)
+
+# %% ../../nbs/use/02_share.ipynb #6105c9af
+def saved_config(
+    path, # a finished .pt, or an exported folder
+) -> Config:
+    "The settings of a finished model, read without its weights. Raises `CheckpointError`."
+    return config_of(_about(Path(path)) if Path(path).is_dir() else read_meta(path))
 
 # %% ../../nbs/use/02_share.ipynb #43e7047c
 def _on_hub(name:str) -> bool:
@@ -102,6 +121,7 @@ def is_hub_id(
     "Whether a name can be a model on the hub: `owner/name`, and there is no such path here."
     return _on_hub(name) and not Path(name).exists()
 
+# %% ../../nbs/use/02_share.ipynb #b5368f3e
 def fetch(
     name:str, # hub id
     files:list, # patterns
@@ -119,6 +139,7 @@ def _pinned(field_name:str, name:str, identity:dict, what:str) -> str:
     on_hub = is_hub_id(name) and re.fullmatch(r"[0-9a-f]{40}", identity["revision"])
     return str(locate(name, what, field_name, identity["revision"])) if on_hub else name
 
+# %% ../../nbs/use/02_share.ipynb #39dce047
 def load_backbones(
     cfg:Config, # of the model: the names of its backbones
     identities:dict, # encoder and decoder, as the model's meta has them
@@ -161,13 +182,16 @@ def _stage_line(name:str, epochs:int, batch_size:int, rows:Optional[int]=None) -
     of_rows = f" of {rows:,} rows" if rows else ""
     return f"- {name}: {epochs} epoch{'s' * (epochs != 1)}{of_rows} in batches of {batch_size}"
 
+# %% ../../nbs/use/02_share.ipynb #5ce3c5df
 def _stage_lines(cfg:Config, report:dict) -> list:
     "One line for each stage: epochs, rows, batch size."
     rows = report.get("rows", {})
     if cfg.training_phase != "normal": return [_stage_line(cfg.training_phase, cfg.num_epochs, cfg.batch_size)]
     if cfg.pipeline_mode == "legacy": return [_stage_line("end to end (legacy)", cfg.num_epochs, cfg.batch_size)]
     epochs = {s: getattr(cfg, s + "_epochs") for s in STAGES}
-    return [_stage_line(s.replace("_", " "), n, cfg.stage_batch_size(s), rows.get(s)) for s, n in epochs.items() if n]
+    size = cfg.stage_batch_size(LESSON)
+    lesson = [f"- teach encoder: {cfg.teach_encoder_steps:,} steps in batches of {size}"] if cfg.teach_encoder_steps else []
+    return lesson + [_stage_line(s.replace("_", " "), n, cfg.stage_batch_size(s), rows.get(s)) for s, n in epochs.items() if n]
 
 # %% ../../nbs/use/02_share.ipynb #02c4f69b
 _COLUMNS = dict(rouge1="ROUGE-1", rouge2="ROUGE-2", rougeL="ROUGE-L", rougeLsum="ROUGE-Lsum", fact_recall="facts")
@@ -179,6 +203,7 @@ def _score_cells(scores:dict) -> list:
         return f"{100 * scores[key]:.1f} %" if key == "fact_recall" else f"{scores[key]:.1f}"
     return [cell(key) for key in _COLUMNS]
 
+# %% ../../nbs/use/02_share.ipynb #cb06022f
 def _score_lines(report:dict) -> list:
     "The results table, from the run's report."
     if "rouge1" not in report: return ["No evaluation was run."]
@@ -240,31 +265,42 @@ Treat a file of latents as you would treat the texts.
 READ_BACK = dict(names=86, numbers=76, words=29, probe_names=70, probe_words=50) # percent, of mini: experiments/privacy.json
 
 def _read_back(report:dict) -> dict: # as READ_BACK
-    "What a privacy report found for latents as files keep them."
+    "What a privacy report shares for latents as files keep them."
     read = report["forms"]["int8"]["read"]
-    found = {kind: read["text"][kind] for kind in ("names", "numbers", "words")}
-    found |= dict(probe_names=read["probe"]["names"], probe_words=read["probe"]["words"])
-    return {k: round(100 * (v or 0)) for k, v in found.items()}
+    shares = {kind: read["text"][kind] for kind in ("names", "numbers", "words")}
+    shares |= dict(probe_names=read["probe"]["names"], probe_words=read["probe"]["words"])
+    return {k: round(100 * (v or 0)) for k, v in shares.items()}
 
+# %% ../../nbs/use/02_share.ipynb #6beb892d
 def _privacy_text(report:dict) -> str:
     "What was read out of this model's latents; if that was not measured, out of those of the small model."
-    own = "privacy" in report
-    found = _read_back(report["privacy"]) if own else READ_BACK
+    is_measured = "privacy" in report
+    shares = _read_back(report["privacy"]) if is_measured else READ_BACK
     unknown = "It was not measured here (`latent_summ privacy` does); of the small model that comes with the package"
-    return (f"{'Of the texts it was measured on' if own else unknown}, the model read {found['names']} % of the names, "
-            f"{found['numbers']} % of the numbers and times and {found['words']} % of the less frequent words out of int8 "
-            f"latents; without the model, somebody with known texts and their latents read {found['probe_names']} % of the "
-            f"names and {found['probe_words']} % of the words.")
+    return (f"{'Of the texts it was measured on' if is_measured else unknown}, the model read {shares['names']} % of the names, "
+            f"{shares['numbers']} % of the numbers and times and {shares['words']} % of the less frequent words out of int8 "
+            f"latents; without the model, somebody with known texts and their latents read {shares['probe_names']} % of the "
+            f"names and {shares['probe_words']} % of the words.")
 
+# %% ../../nbs/use/02_share.ipynb #a62db4cd
+def _part_line(part:str, identity:dict) -> str:
+    "Which encoder or decoder a model was trained with."
+    name = identity["name"]
+    if start := identity.get("taught_from"): name = f"taught by this training (stage 0), from {start}"
+    return f"- {part}: {name}, revision `{identity['revision']}`, tokenizer `{identity['tokenizer']}`"
+
+# %% ../../nbs/use/02_share.ipynb #a6afdca4
 def _front(cfg:Config, backbones:dict) -> str:
-    "The card's header, in the hub's own terms."
+    "The card's header, in the hub's is_measured terms."
     data = [n for f in _SOURCES if _on_hub(n := getattr(cfg, f))]
-    models = [b["name"] for b in backbones.values() if _on_hub(b["name"])]
+    names = [b.get("taught_from", b["name"]) for b in backbones.values()]
+    models = [name for name in names if _on_hub(name)]
     def listed(key, names): return [f"{key}:", *(f"- {n}" for n in names)] if names else []
     tags = ["summarization", "latent-space", "dialogue"]
     return "\n".join(["---", "library_name: latent_summ", "pipeline_tag: summarization", *listed("tags", tags),
                       *listed("base_model", models), *listed("datasets", data), "---", ""])
 
+# %% ../../nbs/use/02_share.ipynb #fdfa365c
 def model_card(
     meta:dict, # of the model: config, backbones
     report:Optional[dict]=None, # the run's scores
@@ -274,8 +310,7 @@ def model_card(
     cfg = config_of(dict(config=without_places(meta["config"])))
     backbones = meta["backbones"]
     report = report or {}
-    parts = [f"- {part}: {b['name']}, revision `{b['revision']}`, tokenizer `{b['tokenizer']}`"
-             for part, b in backbones.items()]
+    parts = [_part_line(part, b) for part, b in backbones.items()]
     lists = dict(parts=parts, data=_data_lines(cfg, report), stages=_stage_lines(cfg, report),
                  scores=_score_lines(report))
     title = name.split("/")[-1] if "/" in name else "Latent summariser"
@@ -283,3 +318,18 @@ def model_card(
                         privacy=_privacy_text(report), chat=json.dumps(example_chat()["dialogue"], ensure_ascii=False),
                         **{key: "\n".join(lines) for key, lines in lists.items()})
     return re.sub(r"hf_\w{6,}", "hf_***", _front(cfg, backbones) + "\n" + body)
+
+# %% ../../nbs/use/02_share.ipynb #e0866055
+def model_note(
+    model:Path, # as it was named
+    scores:dict, # its report.json; empty where there is none
+) -> str:
+    "One line about the model that is used: its name, and how well it did."
+    percent = {"facts": scores.get("fact_recall"), "ROUGE-L": scores.get("rougeL")}
+    if percent["facts"] is not None: percent["facts"] *= 100
+    words = [f"{name} {v:.0f}" for name, v in percent.items() if v is not None]
+    note = f"using {model}"
+    if words: note += f": {', '.join(words)} of 100"
+    if words and "source" in scores: note += f" on {scores['rows']['evaluated']:,} chats of {Path(scores['source']).name}"
+    if str(model) == "mini": return f"{note}. It knows made-up chats only; --model names another, `latent_summ train` makes yours."
+    return f"{note}." if words else f"{note}, which has no scores yet (`latent_summ evaluate` makes them)."

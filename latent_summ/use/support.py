@@ -40,6 +40,7 @@ class Claim(NamedTuple):
     value: str # as text_facts has it: lower case, three is 3
     stands: bool # whether the source has it
 
+# %% ../../nbs/use/03_support.ipynb #bf13630b
 def _stands(
     kind:str, # of TEXT_FACTS
     value:str,
@@ -62,11 +63,11 @@ def claims(
     speakers = speakers_of(source)
     names = _capitals(source, speakers)[0] | _capitals(summary, speakers)[0]
     said = text_facts(summary, speakers, names)
-    found = text_facts(source, speakers, names)
+    sourced = text_facts(source, speakers, names)
     hours = _hours(summary)
-    same = found | match_times(found, said, _hours(source))
+    same = sourced | match_times(sourced, said, _hours(source))
     words = set(_WORD.findall(source.lower()))
-    def stands(fact): return fact in same or match_times({fact}, found, hours) <= found or _stands(*fact, source, words)
+    def stands(fact): return fact in same or match_times({fact}, sourced, hours) <= sourced or _stands(*fact, source, words)
     return [Claim("name" if kind == "speaker" else kind, value, stands((kind, value)))
             for kind, value in sorted(said, key=lambda fact: (TEXT_FACTS.index(fact[0]), fact[1]))]
 
@@ -84,6 +85,7 @@ def _places(
         said = ((m, m[0].lower()) for m in _NUMBER.finditer(_TIME.sub(lambda t: "~" * len(t[0]), text)))
         yield from (m.span() for m, n in said if (_NUMBER_WORDS.get(n) or n.replace(",", "")) == value)
 
+# %% ../../nbs/use/03_support.ipynb #60319b35
 def unsupported_words(
     summary:str,
     found:list, # of claims
@@ -91,6 +93,7 @@ def unsupported_words(
     "Where the claims that do not stand are in the summary."
     return sorted({place for c in found if not c.stands for place in _places(summary, c.kind, c.value)})
 
+# %% ../../nbs/use/03_support.ipynb #efb31b30
 def mark(
     summary:str,
     found:list, # of claims
@@ -110,6 +113,7 @@ class Certainty(NamedTuple):
     least: float # log-probability of the least probable token
     word: str # the word that it belongs to; empty where it is the end
 
+# %% ../../nbs/use/03_support.ipynb #cd6473ce
 def _token_logprobs(
     decoder:Decoder,
     prefix_embeds:torch.Tensor, # (batch, prefix_len, hidden)
@@ -131,6 +135,7 @@ def _token_logprobs(
 def _word_at(text:str, at:int) -> str: # the word around a character, without punctuation
     return next((m[0].strip(".,!?;:\"'()") for m in re.finditer(r"\S+", text) if m.end() > at), "")
 
+# %% ../../nbs/use/03_support.ipynb #df703ec0
 @torch.no_grad()
 def certainty(
     decoder:Decoder,
@@ -143,10 +148,12 @@ def certainty(
     ids = [tokenizer(t, add_special_tokens=False)["input_ids"] + [decoder.eos_id] for t in texts]
     logprobs = _token_logprobs(decoder, prefix_embeds, pad_labels(ids, prefix_embeds.device)).cpu()
     out = []
-    for text, row, given in zip(texts, logprobs, ids):
-        least, at = row[:len(given)].min(0)
-        before = len(tokenizer.decode(given[:at + 1]).rstrip()) - 1
-        out.append(Certainty(row[:len(given)].mean().item(), least.item(), _word_at(text, before) if at + 1 < len(given) else ""))
+    for text, row, tokens in zip(texts, logprobs, ids):
+        least, position = row[:len(tokens)].min(0)
+        is_end = position + 1 == len(tokens)
+        place = len(tokenizer.decode(tokens[:position + 1]).rstrip()) - 1
+        word = "" if is_end else _word_at(text, place)
+        out.append(Certainty(row[:len(tokens)].mean().item(), least.item(), word))
     return out
 
 # %% ../../nbs/use/03_support.ipynb #f5e6ed6b
@@ -176,6 +183,7 @@ class Familiar(NamedTuple):
         "Share of held-out texts that are nearer."
         return (torch.searchsorted(self.quantiles, distance.float()) / (len(self.quantiles) - 1)).clamp(max=1.0)
 
+# %% ../../nbs/use/03_support.ipynb #1ca4992b
 def fit_familiar(
     taught:torch.Tensor, # (texts, latent_seq_len, latent_dim): document latents of training texts
     held_out:torch.Tensor, # (texts, latent_seq_len, latent_dim): of others of the same kind
@@ -228,12 +236,14 @@ def doubtful(self:Support) -> bool:
     "Whether its support is low, or it was withheld for that."
     return self.support is not None and bool(self.reason)
 
+# %% ../../nbs/use/03_support.ipynb #5b54ef68
 @patch(as_prop=True)
 def line(self:Support) -> str:
     "The summary in one line with all its marks."
     low = self.summary and self.support is not None and self.support < LOW
     return self.marked + (f" [support {self.support:.2f}]" if low else "")
 
+# %% ../../nbs/use/03_support.ipynb #e9eb8517
 @patch(as_prop=True)
 def told(self:Support) -> list: # of lines
     "The marked summary, and how far to trust it."
@@ -250,6 +260,7 @@ def row(self:Support) -> dict:
     for c in self.claims: stand[c.kind] = (stand[c.kind][0] + c.stands, stand[c.kind][1] + 1)
     return numbers | dict(unsupported=list(self.unsupported), stands={k: list(v) for k, v in stand.items()} if self.sourced else None)
 
+# %% ../../nbs/use/03_support.ipynb #a7939a44
 def part_values(
     found:Support,
 ) -> list: # of floats, in the order of PARTS; nan where a part is missing
@@ -280,6 +291,7 @@ class Weights(NamedTuple):
         "The probability that each row is right."
         return torch.sigmoid(self.bias - self.pulls(values).sum(-1))
 
+# %% ../../nbs/use/03_support.ipynb #4d138f85
 def fit_weights(
     values:torch.Tensor, # (rows, parts)
     right:torch.Tensor, # (rows,) bool
@@ -330,6 +342,7 @@ class Judge:
         named = [text for pull, text in sorted(pulls, reverse=True) if text and pull > _PULL] if support < LOW else []
         return replace(found, support=support, reason="; ".join(named[:3]) or ("several small doubts" if support < LOW else ""))
 
+# %% ../../nbs/use/03_support.ipynb #f54c0f34
 def _reason(found:Support, part:str) -> str:
     "What a part says against a summary, in words; empty where it says nothing."
     if part == "lacking": return f"not in the text: {', '.join(c.value for c in found.claims if not c.stands and c.kind != 'negation')}" * any(not c.stands for c in found.claims)
@@ -354,12 +367,14 @@ def support_fingerprint(
     decoder = {k: backbones["decoder"].get(k) for k in ("revision", "tokenizer")}
     return compressor_fingerprint(model, cfg, backbones["encoder"], summary=True) | parts | dict(decoder=decoder)
 
+# %% ../../nbs/use/03_support.ipynb #6ef73833
 def _tensors(judge:Judge) -> dict:
     "A calibration's numbers by name."
     fits = dict(sourced=judge.sourced, unsourced=judge.unsourced)
     weights = {f"{name}.{k}": v for name, fit in fits.items() for k, v in fit._asdict().items()}
     return dict(sorted((weights | {f"familiar.{k}": v for k, v in judge.familiar._asdict().items()}).items()))
 
+# %% ../../nbs/use/03_support.ipynb #42915d9a
 def write_judge(
     path, # of the file to write
     judge:Judge,

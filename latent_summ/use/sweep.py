@@ -20,7 +20,8 @@ from ..encode.tokens import target_ids
 from ..runtime import CheckpointError, DataError, own_world, write_json
 from ..train.events import read_events
 from ..train.stages import run_pipeline
-from .evaluate import evaluate_predictions, latents_loss, read_text, rounded
+from .evaluate import evaluate_predictions, rounded
+from .ladder import latents_loss, read_text
 from .inference import Summarizer
 from .privacy import coarse
 from .report import COLOURS, Picture, name_axes, tidy, write_report
@@ -33,6 +34,7 @@ class Point:
     values: dict # field -> value
     cfg: Config # with its run folder
 
+# %% ../../nbs/use/14_sweep.ipynb #a2810571
 def point_name(
     values:dict, # field -> value
 ) -> str:
@@ -40,6 +42,7 @@ def point_name(
     words = [f"{k}={v}" for k, v in values.items()]
     return re.sub(r"[^\w.=+-]+", "_", ",".join(words).replace(",", "__"))[:180] or "as-it-is"
 
+# %% ../../nbs/use/14_sweep.ipynb #56cd5ab1
 def grid_points(
     cfg:Config, # what all combinations share
     grid:dict, # field -> list of values
@@ -66,6 +69,7 @@ def _has_finished(folder:Path) -> bool:
     "Whether a folder holds a run that came to its end."
     return (folder/"events.jsonl").is_file() and run_state(read_events(folder/"events.jsonl")) == "finished"
 
+# %% ../../nbs/use/14_sweep.ipynb #810fa93a
 _FREE = ("run_dir", "device", "use_tui", "async_checkpointing") # may differ between two visits of a sweep
 
 def _check_same(cfg:Config, folder:Path):
@@ -77,6 +81,7 @@ def _check_same(cfg:Config, folder:Path):
     raise CheckpointError(f"{folder} holds a run with other settings: {named}. Choose another --folder, "
                           "or delete that run.")
 
+# %% ../../nbs/use/14_sweep.ipynb #e2cbf541
 def ready_run(
     point:Point, # of grid_points
     train:Callable=run_pipeline, # what trains: called with a config, and resume=True to go on
@@ -101,6 +106,7 @@ def check_bits(
         raise ConfigError("--bits takes 2 to 16, and 32 for latents as they are; "
                           f"got {', '.join(map(str, wrong)) or 'none'}.")
 
+# %% ../../nbs/use/14_sweep.ipynb #b12103ca
 def stored_bytes(
     cfg:Config, # latent_seq_len and latent_dim count
     bits:int, # for each number
@@ -109,6 +115,7 @@ def stored_bytes(
     scale = 0 if bits == 32 else 4
     return cfg.latent_seq_len * (math.ceil(cfg.latent_dim * bits / 8) + scale)
 
+# %% ../../nbs/use/14_sweep.ipynb #0b214e30
 @own_world()
 def scores_by_bits(
     summarizer, # a Summarizer
@@ -142,10 +149,12 @@ def _ceiling(summarizer, rows:list) -> dict: # bytes, facts, rougeL
     size = sum(len(r["dialogue"].encode()) for r in rows) / len(rows)
     return dict(bytes=size, facts=facts, roles=report["role_recall"], rougeL=report["rougeL"])
 
+# %% ../../nbs/use/14_sweep.ipynb #cbf98784
 def _end_of(folder:Path):
     "When a run came to its end: scores of an earlier training do not count."
     return next((e["time"] for e in reversed(read_events(folder/"events.jsonl")) if e["event"] == "run_end"), None)
 
+# %% ../../nbs/use/14_sweep.ipynb #c78060c9
 def _scored(point:Point, split:str, max_rows:int, bits) -> list: # of dicts
     "A run's scores: from its sweep.json where that has them, else computed and kept there; the run's report is written once."
     folder = Path(point.cfg.run_dir)
@@ -168,6 +177,7 @@ def _scored(point:Point, split:str, max_rows:int, bits) -> list: # of dicts
         write_json(file, stored)
     return [line | dict(ceiling=stored["ceiling"]["facts"]) for line in lines if line["bits"] in bits]
 
+# %% ../../nbs/use/14_sweep.ipynb #a22f42b8
 def run_sweep(
     cfg:Config, # what all combinations share
     grid:dict, # field -> list of values
@@ -241,6 +251,7 @@ def sweep_report(
     def as_python(line): return {k: v.item() if hasattr(v, "item") else v for k, v in line.items()}
     return dict(lines=list(map(as_python, plain.to_dict("records"))))
 
+# %% ../../nbs/use/14_sweep.ipynb #c9bcf947
 def sweep_lines(
     table:pd.DataFrame, # of run_sweep or sweep_model
 ) -> list: # of lines

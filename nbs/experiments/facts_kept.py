@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from latent_summ.config import Config
-from latent_summ.use.evaluate import evaluate_predictions, ladder_report, loss_ladder, reconstruction, rounded
+from latent_summ.use.evaluate import evaluate_predictions, rounded
+from latent_summ.use.ladder import ladder_report, loss_ladder, reconstruction
 from latent_summ.use.facts import fact_recall
 from latent_summ.use.inference import Summarizer
 from latent_summ.runtime import write_json

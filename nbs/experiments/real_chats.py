@@ -1,20 +1,25 @@
 """Real chats with pretrained backbones: what comes through 8 x 256 numbers, and what the same decoder makes of the chat itself.
 
-    export LATENT_SUMM_DATA=folder        # with folders: chats (train and validation files of both datasets), samsum and dialogsum (validation files)
+    export LATENT_SUMM_DATA=folder        # with folders: chats (train and validation files of both datasets), samsum and dialogsum (validation files);
+                                          # for `rebuild` also the files arxiv.jsonl and wikipedia.jsonl with a column `text`
     export LATENT_SUMM_BACKBONES=folder   # with the folders minilm, smollm2 and perhaps gemma; without it they come from the hub
     python nbs/experiments/real_chats.py train short              # one variant; --resume goes on with one that was stopped
+    python nbs/experiments/real_chats.py train "short, more pairs" # one that starts from the pretraining of another variant, which must be there
     python nbs/experiments/real_chats.py judge short              # scores and ladder on both validation splits
+    python nbs/experiments/real_chats.py rebuild short            # texts of four lengths back from their own latents: summaries, arXiv, Wikipedia
+    python nbs/experiments/real_chats.py own short                # summaries of the ten chats in ten_chats.txt, as they come
     python nbs/experiments/real_chats.py baselines                # copied lines and one constant sentence
     python nbs/experiments/real_chats.py reader --minutes 30      # ceiling: the same decoder reads the chat, with a trained correction
     python nbs/experiments/real_chats.py list
 
-Results go into nbs/experiments/real_chats.json: figures only. Weights and texts stay in --out (build/real_chats): the licences of
+Results go into nbs/experiments/real_chats.json: figures, and summaries of our own ten chats. Weights and texts stay in --out (build/real_chats): the licences of
 the datasets and of the backbones do not let them into a repository.
 """
 import argparse
 import json
 import os
 import random
+import shutil
 import time
 from collections import Counter
 from pathlib import Path
@@ -22,7 +27,7 @@ from pathlib import Path
 import torch
 
 from latent_summ.config import Config
-from latent_summ.data.sources import load_pairs
+from latent_summ.data.sources import load_pairs, load_texts
 from latent_summ.encode.backbones import load_decoder
 from latent_summ.encode.tokens import target_ids
 from latent_summ.model.decode import pad_labels
@@ -31,7 +36,8 @@ from latent_summ.model.model import LowRank
 from latent_summ.runtime import autocast, seed_everything, write_json
 from latent_summ.train.run import environment
 from latent_summ.train.stages import run_pipeline
-from latent_summ.use.evaluate import SEPARATOR, evaluate_predictions, ladder_report, loss_ladder, read_text, reconstruction, rounded
+from latent_summ.use.evaluate import evaluate_predictions, rounded
+from latent_summ.use.ladder import SEPARATOR, ladder_report, loss_ladder, read_text, reconstruction
 from latent_summ.use.facts import text_fact_table
 from latent_summ.use.inference import Summarizer
 
@@ -40,9 +46,12 @@ DATASETS = ("samsum", "dialogsum")
 DATA = Path(os.environ.get("LATENT_SUMM_DATA", "."))
 SHORT = dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
              readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_max_samples=5000, max_eval_samples=100)
+STARTS = {"short, more pairs": "short"} # variants that only finetune -> the variant whose pretraining they start from
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "laptop": ("the preset as it is", {}),
     "short": ("fewer rows in every stage: less than two hours of one core", SHORT),
+    "short, more pairs": ("the same pretraining; the decoder sees 12,000 pairs instead of 5,000",
+                          SHORT | dict(finetune_adapter_max_samples=12000, run_pretraining=False)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
@@ -61,6 +70,17 @@ def config(name:str, out:Path) -> Config:
         changes["gpt2_model"] = f"{os.environ['LATENT_SUMM_BACKBONES']}/gemma"
     folder = name.replace(", ", "-").replace(" ", "-")
     return Config.preset("laptop").override(run_dir=str(out / folder), preprocess_cache_dir=str(out / "cache"), **changes)
+
+
+def train(name:str, out:Path, resume:bool):
+    "Train a variant, where need be from the pretraining of another one."
+    cfg = config(name, out)
+    if name in STARTS and not resume:
+        start, run = Path(config(STARTS[name], out).run_dir), Path(cfg.run_dir)
+        shutil.copytree(start / "encoder", run / "encoder")
+        (run / cfg.checkpoint_dir).mkdir()
+        shutil.copy(start / cfg.checkpoint_dir / cfg.pretrain_best_model_filename, run / cfg.checkpoint_dir)
+    run_pipeline(cfg, resume=resume)
 
 
 def validation(dataset:str, rows:int) -> list:
@@ -114,11 +134,46 @@ def judge(name:str, out:Path, rows:int, climbed:int):
         found["datasets"][dataset] = scores(pairs, texts)
         found["datasets"][dataset]["ladder"] = ladder_report(loss_ladder(summarizer, pairs[:climbed]))
         save(name, found)
-    summaries = [r["summary"] for r in validation("samsum", rows)]
-    lengths = {s: len(ids) for s, ids in zip(summaries, target_ids(summarizer.cfg, summarizer.decoder, summaries))}
-    groups = {f"{low} to {high} tokens": [s for s, n in lengths.items() if low <= n < high][:climbed] for low, high in ((4, 16), (16, 32), (32, 64))}
-    found["reconstruction"] = {group: reconstruction(summarizer, texts) for group, texts in groups.items() if texts}
-    save(name, found)
+
+
+LENGTHS = (16, 32, 64, 128) # tokens of the decoder
+
+
+def cut_texts(summarizer, texts:list, tokens:int, count:int) -> list:
+    "The first `count` texts that are long enough, each cut at a word's end to at most this many tokens."
+    found = []
+    for text in texts:
+        ids, = target_ids(summarizer.cfg.override(max_target_len=10_000), summarizer.decoder, [text])
+        if len(ids) <= tokens: continue
+        cut = summarizer.decoder.tokenizer.decode(ids[:tokens]).strip().rsplit(" ", 1)[0]
+        if cut: found.append(cut)
+        if len(found) == count: break
+    return found
+
+
+def rebuild(name:str, out:Path, count:int):
+    "Texts back from their own latents, by kind and length."
+    summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
+    read = lambda kind: [r["text"] for r in load_texts(Config(), str(DATA / f"{kind}.jsonl"), "train", 20 * count)]
+    kinds = dict(summaries=[r["summary"] for r in validation("samsum", 1000)], arxiv=read("arxiv"), wikipedia=read("wikipedia"))
+    found = dict(command=f"python nbs/experiments/real_chats.py rebuild {name!r} --rows {count}", prefix_len=summarizer.cfg.prefix_len)
+    for kind, texts in kinds.items():
+        for tokens in LENGTHS:
+            some = cut_texts(summarizer, texts, tokens, count)
+            if len(some) < 10: continue # too few texts are that long
+            rows = [dict(dialogue=t, summary=t) for t in some]
+            kept = text_fact_table(summarizer.reconstruct(some), rows).recall
+            facts = {k: None if v != v else float(v) for k, v in kept.items()}
+            found[f"{kind}, {tokens} tokens"] = reconstruction(summarizer, some) | dict(facts_kept=facts)
+            save(f"rebuild {name}", found)
+
+
+def own(name:str, out:Path):
+    "Summaries of ten chats that the project wrote itself."
+    summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
+    chats = (RESULTS.parent / "ten_chats.txt").read_text().strip().split("\n\n")
+    rows = [dict(chat=chat, summary=text) for chat, text in zip(chats, summarizer.summarize(chats))]
+    save(f"own {name}", dict(command=f"python nbs/experiments/real_chats.py own {name!r}", rows=rows))
 
 
 def constant_sentence(rows:list, kept:int=300) -> str:
@@ -192,7 +247,7 @@ def _teach_reader(cfg:Config, decoder, minutes:float, rank:int, most:int) -> tup
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("list", "train", "judge", "baselines", "reader"))
+    p.add_argument("what", choices=("list", "train", "judge", "rebuild", "own", "baselines", "reader"))
     p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
     p.add_argument("--out", type=Path, default=Path("build/real_chats"))
     p.add_argument("--rows", type=int, default=1000, help="validation rows of each dataset, at most")
@@ -206,7 +261,9 @@ def main():
     if opts.what == "baselines": baselines(opts.rows)
     if opts.what == "reader": reader(opts.minutes, opts.rank, opts.rows, opts.most)
     for name in opts.names:
-        if opts.what == "train": run_pipeline(config(name, opts.out), resume=opts.resume)
+        if opts.what == "train": train(name, opts.out, opts.resume)
+        if opts.what == "own": own(name, opts.out)
+        if opts.what == "rebuild": rebuild(name, opts.out, min(opts.rows, 50))
         if opts.what == "judge": judge(name, opts.out, opts.rows, opts.ladder_rows)
 
 

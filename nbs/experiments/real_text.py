@@ -36,7 +36,8 @@ from transformers import PreTrainedTokenizerFast
 from latent_summ import make_mini as mini
 from latent_summ.encode.backbones import load_decoder, load_encoder
 from latent_summ.config import STAGES, Config
-from latent_summ.use.evaluate import evaluate, evaluate_predictions, ladder_report, loss_ladder, read_text, reconstruction, rounded, write_predictions
+from latent_summ.use.evaluate import evaluate, evaluate_predictions, rounded, write_predictions
+from latent_summ.use.ladder import ladder_report, loss_ladder, read_text, reconstruction
 from latent_summ.use.inference import Summarizer
 from latent_summ.runtime import autocast, seed_everything, write_json
 from latent_summ.data.sources import load_pairs, load_texts

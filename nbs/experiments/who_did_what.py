@@ -23,7 +23,8 @@ import torch.nn.functional as F
 
 from latent_summ.encode.backbones import MINI, load_decoder
 from latent_summ.config import Config
-from latent_summ.use.evaluate import evaluate_predictions, read_text, rounded
+from latent_summ.use.evaluate import evaluate_predictions, rounded
+from latent_summ.use.ladder import read_text
 from latent_summ.use.facts import role_recall
 from latent_summ.make_mini import FULLEST, SUMMARY_CUE, batches, decoder_exercises, decoder_step, fan, fan_nats, fit, pad, wording_exercises, wording_step
 from latent_summ.data.messenger import chats, versions

@@ -1,9 +1,9 @@
 """A checkpoint, an export and a report are complete or invisible.
 
 Attack: SIGKILL at every write point (each file made durable, each rename before and after, each removal) of a training that saves after every second step,
-with the writer in the loop and on its thread; of exporting a model over an older one; and of writing a report. Whatever is there afterwards under a final
-name is whole, and the training goes on to the same weights. A file cut off anywhere is no checkpoint; (elsewhere) a
-damaged newest one is passed over and named.
+with the writer in the loop and on its thread; of exporting a model over an older one; and of writing a report. Afterwards every file under a final name
+must be whole, and the continued training must reach the same weights. A file that is cut off anywhere is not accepted as a checkpoint; (elsewhere) a
+damaged newest one is skipped and named.
 """
 import json
 import shutil

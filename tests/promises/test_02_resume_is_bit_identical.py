@@ -1,8 +1,8 @@
-"""Resume is bit-identical on a CPU: weights, optimizer, schedule, every generator, stage, epoch and place in the shuffled order.
+"""Resuming on a CPU is bit-identical: weights, optimizer, schedule, every random generator, stage, epoch and position in the shuffled order.
 
-Attack: SIGKILL inside a random forward pass, between the batches of an accumulation window too, up to four times in one training, twelve trainings; and
-(elsewhere) real trainings of the mini pair, each of their modes killed after a random number of steps, twice in one epoch, from memory and streamed by two
-loader processes. `make soak` does the same to the mini preset for half an hour. The last state must equal that of the run left in peace.
+Attack: SIGKILL inside a random forward pass, or between the batches of an accumulation window, up to four times per training, in twelve trainings; and
+(elsewhere) real trainings of the mini pair in each of their modes, killed after a random number of steps, twice in one epoch, from memory and streamed by
+two loader processes. `make soak` does the same to the mini preset for half an hour. The last state must equal that of an undisturbed run.
 """
 import os
 import signal

@@ -1,7 +1,7 @@
 """A checkpoint that is written in the background is a snapshot of one moment.
 
-Attack: a writer so slow that the training is steps ahead of it; every file must hold what the same training writes at once, optimizer state and generator
-included; and (elsewhere) parameters changed in place while the writer holds them.
+Attack: a writer so slow that the training is steps ahead of it; every file must hold what the same training writes without a background thread, optimizer
+state and random generator included; and (elsewhere) parameters changed in place while the writer holds them.
 """
 import time
 from unittest import mock

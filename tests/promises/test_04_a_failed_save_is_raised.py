@@ -1,7 +1,7 @@
 """A background save that fails is raised at the next save, at exit and at the end of training.
 
-Attack: the k-th save of a training fails, for every k; the training must not end as if all were well, must not be further than the next save when it
-stops, and must leave every earlier checkpoint as it was.
+Attack: the k-th save of a training fails, for every k; the training must not end as if nothing had happened, must stop at the next save at the latest, and
+must leave every earlier checkpoint unchanged.
 """
 from unittest import mock
 

@@ -1,7 +1,7 @@
-"""Saves fall on optimizer steps; a half-filled accumulation window is never lost silently.
+"""Saves happen between optimizer steps; a half-filled accumulation window is never lost silently.
 
-Attack: a signal in every single batch of a training, SIGINT and SIGTERM in turn, inside accumulation windows and at the ends of epochs: each checkpoint it leaves stands at a
-step, and from there the training ends in the same state.
+Attack: a signal in every single batch of a training, SIGINT and SIGTERM in turn, inside accumulation windows and at the ends of epochs: each checkpoint
+must belong to a complete step, and the training continued from it must end in the same state.
 """
 import os
 import signal
@@ -29,7 +29,7 @@ def test_a_signal_in_every_batch(sign, tmp_path, attacks):
             return loss
         def stopped(n=n):
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            with pytest.raises(Interrupted, match="--resume goes on from here"): train(tmp_path / str(n), cfg, loss=signals)
+            with pytest.raises(Interrupted, match="--resume continues from here"): train(tmp_path / str(n), cfg, loss=signals)
         assert in_child(stopped) == 0, n
         at = load_checkpoint(newest_step(tmp_path / str(n)))[1]["position"]
         assert at["batch"] % 2 == 0 or at["batch"] == 9, at  # nine batches in an epoch: the last window holds one

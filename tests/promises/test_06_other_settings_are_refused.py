@@ -1,6 +1,6 @@
-"""Resuming with another batch size, accumulation or architecture is refused with the two values named.
+"""Resuming with another batch size, accumulation or architecture is refused, and both values are named.
 
-Attack: every field that belongs to the training's or the model's fingerprint is changed, one at a time, under a checkpoint's nose.
+Attack: every field that belongs to the training's or the model's fingerprint is changed, one at a time, before resuming from a checkpoint.
 """
 import pytest
 from toys import CFG, newest_step, train

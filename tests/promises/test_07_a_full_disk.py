@@ -1,7 +1,7 @@
 """A full disk keeps the last good checkpoint, cache, export and log, leaves no stray temporary files, and says so.
 
-Attack: no file may grow beyond a limit that is drawn at random, at every place where the package writes: a training (checkpoints and events), an export, a
-report, latents. What was there must be as it was, what the process says must be one of our own errors, and the same command must then go on to the same end.
+Attack: no file may grow beyond a limit drawn at random, everywhere the package writes: a training (checkpoints and events), an export, a report, latents.
+Existing files must be unchanged, the process must report one of our own errors, and the same command must then continue to the same result.
 """
 import json
 

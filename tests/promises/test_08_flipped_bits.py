@@ -1,8 +1,8 @@
 """A flipped bit is found, never loaded.
 
-Attack: one bit flipped at random places in every kind of file that is read back as numbers: step checkpoints, exported models, latents, and (elsewhere) every
-file of a cache. Loading fails, or gives exactly what was written (a bit that means nothing, such as the zip's padding). What people read is text without a
-hash: in config.json, events.jsonl and report.json a changed digit is another digit.
+Attack: one bit flipped at random places in every kind of file that is read back as numbers: step checkpoints, exported models, latents, and (elsewhere)
+every file of a cache. Loading fails, or returns exactly what was written (where the bit has no meaning, such as the zip's padding). Files for people are
+text without a hash: in config.json, events.jsonl and report.json a changed digit is another digit.
 """
 import pytest
 import torch

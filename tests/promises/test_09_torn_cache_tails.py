@@ -1,7 +1,7 @@
-"""A torn cache tail is dropped, told, and embedded again.
+"""An incomplete end of a cache is dropped, reported, and embedded again.
 
-Attack: the newest shard of an unfinished cache is cut at every byte, in both formats; the writer that goes on takes up the shards before it and no row of it.
-And (elsewhere) what it then writes is, to the byte, what an undisturbed writer writes.
+Attack: the newest shard of an unfinished cache is cut at every byte, in both formats; the writer that continues keeps the shards before it and none of its
+rows. And (elsewhere) it then writes exactly the bytes that an undisturbed writer writes.
 """
 import pytest
 from test_cache import FINGERPRINT, SHARD, rows

@@ -1,7 +1,7 @@
-"""The offsets index is derived: missing, stale or wrong, it is built again.
+"""The index of offsets is derived from the data: if it is missing, stale or wrong, it is rebuilt.
 
-Attack: removed, cut at every byte, taken from another shard, from an older version of the same one, filled with random numbers and with numbers beyond the
-file; every row must read as it was written.
+Attack: the index is removed, cut at every byte, taken from another shard, from an older version of the same one, filled with random numbers and with
+numbers beyond the file; every row must be read as it was written.
 """
 import numpy as np
 from test_cache import ROWS, write

@@ -1,7 +1,7 @@
-"""One writer for a cache and one training for a run folder; another gets a clear error, readers get whole rows, and the lock of a dead process is recovered.
+"""A cache has one writer and a run folder one training; a second one gets a clear error, readers get whole rows, and the lock of a dead process is recovered.
 
-Attack: ten writers start at the same moment; the one that got in is killed and ten more come; ten readers read all the while, also while finished files
-become visible late and in another order, as on a network file system; two trainings go on in the same run folder.
+Attack: ten writers start at the same moment; the successful one is killed and ten more start; ten readers read all the while, even when finished files
+become visible late and in another order, as on a network file system; two trainings continue in the same run folder.
 """
 import os
 import shutil

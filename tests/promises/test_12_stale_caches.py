@@ -1,6 +1,6 @@
 """A stale cache is refused: the fingerprint covers encoder and revision, tokenizer, lengths, pooling, quantiser, stored fields and the input rows.
 
-Attack: each of these is changed, one at a time, and the cache of the old ones is opened by its folder; and the manifest itself is changed and sealed again.
+Attack: each of these is changed, one at a time, and the old cache is opened by its folder; and the manifest itself is changed and sealed again.
 """
 from types import SimpleNamespace
 

@@ -1,6 +1,6 @@
 """SIGKILL while caching loses at most one shard; the finished bytes equal those of an undisturbed run.
 
-Attack: writers killed at random moments, one after the other, until one gets through, twenty times, in both formats; and (elsewhere) at every write point,
+Attack: writers are killed at random moments, one after the other, until one finishes, twenty times, in both formats; and (elsewhere) at every write point,
 while merging, and by Ctrl-C in the middle of a batch.
 """
 import os

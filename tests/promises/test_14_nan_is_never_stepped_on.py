@@ -1,7 +1,7 @@
-"""A loss that is not a number is never stepped on: training stops and names the rows.
+"""No step is taken on a loss that is not finite: training stops and names the rows.
 
-Attack: NaN, inf and -inf from the loss, in every batch of a training in turn; a gradient that is not a number where the loss is fine, in one single weight.
-Weights, optimizer and position must be those of the step before, and the rows of that window must be named.
+Attack: NaN, inf and -inf from the loss, in every batch of a training in turn; a gradient that is not finite in a single weight while the loss is fine.
+Weights, optimizer and position must be those of the previous step, and the rows of that window must be named.
 """
 import pytest
 from faults import same

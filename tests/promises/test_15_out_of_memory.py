@@ -1,6 +1,6 @@
-"""Out of memory while embedding halves the token budget and goes on; the order of rows does not change.
+"""Running out of memory while embedding halves the token budget and continues; the order of rows does not change.
 
-Attack: memory runs out at random batches, and whenever a batch is larger than a limit drawn at random; every text must come out once, in its place. A single
+Attack: memory runs out at random batches, and whenever a batch is larger than a limit drawn at random; every text must appear once, in its place. A single
 text that does not fit is an error that says so.
 """
 from types import SimpleNamespace

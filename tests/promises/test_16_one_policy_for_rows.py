@@ -1,7 +1,7 @@
 """Empty, None, huge, lone-surrogate, NUL and duplicate rows follow one stated policy; rows in = rows out + rows reported.
 
-Attack: random rows, random bytes as lines of JSON, every awkward kind of text by itself; and dialogues that speak to the model: special tokens, end tokens,
-instructions. They are just text: the decoder's and the encoder's own tokens never come from it.
+Attack: random rows, random bytes as lines of JSON, every awkward kind of text by itself; and dialogues that address the model: special tokens, end tokens,
+instructions. They are treated as text: they never become the special tokens of decoder or encoder.
 """
 import pytest
 from fuzz import TARGETS, attack

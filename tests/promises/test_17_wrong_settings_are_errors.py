@@ -1,7 +1,7 @@
 """Wrong JSON types, NaN, unknown keys and typos are errors with a suggestion.
 
-Attack: config files and command lines changed at random in bytes and in structure: each is taken whole or refused with one of our own errors, and never with
-a traceback; and (elsewhere) every kind of wrong file and value, one by one.
+Attack: config files and command lines changed at random in bytes and in structure: each is accepted as a whole or rejected with one of our own errors,
+never with a traceback; and (elsewhere) every kind of wrong file and value, one by one.
 """
 import pytest
 from fuzz import attack

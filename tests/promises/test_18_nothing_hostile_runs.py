@@ -1,8 +1,8 @@
-"""A malicious pickle never executes; hostile files of any kind are refused or read as mere data.
+"""A malicious pickle never executes; hostile files of any kind are rejected or read as plain data.
 
-Attack: checkpoints whose pickle calls a function, in each way that a pickle can and in every container torch has had (zip, legacy stream, tar, zip in a zip);
+Attack: checkpoints whose pickle calls a function, in every way a pickle can and in every container format of torch (zip, legacy stream, tar, zip in a zip);
 model folders that bring their own code or a pickled weight file; caches whose list of files points outside of them, and caches made of links; files that
-unpack to a thousand times their size; names that are HTML. A file that the payload would make must not be there afterwards.
+unpack to a thousand times their size; names that are HTML. The file that the payload would create must not exist afterwards.
 """
 import io
 import json

@@ -1,7 +1,7 @@
 """A checkpoint written compiled, or by several processes, loads anywhere: its keys carry no `_orig_mod.` or `module.`.
 
-Attack: written compiled and gone on with plain, and the other way round, in the middle of a training; the models must be equal. And (elsewhere) written by two
-processes and gone on with by one.
+Attack: written compiled and continued without compilation, and the other way round, in the middle of a training; the models must be equal. And (elsewhere)
+written by two processes and continued by one.
 """
 from faults import same
 from toys import CFG, CPU, Net, job, newest_step, state, train

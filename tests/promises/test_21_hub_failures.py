@@ -1,8 +1,8 @@
 """A gated, missing, offline or half-downloaded model gives one message with the id, the case, the next step and an alternative; a token is never printed.
 
-Attack: (elsewhere) a hub on the loopback interface refuses in every way there is, breaks off in the middle, and flips a bit; every file a run leaves is searched
-for the token. Here: tokens of each kind inside error messages and settings, which then go into messages and model cards; and the book of what was kept of a
-stream is damaged in every way, also to point outside of its folder.
+Attack: (elsewhere) a hub on the loopback interface refuses in every possible way, breaks off in the middle, and flips a bit; every file that a run leaves
+is searched for the token. Here: tokens of each kind inside error messages and settings, which then appear in messages and model cards; and the record of a
+stored stream is damaged in every way, even to point outside its folder.
 """
 import json
 

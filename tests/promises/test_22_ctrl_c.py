@@ -1,7 +1,7 @@
-"""Ctrl-C saves at the next step and says how to go on; a second Ctrl-C quits at once.
+"""Ctrl-C saves at the next step and says how to continue; a second Ctrl-C quits at once.
 
-Attack: SIGINT and SIGTERM in the middle of a training's steps, and a second one a random moment later, sixteen times, in processes of their own. A first one leaves
-a checkpoint from which the same state is reached; after a second one the process is gone within a step, and what was saved before is whole.
+Attack: SIGINT and SIGTERM in the middle of a training's steps, and a second one a random moment later, sixteen times, in processes of their own. The first
+leaves a checkpoint from which the same state is reached; after the second the process ends within a step, and everything saved before is whole.
 """
 import os
 import signal

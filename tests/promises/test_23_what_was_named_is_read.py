@@ -1,7 +1,7 @@
-"""What is read is what was named: no pattern, extension or position decides in silence; a row with more fields than its header is an error.
+"""Exactly the named file is read: no pattern, extension or position decides silently; a row with more fields than its header is an error.
 
-Attack: names made of `[ ] * ?` beside files that they would match as patterns, any letter case, every format under the name of another, ragged rows; through
-training, evaluation, predictions, `summarize --input`, `reconstruct` and the doctor. What comes in must come out, in order, under its id.
+Attack: names made of `[ ] * ?` next to files that they would match as patterns, any letter case, every format under the ending of another, rows of unequal
+length; through training, evaluation, predictions, `summarize --input`, `reconstruct` and the doctor. Every row must come out, in order, under its id.
 """
 import json
 
@@ -11,9 +11,10 @@ from latent_summ.config import Config
 from latent_summ.data.formats import look_at, numbered_rows, rows_as_bytes
 from latent_summ.data.sources import input_rows, load_pairs
 from latent_summ.runtime import DataError
-from latent_summ.ui import cli
+from latent_summ.ui import cli, commands
 from latent_summ.ui.doctor import Need, check_local_source
-from latent_summ.use.evaluate import read_predictions
+from latent_summ.use.evaluate import whole_file
+from latent_summ.use.predictions import read_predictions
 
 ALSO = [f"test_formats.py::{n}" for n in ("test_the_same_rows_from_each", "test_turns_are_joined", "test_case_one_comma_too_many", "test_case_brackets", "test_tables_come_back",
                                           "test_json_comes_back", "test_a_row_with_more_fields_is_always_an_error", "test_files_and_columns_are_found_by_name_alone")]
@@ -36,7 +37,7 @@ def write(path, rows): path.write_bytes(rows_as_bytes(rows, path.name.lower()))
 def everything(path) -> list:
     "What each command makes of a file."
     cfg = Config(dataset_name=str(path), preprocess_validation_fraction=1e-9)
-    return [list(load_pairs(cfg)), list(load_pairs(cli._whole_file(cli.Evaluate(), cfg), "test")), read_predictions(path), input_rows(path, cfg)[0],
+    return [list(load_pairs(cfg)), list(load_pairs(whole_file(cfg), "test")), read_predictions(path), input_rows(path, cfg)[0],
             check_local_source(cfg, Need("dataset_name", str(path), "pairs", None, True)).status]
 
 
@@ -63,7 +64,7 @@ def test_the_content_decides(tmp_path, real, shown):
 @pytest.mark.parametrize("out", ["out.csv", "out.tsv", "out.json", "out.jsonl", "OUT.JSONL.GZ", "out.parquet", None])
 def test_rows_and_ids_survive_in_order(tmp_path, monkeypatch, capfd, command, out):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_load", lambda origin, model: Echo())
+    monkeypatch.setattr(commands, "_load", lambda origin, model: Echo())
     given = [json.dumps(r) for r in ROWS] + ['{"id": "broken', json.dumps(dict(id=7, dialogue=None)), json.dumps(dict(dialogue="Eve: ½ 😀\u2028ok"))]
     (tmp_path / "in[1].jsonl").write_text("\n".join(given), encoding="utf-8")
     cli.run_command([command, "--input", "in[1].jsonl", *(["--output", out] if out else [])])
@@ -76,8 +77,27 @@ def test_rows_and_ids_survive_in_order(tmp_path, monkeypatch, capfd, command, ou
 
 def test_a_file_that_fails_says_so_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_load", lambda origin, model: Echo())
+    monkeypatch.setattr(commands, "_load", lambda origin, model: Echo())
     (tmp_path / "ragged.csv").write_text("id,dialogue\na,Ann: hi\nb,Ann: well, yes\n")
     with pytest.raises(DataError, match="ragged.csv, line 3 has 3 columns, its header 2"):
         cli.run_command(["summarize", "--input", "ragged.csv", "--output", "out.csv"])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ragged.csv"]
+
+
+@pytest.mark.parametrize("output", ["out.xlsx", "OUT.ODS", "out.html"])
+def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "_load", lambda origin, model: pytest.fail("the model was loaded"))
+    write(tmp_path / "in.csv", ROWS)
+    with pytest.raises(DataError, match="is not written here. Write .csv"): cli.run_command(["summarize", "--input", "in.csv", "--output", output])
+    with pytest.raises(DataError, match="Cannot write into in.csv"): cli.run_command(["summarize", "--input", "in.csv", "--output", "in.csv/out.csv"])
+    assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_the_home_folder_is_spelled_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(commands, "_load", lambda origin, model: Echo())
+    write(tmp_path / "in.csv", ROWS)
+    cli.run_command(["summarize", "--input", "in.csv", "--output=~/my results/out.csv"])
+    assert len(list(numbered_rows(look_at(tmp_path / "home/my results/out.csv")))) == 3 and not (tmp_path / "~").exists()

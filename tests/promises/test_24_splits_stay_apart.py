@@ -1,7 +1,8 @@
 """Test and validation rows never reach training; a file named after a split is that split.
 
-Attack: folders and files as people name them (camel case, capitals, numbers at the end, `dev` for validation, folders for splits, one file without a name beside
-them), drawn at random. No row of a test or validation file may be among the training rows, whatever is named: the folder, its stem, or one of its files.
+Attack: folders and files as people name them (camel case, capitals, numbers at the end, `dev` for validation, folders for splits, one file without a
+split's name next to them), drawn at random. No row of a test or validation file may be among the training rows, whatever is named: the folder, its stem, or
+one of its files.
 """
 import itertools
 
@@ -91,3 +92,21 @@ def test_words_that_only_hold_a_split_name_none(tmp_path):
 def test_texts_keep_their_splits_too(tmp_path):
     for split in ("train", "test"): (tmp_path / f"{split}.txt").write_text(f"a text of {split}\nanother text of {split}\n")
     assert all("train" in r["text"] for r in load_texts(Config(preprocess_validation_fraction=1e-9), str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["test", "Test", "TestSet", "val", "validation", "heldout"])
+def test_a_held_out_folder_alone_is_not_trained_on(tmp_path, name):
+    put(tmp_path / name / "chats.csv", "held out")
+    for path in (tmp_path / name, tmp_path / name / "chats.csv"):
+        with pytest.raises(DataError, match="has no train split"): load_pairs(Config(dataset_name=str(path)))
+
+
+@pytest.mark.parametrize("name", ["test", "train"])
+def test_a_folder_named_after_a_split_finds_the_others(tmp_path, name):
+    for split in ("train", "test"): put(tmp_path / split / "chats.csv", split)
+    assert set(ids(tmp_path / name)) == {"train"} and set(ids(tmp_path / name, "test")) == {"test"}
+
+
+def test_a_folder_of_projects_is_no_split(tmp_path):
+    put(tmp_path / "dev" / "chats.csv", "all")
+    assert set(ids(tmp_path / "dev" / "chats.csv")) == {"all"} == set(ids(tmp_path / "dev"))

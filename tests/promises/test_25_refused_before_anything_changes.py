@@ -1,8 +1,8 @@
-"""A command that is refused changes nothing, and is refused before hours are spent.
+"""A refused command changes nothing, and is refused before hours are spent.
 
 Attack: on a finished training, `--resume` with other rows (one word of one row, one row less, other validation rows) and `--overwrite` with everything that
-cannot work: missing and unfit models, rows, columns, caches and folders; no text may be embedded, and afterwards every file must be what it was. New runs that
-are refused leave no folder, and so do commands that name what is not there. And (elsewhere) resuming with other settings.
+cannot work: missing and unfit models, rows, columns, caches and folders; no text may be embedded, and afterwards every file must be unchanged. Refused new
+runs, and commands that name missing things, leave no folder. And (elsewhere) resuming with other settings.
 """
 import json
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_resumed_with_the_same_rows(trained): run_pipeline(trained, resume=True)
 
 
 UNFIT = { # what is asked for -> what the message says
-    "no encoder": (dict(modernbert_model="{work}/none"), "none"), "no decoder": (dict(gpt2_model="{work}/none.gguf"), "no file here"),
+    "no encoder": (dict(modernbert_model="{work}/none"), "none"), "no decoder": (dict(gpt2_model="{work}/none.gguf"), "is not a file here"),
     "another width": (dict(modernbert_model="{work}/narrow"), "32 wide"),
     "too few positions": (dict(modernbert_model="{work}/narrow", modernbert_hidden_dim=32, max_seq_len=600), "has 512 positions"),
     "untaught": (dict(modernbert_model="{work}/narrow", modernbert_hidden_dim=32), "was taught latent tokens"), "no rows": (dict(dataset_name="{work}/none.jsonl"), "none.jsonl"),

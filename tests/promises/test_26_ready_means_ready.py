@@ -1,7 +1,8 @@
 """The doctor's "Everything is ready" means that the first batch of every stage runs.
 
-Attack: folders of every kind that loading refuses (packed weights, an adapter, code of its own, tokens and positions beyond the tables) go through the doctor,
-which must say no with the loader's words; families that load must be found ready; and a stage that breaks in its first batch must not be called ready.
+Attack: folders of every kind that loading refuses (packed weights, an adapter, code of its own, tokens and positions beyond the tables) are given to the
+doctor, which must reject them in the loader's words; families that load must be reported as ready; and a stage that fails in its first batch must not be
+reported as ready.
 """
 from unittest.mock import patch
 

@@ -1,7 +1,8 @@
-"""Loss and text equal the backbone's own (head bias, scale, softcap, generation settings), or it is refused at loading.
+"""Loss and text equal the backbone's own (head bias, scale, softcap, generation settings), or the backbone is refused at loading.
 
-Attack: (elsewhere) tiny models of eighteen families against their own logits, loss and gradient, 1, 15, 16 and 20 rows at once, folders that bring generation
-settings of every kind, models that look ahead or cannot read embeddings. Here: heads with any bias, scale and cap, in chunks of any size, against torch's own.
+Attack: (elsewhere) tiny models of eighteen families against their own logits, loss and gradient, 1, 15, 16 and 20 rows at once, folders that bring
+generation settings of every kind, models that look ahead or cannot read embeddings. Here: heads with any bias, scale and cap, in chunks of any size,
+against torch's own.
 """
 from types import SimpleNamespace
 

@@ -1,8 +1,8 @@
-"""The caller's world changes no result and kills no job.
+"""The caller's environment changes no result and stops no job.
 
-Attack: (elsewhere) every public call inside autocast, gradient and inference modes, other default dtypes and devices and deterministic algorithms; models loaded
-and trained inside them; eight threads that sample at once; streams that are missing, closed, full or narrow. Here: a latent made in one of these worlds goes
-through the calls of another, and a mode that is entered while a summary is being streamed changes none of its words.
+Attack: (elsewhere) every public call inside autocast, gradient and inference modes, other default dtypes and devices and deterministic algorithms; models
+loaded and trained inside them; eight threads that sample at once; streams that are missing, closed, full or narrow. Here: latents made in one of these
+environments are used in another, and entering a mode while a summary is streamed changes none of its words.
 """
 import pytest
 import torch

@@ -1,7 +1,8 @@
 """Memory stays flat over thousands of calls of any length.
 
-Attack: 2,000 calls of `summarize` with one to three texts of 1 to 60 words, in bf16 and in fp32, each in a process of its own: it may grow by 100 MB from the
-moment the model is loaded (with torch's own bounds, bf16 grows by 700), and by 20 after the first 400 calls. And (elsewhere) trainings of 2, 10 and 50 epochs.
+Attack: 2,000 calls of `summarize` with one to three texts of 1 to 60 words, in bf16 and in fp32, each in its own process, which may grow by 100 MB
+from the moment the model is loaded (with torch's own bounds, bf16 grows by 700), and by 20 after the first 400 calls. And (elsewhere) trainings of 2, 10
+and 50 epochs.
 """
 import json
 import os

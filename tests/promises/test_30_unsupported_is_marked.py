@@ -1,8 +1,8 @@
-"""A summary that its source does not support is marked as such; foreign text is told before it is summarised.
+"""A summary that its source does not support is marked as such; foreign text is reported before it is summarised.
 
-Attack: right summaries of held-out chats with one name, number or time put in that the chat lacks; chats written by hand, texts that are no chats, in other
-languages, on one line; from Python, from the command line and in a conversation, with and without the texts at hand. Nothing of it may go out unmarked, and
-the held-out chats themselves may not be marked without cause. A calibration that is damaged, or another model's, must be refused.
+Attack: right summaries of held-out chats into which one name, number or time is put that the chat lacks; chats written by hand; texts that are not chats,
+in other languages, or on one line; from Python, on the command line and in a conversation, with and without the texts at hand. None of it may pass
+unmarked, and the held-out chats themselves may not be marked without cause. A calibration that is damaged, or another model's, must be refused.
 """
 import json
 import shutil
