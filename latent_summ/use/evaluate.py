@@ -356,7 +356,7 @@ def write_predictions(
 # %% ../../nbs/use/06_evaluate.ipynb #0a6fe425
 def rounded(
     value, # nested dicts, lists and numbers
-    digits:int=4, # behind the decimal point
+    digits:int=4, # digits after the decimal point
 ): # the same nesting
     "`value` with every float in it rounded: for files and tables."
     if isinstance(value, float): return round(value, digits)
@@ -434,7 +434,7 @@ def latency(
     summarizer, # a Summarizer
     texts:list, # to be summarised; one batch says enough
 ) -> dict: # {"texts", "encode", "middle", "decode"}: milliseconds a text
-    "Where the time of a summary goes. What is on a GPU is waited for."
+    "Where the time of a summary goes. Work on a GPU is waited for."
     times = [time.perf_counter()]
     latents = summarizer.encode(texts)
     times.append(time.perf_counter())

@@ -18,8 +18,8 @@ def bleu_signed(
     predictions:list, # texts
     references:list, # in the same order
 ) -> tuple: # (0 to 100, signature)
-    "Corpus BLEU of sacreBLEU with its usual settings, and its own word for them."
-    from sacrebleu.metrics import BLEU  # needed here alone
+    "Corpus BLEU of sacreBLEU with its usual settings, and its signature, which describes them."
+    from sacrebleu.metrics import BLEU  # needed only here
     same_length(predictions, references, "references")
     metric = BLEU()
     return float(metric.corpus_score(predictions, [references]).score), str(metric.get_signature())

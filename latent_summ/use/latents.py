@@ -60,7 +60,7 @@ class SavedLatents(NamedTuple):
 def source_hash(
     text:str, # any text
 ) -> bytes: # 32
-    "What tells a text from any other one: SHA-256 of its UTF-8, line ends and outer white space left aside."
+    "The fingerprint of a text: SHA-256 of its UTF-8, ignoring line ends and outer white space."
     plain = text.replace("\r\n", "\n").replace("\r", "\n").strip()
     return hashlib.sha256(plain.encode("utf-8", "replace")).digest()
 
@@ -283,7 +283,7 @@ def names(self:LatentFile) -> list:
 def find(self:LatentFile,
     text:str, # a source
 ) -> list: # of row numbers
-    "The rows that were made of a text. Raises `CacheError` where the file keeps no hashes."
+    "The rows that were made from a text. Raises `CacheError` where the file keeps no hashes."
     if "sources" not in self._file.keys():
         raise CacheError(f"{self.path} keeps no hashes of its texts: write it with sources, or with --source-hash.")
     kept = self._file.get_tensor("sources").numpy()
