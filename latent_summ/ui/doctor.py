@@ -420,7 +420,7 @@ def _rows_in_file(path:Path) -> Optional[int]:
 _COUNTED = 20e6 # bytes of files that are read to count their rows
 
 def _raw_rows(cfg:Config, need:Need) -> Optional[int]:
-    "Rows of a local source as they stand there, counted by reading it; None where it cannot be read."
+    "All rows of a local source, counted by reading it; None where it cannot be read."
     from latent_summ.data.sources import open_source, pair_columns, pick_split, text_columns
     choose = pair_columns if need.kind == "pairs" else text_columns
     try:

@@ -55,7 +55,7 @@ def check_theirs(
     words:list, # a command and what follows it
     why:str="", # what else is wrong with them
 ):
-    "Raise `ConfigError` for words of the reference's command line, with the nearest ones of ours."
+    "Raise `ConfigError` for words of the reference's command line, with the closest ones here."
     pairs = [word.partition("=") for word in words]
     flags = [name for name, _, _ in pairs if name in _THEIR_FLAGS]
     if not flags and not why: return

@@ -79,7 +79,7 @@ def pick_tokenizer(
     references:list, # texts, or lists of texts where a row has several
     tokenizer:str="auto", # one of ROUGE_TOKENIZERS
 ) -> str: # latin or unicode
-    "The tokenizer of ROUGE for these references; a choice of `unicode` that was not asked for is told."
+    "The tokenizer of ROUGE for these references; an automatic `unicode` is noted."
     if tokenizer not in ROUGE_TOKENIZERS:
         raise ConfigError(f"--rouge-tokenizer is one of {', '.join(ROUGE_TOKENIZERS)}, not {tokenizer!r}.")
     if tokenizer != "auto": return tokenizer
@@ -420,7 +420,7 @@ def whole_file(
     split:str="test", # that was asked for
     trained_on:Optional[str]=None, # source of the model's training
 ) -> Config:
-    "`cfg`, with a single file scored whole, unless the model was trained on it or another split was asked for; that is told."
+    "`cfg`, with a single file scored whole, unless the model was trained on it or another split was asked for; noted."
     name = cfg.dataset_name
     def place(path): return Path(path).expanduser().resolve()
     if split != "test" or name in BUILT_IN or not looks_local(name): return cfg

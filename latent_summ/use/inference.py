@@ -110,7 +110,7 @@ def _check_middle(
     trained:Optional[str], # class of the middle that the model was trained with (None: the package's)
     middle:Optional[torch.nn.Module], # what was handed over
 ):
-    "Raise `ModelError` where a middle of one's own is missing, or handed to a model that has none."
+    "Raise `ModelError` where a custom middle is missing, or given to a model that has none."
     if trained and middle is None:
         name = trained.rsplit(".", 1)[-1]
         raise ModelError(f"This model was trained with its own middle, {trained}. Make one as for the training and hand it over: "
@@ -123,7 +123,7 @@ def _check_side(
     trained:Config, # of the model
     size:int, # bytes of facts that are asked for
 ):
-    "Raise `ConfigError` for more facts than the model was taught to read."
+    "Raise `ConfigError` for more facts than the model can read."
     if size <= trained.side_channel: return
     if trained.side_channel:
         raise ConfigError(f"This model reads at most {trained.side_channel} bytes of facts beside its latents, not {size}: lower side_channel.")

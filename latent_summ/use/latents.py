@@ -216,7 +216,7 @@ def _read_ids(path:Path, file, n:int) -> Optional[list]:
 
 # %% ../../nbs/use/01_latents.ipynb #a2dcf120
 class LatentFile:
-    "A file of latents on a memory map: its length, ids and header at once, rows when they are asked for."
+    "A file of latents on a memory map: its length, ids and header at once, rows on request."
     def __init__(self,
         path, # of the file
         made_by:Optional[dict]=None, # fingerprints to accept, by kind: {"document": ..., "summary": ...} (None: any)

@@ -166,7 +166,7 @@ def agreement(
 
 # %% ../../nbs/use/03_support.ipynb #b668755d
 class Familiar(NamedTuple):
-    "Where the texts that a model was taught lie."
+    "Where a model's training texts lie."
     mean: torch.Tensor # (latent_dim,)
     root: torch.Tensor # (latent_dim, latent_dim): a square root of the inverse covariance
     quantiles: torch.Tensor # (101,): distances of held-out texts, from the nearest to the farthest
