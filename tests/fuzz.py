@@ -366,9 +366,10 @@ class CommandLine(Target):
     "Words for the command line, separated by line ends; what would train, evaluate or download only parses."
     def make(self):
         os.chdir(self.folder)
+        from latent_summ.config import Config
         from latent_summ.ui import cli
         for name in set(cli.COMMANDS) - {"config", "runs", "completion", "summarize"}: cli.COMMANDS[name] = (cli.COMMANDS[name][0], lambda *_: None)
-        self.names = [f"--{k.replace('_', '-')}" for k in vars(cli.Config())]
+        self.names = [f"--{k.replace('_', '-')}" for k in vars(Config())]
         self.commands = [*cli.COMMANDS, "--help", "", "confg"]
         return [b"config\nshow\n--preset\nmini", b"runs", b"completion\nbash", b"train\n--batch-size\n4", b"summarize\n--run-dir\nx\nhello", b"evaluate\n--max-rows\n3"]
     def bend(self, draw):

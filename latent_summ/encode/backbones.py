@@ -40,18 +40,21 @@ _FIELDS = dict(encoder="modernbert_model", decoder="gpt2_model") # where the con
 
 def _flag(field_name:str) -> str: return "--" + field_name.replace("_", "-")
 
+# %% ../../nbs/encode/03_backbones.ipynb #aa81bed3
 def _instead(what:str, field_name:str) -> str:
     "Flags that run without this model."
     width = json.loads((MINI/what/"config.json").read_text())["hidden_size"]
     return (f"Without it: {_flag(field_name)} mini {_flag(_WIDTHS[field_name])} {width} (shipped with the package), "
             "or the whole small setting with --preset mini.")
 
+# %% ../../nbs/encode/03_backbones.ipynb #bc061959
 def _place_error(e:Exception, name:str, what:str, field_name:str, revision:Optional[str]) -> ModelError:
     "The one message for a backbone that cannot be downloaded."
     case, step = hub_case(e, "/".join(name.split("/")[:2]))
     version = f" (revision {revision[:12]})" if revision else ""
     return ModelError(f"The {what} {name!r}{version} {case}. {step} {_instead(what, field_name)}")
 
+# %% ../../nbs/encode/03_backbones.ipynb #848a69f6
 def _damage_error(files:list, name:str, what:str, field_name:str) -> ModelError:
     "The message for a download whose bytes are not the hub's."
     repo = "/".join(name.split("/")[:2])
@@ -71,6 +74,7 @@ def model_folder(
     names = [m["path"] for m in modules if str(m.get("type", "")).endswith(".Transformer")]
     return folder/Path(names[0]).name if names else folder
 
+# %% ../../nbs/encode/03_backbones.ipynb #5133ce9e
 def _download(name:str, revision:Optional[str]) -> tuple: # (folder, file in it or None for all of it)
     "A model's files from hub or local cache: its description first, so that a refused model costs no gigabytes."
     if split_gguf(name): return fetch_gguf(name, revision)
@@ -143,6 +147,7 @@ def _weights_id(place:Path) -> str:
     for p in _weight_files(place): digest.update(sha256_file(p).encode())
     return digest.hexdigest()[:16]
 
+# %% ../../nbs/encode/03_backbones.ipynb #e783e512
 def _tokenizer_id(tokenizer:PreTrainedTokenizerBase) -> str:
     "A hash over all of a tokenizer."
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
@@ -161,6 +166,7 @@ def _attention(cfg:Config, device) -> str:
     say_once(f"attn_implementation=flash_attention_2: {reason}; using sdpa.")
     return "sdpa"
 
+# %% ../../nbs/encode/03_backbones.ipynb #b9de072a
 @contextlib.contextmanager
 def _quiet_transformers():
     "No bars, and no load report of the parts of a checkpoint that nobody uses; missing parts are an error of ours."
@@ -179,6 +185,7 @@ def _incomplete(what:str, field_name:str, folder:Path, missing:list) -> str:
     return (f"The {what} in {folder} lacks {len(missing)} of its weights ({', '.join(missing[:3])} ...): "
             f"they would be drawn at random. {_flag(field_name)} needs a complete model. {_instead(what, field_name)}")
 
+# %% ../../nbs/encode/03_backbones.ipynb #c59b135e
 def _unloadable(what:str, field_name:str, place:Path, error:BaseException) -> str:
     "The message for files that transformers cannot load."
     needs = "A backbone folder holds config.json, model.safetensors (or pytorch_model.bin) and tokenizer.json"
@@ -212,6 +219,7 @@ def _from_files(auto, place:Path, cfg:Config, device) -> tuple: # (tokenizer, mo
         model, info = with_a_kernel(read, _attention(cfg, device))
     return tokenizer, plain_model(model), sorted(info["missing_keys"])
 
+# %% ../../nbs/encode/03_backbones.ipynb #89ae46d3
 def _from_place(auto, place:Path, cfg:Config, device) -> tuple: # (tokenizer, model, missing weights)
     "What a folder or a GGUF file holds, in fp32."
     def read(at): return _from_files(auto, at, cfg, device)
@@ -260,6 +268,7 @@ def _check_width(what:str, width:int, cfg:Config, field_name:str):
         raise ModelError(f"The {what} is {width} wide but {field_name}={getattr(cfg, field_name)}. "
                          f"Set {_flag(field_name)} {width}.")
 
+# %% ../../nbs/encode/03_backbones.ipynb #069abcfa
 def _most_read(what:str, cfg:Config, extra:int) -> tuple: # (tokens, the settings they come from)
     "How many positions a run asks of a backbone at most."
     if what == "encoder": return cfg.max_seq_len, f"max_seq_len={cfg.max_seq_len}"
@@ -406,6 +415,7 @@ def _check_decoder(decoder:Decoder, cfg:Config, title:str):
                          "Use another decoder with --gpt2-model.")
     check_positions("decoder", decoder.model, cfg, title, len(decoder.bos_ids) + len(decoder.separator_ids))
 
+# %% ../../nbs/encode/03_backbones.ipynb #b1e896ac
 def load_decoder(
     cfg:Config, # gpt2_model names it; gpt2_hidden_dim must be its width
     device=None, # a torch.device; default: by cfg.device

@@ -30,6 +30,7 @@ def about_folder(
     except (OSError, ValueError, RecursionError): return {}
     return about if isinstance(about, dict) else {}
 
+# %% ../../nbs/encode/02_families.ipynb #2b2c318e
 def refuse_format(
     folder:Path, # a model's
     title:str, # begins the message: "The decoder in ..."
@@ -63,6 +64,7 @@ def encoder_part(
     if any(k.startswith("pooler.") for k in missing): model.pooler = None
     return model, [k for k in missing if not k.startswith("pooler.")]
 
+# %% ../../nbs/encode/02_families.ipynb #b275b37b
 def text_part(
     model:nn.Module, # as AutoModelForCausalLM gives it
 ) -> nn.Module:
@@ -92,6 +94,7 @@ def layer_stack(
     raise ModelError(f"The top layers of a {type(model).__name__} cannot be trained "
                      f"(it has no stack of {n_layers} layers of its own): set num_encoder_unfrozen_layers to 0.")
 
+# %% ../../nbs/encode/02_families.ipynb #45ded978
 def head_count(
     model:nn.Module, # an encoder
 ) -> int: # divides its width
@@ -116,6 +119,7 @@ def position_limit(
     limits += [len(b) for b in tables if b.ndim == 2]
     return min(limits, default=None)
 
+# %% ../../nbs/encode/02_families.ipynb #41c45aa5
 def trained_positions(
     model:nn.Module, # of any family
 ) -> Optional[int]: # tokens
@@ -204,6 +208,7 @@ def _number(value) -> bool:
     "Whether a field of a model's config holds a number that matters."
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value != 0
 
+# %% ../../nbs/encode/02_families.ipynb #ad23e082
 _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap") # Gemma, RecurrentGemma, xLSTM
 
 def head_of(
@@ -230,6 +235,7 @@ def _exactness(model:nn.Module): # (context, tolerance)
     is_flash = "flash" in str(model.config._attn_implementation)
     return torch.autocast(device.type, torch.bfloat16, enabled=is_flash), 5e-2 if is_flash else TOLERANCE
 
+# %% ../../nbs/encode/02_families.ipynb #8f67bb21
 def _some_ids(model:nn.Module, avoid:int) -> torch.Tensor: # (8,)
     "Eight token ids, none of which is `avoid`."
     table = model.get_input_embeddings().weight
@@ -247,6 +253,7 @@ def _two_rows(model:nn.Module, pad_id:int) -> tuple: # (ids, attention mask), ea
     both = torch.stack([ids, torch.cat([ids[:5], torch.full_like(ids[5:], pad_id)])])
     return both, (torch.arange(8, device=ids.device) < torch.tensor([[8], [5]], device=ids.device)).long()
 
+# %% ../../nbs/encode/02_families.ipynb #3a345332
 @torch.no_grad()
 def computes_in(
     model:nn.Module, # an encoder that passed its probe

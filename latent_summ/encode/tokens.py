@@ -20,6 +20,7 @@ def n_vectors(
     "Vectors in an embedding: 1 for `mean`, else `latent_seq_len`."
     return 1 if cfg.encoder_pooling == "mean" else cfg.latent_seq_len
 
+# %% ../../nbs/encode/04_tokens.ipynb #8453c597
 def plain_ids(
     tokenizer, # of encoder or decoder
     texts, # of str
@@ -29,6 +30,7 @@ def plain_ids(
     options = dict(add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False)
     return tokenizer(list(texts), **options)["input_ids"]
 
+# %% ../../nbs/encode/04_tokens.ipynb #25a7be51
 def _ends(tokenizer) -> tuple: # (ids before a text, ids behind it)
     "What an encoder expects around a text: [CLS] and [SEP], or else what its tokenizer adds (T5's </s>, Llama's <s>)."
     head = [i for i in (tokenizer.cls_token_id,) if i is not None]
@@ -37,6 +39,7 @@ def _ends(tokenizer) -> tuple: # (ids before a text, ids behind it)
     own = tokenizer("", return_attention_mask=False, verbose=False)["input_ids"]
     return [i for i in own if i == tokenizer.bos_token_id], [i for i in own if i != tokenizer.bos_token_id]
 
+# %% ../../nbs/encode/04_tokens.ipynb #989f9e22
 def _blank_id(tokenizer) -> int:
     "Stands for a text that a tokenizer makes nothing of, such as a lone zero-width space."
     ids = (tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
@@ -57,6 +60,7 @@ class Frame:
         "The encoder's input for a text, cut to the room there is."
         return [*self.head, *ids[:self.room], *self.tail] or [self.blank]
 
+# %% ../../nbs/encode/04_tokens.ipynb #9cbc31da
 def frame_of(
     cfg:Config, # for max_seq_len and the latent tokens
     encoder:Encoder, # for its tokenizer
@@ -89,6 +93,7 @@ def target_ids(
     "What the decoder should write: tokens without a begin token, cut to `max_target_len`, and the end token."
     return targets_and_cuts(cfg, decoder, texts)[0]
 
+# %% ../../nbs/encode/04_tokens.ipynb #0d9bf79d
 def targets_and_cuts(
     cfg:Config, # for max_target_len
     decoder:Decoder, # for its tokenizer

@@ -30,6 +30,7 @@ def check_gguf(
         raise ModelError(f"{title} is no GGUF file (it begins with {magic!r}): it was cut, or is something else. "
                          "Fetch it again.")
 
+# %% ../../nbs/encode/02_unpack.ipynb #66e6ed59
 @contextlib.contextmanager
 def no_gguf_bar():
     "A block in which transformers shows no bar of its own while it unpacks a GGUF file."
@@ -63,11 +64,13 @@ def unpacked_folder(
     version = importlib.metadata.version("transformers")
     return Path(constants.HF_HOME)/"latent_summ"/"gguf"/f"{sha256_file(file)[:32]}-{kind}-{version}"
 
+# %% ../../nbs/encode/02_unpack.ipynb #83b8fbe5
 def _stamps(folder:Path) -> dict: # name -> [size, time]
     "What tells that a file has changed."
     files = [p for p in folder.iterdir() if p.name != _BOOK]
     return {p.name: [p.stat().st_size, p.stat().st_mtime_ns] for p in files}
 
+# %% ../../nbs/encode/02_unpack.ipynb #2c502702
 def kept_missing(
     folder:Path, # of unpacked_folder
 ) -> Optional[list]: # names of the weights that the file lacks; None where nothing whole is kept
@@ -88,6 +91,7 @@ def _alone(folder:Path):
             stack.enter_context(WeakFileLock(folder.with_name(f"{folder.name}.lock")))
         yield
 
+# %% ../../nbs/encode/02_unpack.ipynb #1fa7bf5b
 def _sync(folder:Path):
     "Make the files of a folder durable."
     for path in folder.iterdir():

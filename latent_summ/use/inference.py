@@ -73,7 +73,7 @@ def find_model(
 _THEIRS = dict(max_new_tokens="max_generation_length", max_length="max_generation_length", device_map="device, one for everything", dtype="use_bf16 and use_fp16",
                torch_dtype="use_bf16 and use_fp16", cache_dir="the environment variable HF_HOME", local_files_only="the environment variable HF_HUB_OFFLINE=1",
                subfolder="the folder itself as the path")
-_NO_PACKING = "Weights are not packed; a decoder may come from a GGUF file."
+_UNPACKED = "Weights are not packed; a decoder may come from a GGUF file."
 _NOT_HERE = dict(num_beams="Summaries are written greedily, or sampled with do_sample, temperature, top_k and top_p.",
                  num_return_sequences="Call summarize several times with do_sample=True and another seed.",
                  min_new_tokens="There is only an upper bound, max_generation_length.",
@@ -81,12 +81,12 @@ _NOT_HERE = dict(num_beams="Summaries are written greedily, or sampled with do_s
                  repetition_penalty="The decoder's own generate has it: s.decoder.model.generate(inputs_embeds=s.prompt(latents), ...).",
                  trust_remote_code="Code that comes with a model is never run.",
                  convert_to_tensor="encode returns a tensor; convert_to_numpy=True makes it an array.",
-                 normalize_embeddings="Latents are as long as the model was trained with; similarity compares directions.",
+                 normalize_embeddings="Latents have the length that the model was trained with; similarity compares their directions.",
                  prompt="The encoder reads a text as it is.", prompt_name="The encoder reads a text as it is.",
-                 output_value="encode returns the latents of each text.", precision="save_latents stores 8 bits.",
+                 output_value="encode returns the latents of each text.", precision="save_latents stores latents in 8 bits.",
                  truncate_dim="The latents have one size, latent_seq_len x latent_dim.",
-                 load_in_8bit=_NO_PACKING, load_in_4bit=_NO_PACKING, quantization_config=_NO_PACKING,
-                 generation_config="Settings are options of the call: do_sample, temperature, top_p ...")
+                 load_in_8bit=_UNPACKED, load_in_4bit=_UNPACKED, quantization_config=_UNPACKED,
+                 generation_config="Each setting is an option of the call: do_sample, temperature, top_k, top_p, max_generation_length.")
 
 def _check_words(options:dict):
     "Raise `ConfigError` for an option of transformers that has another name here."
