@@ -74,6 +74,8 @@ def no_command(
     word = words[0]
     later = next((w for w in words if w in commands), None)
     if word in _THEIR_MODES: check_theirs([_THEIR_MODES[word], *words[1:]], f"{word!r} is not a command")
+    theirs = {w.partition("=")[0] for w in words} & _THEIR_FLAGS.keys()
+    if theirs and not later: check_theirs(["summarize" if "--checkpoint" in theirs else "train", *words]) # without a mode
     if word.startswith("-") and later:
         return f"the command comes first: latent_summ {shlex.join([later, *(w for w in words if w != later)])}"
     if word.startswith("-"):
