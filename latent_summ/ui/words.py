@@ -48,15 +48,19 @@ def usual_values(
 
 # %% ../../nbs/ui/06_words.ipynb #024e656d
 _THEIR_MODES = dict(inference="summarize", generate="summarize", eval="evaluate", preprocess="cache")
-_THEIR_FLAGS = {"--epochs": "--num-epochs", "--no-fp16": "--no-use-fp16", "--no-tui": "--no-use-tui", "--checkpoint": "--model"}
+_THEIR_FLAGS = {"--epochs": "--num-epochs", "--no-fp16": "--no-use-fp16", "--no-tui": "--no-use-tui", "--checkpoint": "--model",
+                "--max-new-tokens": "--max-generation-length", "--max-length": "--max-generation-length"} # of transformers
+_NO_BEAMS = "There is no beam search: summaries are written greedily, or sampled with --do-sample (--temperature, --top-p, --top-k)."
 _EPOCHS = " num_epochs belongs to the legacy pipeline; the stages have epochs of their own, from --pretrain-middle-epochs on."
 
 def check_theirs(
     words:list, # a command and what follows it
     why:str="", # what else is wrong with them
 ):
-    "Raise `ConfigError` for words of the reference's command line, with the nearest ones of ours."
-    pairs = [word.partition("=") for word in words]
+    "Raise `ConfigError` for words of the reference's or transformers' command lines, with the nearest ones of ours."
+    def spelt(name): return name.replace("_", "-") if name.startswith("--") else name
+    pairs = [(spelt(name), sign, value) for name, sign, value in (word.partition("=") for word in words)]
+    if any(name == "--num-beams" for name, _, _ in pairs): raise ConfigError(_NO_BEAMS)
     flags = [name for name, _, _ in pairs if name in _THEIR_FLAGS]
     if not flags and not why: return
     ours = [_THEIR_FLAGS.get(name, name) + sign + value for name, sign, value in pairs]
