@@ -54,7 +54,7 @@ DECODERS = {
     "mamba": MAMBA,
 }
 REFUSED = { # family -> (config, how it is refused as a decoder)
-    "bert": (SMALL, "looks ahead"), "t5": (SEQ2SEQ, "cannot be loaded"),
+    "bert": (SMALL, "looks ahead"), "t5": (SEQ2SEQ, "is a T5, which is not a model that continues a text"),
     "falcon_h1": (ROPE | dict(mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8), "cannot write after a prefix"),
     "gemma3n_text": (GEMMA | dict(layer_types=["sliding_attention", "full_attention"], num_kv_shared_layers=0, intermediate_size=[64] * 2, vocab_size_per_layer_input=WORDS,
                                   hidden_size_per_layer_input=8, laurel_rank=8, activation_sparsity_pattern=[0.0] * 2), "reads the ids of its words"),

@@ -352,7 +352,8 @@ def test_a_file_of_our_own_is_read_without_a_word(tmp_path):
 
 @pytest.mark.parametrize(("words", "nearest"), [("--mode inference --checkpoint m.pt", "latent_summ summarize --model m.pt"), ("--mode generate", "latent_summ summarize"),
                                                  ("--mode train --epochs 3 --no-fp16 --no-tui", "latent_summ train --num-epochs 3 --no-use-fp16 --no-use-tui"),
-                                                 ("train --epochs=3", "latent_summ train --num-epochs=3")])
+                                                 ("train --epochs=3", "latent_summ train --num-epochs=3"), ("--epochs 3 --no-tui", "latent_summ train --num-epochs 3 --no-use-tui"),
+                                                 ("--no-fp16", "latent_summ train --no-use-fp16"), ("--checkpoint m.pt", "latent_summ summarize --model m.pt")])
 def test_calls_of_its_readme_get_the_nearest_command(words, nearest):
     status, _, err = command(words)
     assert status == 1 and f"The nearest is: {nearest}" in err and "Traceback" not in err, err

@@ -7,7 +7,7 @@ __all__ = ['MINI', 'model_folder', 'locate', 'damaged', 'with_a_kernel', 'check_
            'load_encoder', 'Decoder', 'load_decoder', 'check_files']
 
 # %% ../../nbs/encode/03_backbones.ipynb #8a362f2a
-import contextlib, hashlib, json, struct, sys
+import contextlib, hashlib, json, re, struct, sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -190,6 +190,11 @@ def _unloadable(what:str, field_name:str, place:Path, error:BaseException) -> st
     "The message for files that transformers cannot load."
     needs = "A backbone folder holds config.json, model.safetensors (or pytorch_model.bin) and tokenizer.json"
     if place.is_file(): needs = "A GGUF file must be whole, and of a family that transformers can unpack"
+    if "Unrecognized configuration class" in str(error): # transformers lists a hundred names here
+        kind = re.search(r"(\w+)Config'", str(error))
+        reader = "continues a text (Gemma, Llama, Qwen, GPT-2, SmolLM and others do)" if what == "decoder" else "reads a text into states"
+        return (f"The {what} in {place} is a {kind[1] if kind else 'model'}, which is not a model that {reader}. "
+                f"{_flag(field_name)} chooses another. {_instead(what, field_name)}")
     return (f"The {what} in {place} cannot be loaded: {first_line(error)}. {needs} ({_flag(field_name)} chooses it). "
             f"{_instead(what, field_name)}")
 

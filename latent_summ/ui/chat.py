@@ -89,7 +89,7 @@ def _told(self:Chat, text:str, keep:bool=True, **options): # yields lines
 # %% ../../nbs/ui/03_chat.ipynb #ff631a2a
 @patch
 def end(self:Chat): # yields lines to show
-    "The input is over: summarise the text that is still waiting."
+    "The input has ended: summarise the text that is still waiting."
     if self.lines and not self.done: yield from self.say("")
     self.done = True
 

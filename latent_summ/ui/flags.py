@@ -187,7 +187,7 @@ def choices_of(
     own:type, # a command's own options
     settings:bool=True, # whether the config's fields are flags of this command
 ) -> list: # of Choice
-    "Everything that can be typed behind a command."
+    "Everything that can be typed after a command."
     return [*map(_of_option, dataclasses.fields(own)), *(SETTINGS if settings else ()),
             Choice(("--help",), "Show all options")]
 
@@ -245,7 +245,7 @@ def _bash_values(choices:list) -> list:
 
 # %% ../../nbs/ui/00_flags.ipynb #dd018675
 def _bash_options(name:str, choices:list) -> str:
-    "The words, files and flags that may stand behind a command."
+    "The words, files and flags that may follow a command."
     places = [c for c in choices if not c.flags]
     words = " ".join(w for c in places for w in c.words)
     files = "yes" if any(c.takes == "files" for c in places) else ""
@@ -324,7 +324,7 @@ def _zsh(commands:dict) -> str:
 
 # %% ../../nbs/ui/00_flags.ipynb #440dff8b
 def _zsh_case(name:str, choices:list) -> str:
-    "What may stand behind a command."
+    "What may follow a command."
     specs = [spec for c in choices if c not in SETTINGS for spec in _zsh_specs(c)]
     return f"    {name}) _arguments{' $settings' if SETTINGS[0] in choices else ''} " + " \\\n      ".join(specs) + ";;"
 

@@ -301,7 +301,7 @@ class Settings(Common):
     action: Literal["show", "diff", "flags", "save"] = option(
         "show", "show all; diff: what is not at its default; flags: that, to paste behind a command; save",
         "show|diff|flags|save", ("show", "diff", "flags", "save"), positional=True)
-    path: Optional[Path] = option(None, "Where to save", "FILE", positional=True)
+    path: Optional[Path] = option(None, "save: where to; show: one setting, or part of its name", "FILE|NAME", positional=True)
     preset: str = _preset("reference")
 
 # %% ../../nbs/ui/06_forms.ipynb #3e38cf31

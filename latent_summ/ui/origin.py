@@ -175,12 +175,24 @@ def settings_lines(
     return lines if changed or not only_changed else ["Everything is at its default."]
 
 # %% ../../nbs/ui/06_origin.ipynb #e6aae97d
+def _about_setting(cfg:Config, name:str) -> str:
+    """What one setting means, its value, and which are allowed; for a part of a name, the settings that have it.
+
+    Raises `ConfigError` if none fits."""
+    table = Config.describe(name).set_index("name")
+    if name not in table.index: return "\n".join(f"{n} = {getattr(cfg, n)!r}" for n in table.index)
+    lines = {label: value for label, value in table.loc[name].items() if value not in ("", None)}
+    return "\n".join([f"{name}: {getattr(cfg, name)!r}", *(f"  {label}: {value}" for label, value in lines.items())])
+
 def show_settings(
     options:Settings, # as they were typed
     origin:Origin,
 ):
     "Print settings, or save them to a file. Raises `ConfigError` for a path too many or too few."
     action, path = options.action, options.path
+    if action == "show" and path and path.name == str(path) and not path.suffix:
+        print(_about_setting(origin.cfg, path.name.replace("-", "_")))
+        return
     if action == "save" and path is None: raise ConfigError("Say where to save: latent_summ config save FILE.json")
     if action != "save" and path:
         raise ConfigError(f"latent_summ config {action} takes no path; did you mean `config save {path}`?")

@@ -20,7 +20,7 @@ def _mode(words:list, i:int) -> tuple: # (what --mode names or None, how many wo
 
 # %% ../../nbs/ui/06_words.ipynb #d077885d
 def command_first(
-    words:list, # as typed behind latent_summ
+    words:list, # as typed after latent_summ
 ) -> list:
     "`--mode X` as `X` in front, `help X` as `X --help`, and a leading `--traceback` behind the command."
     words = list(words)
@@ -39,7 +39,7 @@ _USUAL = ("--bertscore", "--entities")  # options that have a usual value: `defa
 def usual_values(
     words:list, # a command and what follows it
 ) -> list:
-    "`default` behind the options of `_USUAL` that stand without a value."
+    "`default` after the options of `_USUAL` given without a value."
     out = []
     for word, after in zip(words, [*words[1:], "--"]):
         out.append(word)
@@ -48,15 +48,19 @@ def usual_values(
 
 # %% ../../nbs/ui/06_words.ipynb #024e656d
 _THEIR_MODES = dict(inference="summarize", generate="summarize", eval="evaluate", preprocess="cache")
-_THEIR_FLAGS = {"--epochs": "--num-epochs", "--no-fp16": "--no-use-fp16", "--no-tui": "--no-use-tui", "--checkpoint": "--model"}
+_THEIR_FLAGS = {"--epochs": "--num-epochs", "--no-fp16": "--no-use-fp16", "--no-tui": "--no-use-tui", "--checkpoint": "--model",
+                "--max-new-tokens": "--max-generation-length", "--max-length": "--max-generation-length"} # of transformers
+_NO_BEAMS = "There is no beam search: summaries are written greedily, or sampled with --do-sample (--temperature, --top-p, --top-k)."
 _EPOCHS = " num_epochs belongs to the legacy pipeline; the stages have epochs of their own, from --pretrain-middle-epochs on."
 
 def check_theirs(
     words:list, # a command and what follows it
     why:str="", # what else is wrong with them
 ):
-    "Raise `ConfigError` for words of the reference's command line, with the closest ones here."
-    pairs = [word.partition("=") for word in words]
+    "Raise `ConfigError` for words of the reference's or transformers' command lines, with the closest ones here."
+    def spelt(name): return name.replace("_", "-") if name.startswith("--") else name
+    pairs = [(spelt(name), sign, value) for name, sign, value in (word.partition("=") for word in words)]
+    if any(name == "--num-beams" for name, _, _ in pairs): raise ConfigError(_NO_BEAMS)
     flags = [name for name, _, _ in pairs if name in _THEIR_FLAGS]
     if not flags and not why: return
     ours = [_THEIR_FLAGS.get(name, name) + sign + value for name, sign, value in pairs]
@@ -74,6 +78,8 @@ def no_command(
     word = words[0]
     later = next((w for w in words if w in commands), None)
     if word in _THEIR_MODES: check_theirs([_THEIR_MODES[word], *words[1:]], f"{word!r} is not a command")
+    theirs = {w.partition("=")[0] for w in words} & _THEIR_FLAGS.keys()
+    if theirs and not later: check_theirs(["summarize" if "--checkpoint" in theirs else "train", *words]) # without a mode
     if word.startswith("-") and later:
         return f"the command comes first: latent_summ {shlex.join([later, *(w for w in words if w != later)])}"
     if word.startswith("-"):

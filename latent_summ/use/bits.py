@@ -52,7 +52,7 @@ def token_scores(
     latents:torch.Tensor, # (texts, latent_seq_len, latent_dim)
     targets:list, # id lists, as of target_ids
 ) -> TokenScores:
-    "Cross-entropy and first choice of every target token behind its row's latents."
+    "Cross-entropy and first choice of every target token after its row's latents."
     parts = []
     size = summarizer.cfg.batch_size
     for start in range(0, len(targets), size):

@@ -319,8 +319,9 @@ def evaluate_predictions(
                exact_match=exact_match(predictions, references), length_ratio=length_ratio(predictions, references),
                empty=sum(not p.strip() for p in predictions))
     if max(map(len, references)) > 1: out["by_reference"] = rouge_by_reference(rows, predictions, tokenizer)
-    return out | dict(baselines=_baselines(rows, bertscore, tokenizer), intervals=_intervals(by_row, len(rows)),
-                      settings=settings(bertscore, entities, tokenizer))
+    used = settings(bertscore, entities, tokenizer)
+    if len(rows) == 1: used["intervals"] = "none: one row"
+    return out | dict(baselines=_baselines(rows, bertscore, tokenizer), intervals=_intervals(by_row, len(rows)), settings=used)
 
 # %% ../../nbs/use/06_evaluate.ipynb #32376aee
 def score_rows(

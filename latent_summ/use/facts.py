@@ -172,7 +172,7 @@ _HOUR = re.compile(
     r"|\s(?:and|or|in|on|at|for|to|with|then|so|but|because|as|if|this|today|tonight|tomorrow)\b)))?")
 
 def _hours(text:str) -> set: # numbers as in text_facts
-    "Numbers of 1 to 24 in a text that may be an hour: behind *at*, or with nothing behind them that they count."
+    "Numbers of 1 to 24 in a text that may be an hour: after *at*, or not followed by anything that they count."
     matches = [m for m in _HOUR.finditer(text) if m["at"] or m["alone"] is not None]
     numbers = {_NUMBER_WORDS.get(m["n"].lower()) or m["n"].lstrip("0") for m in matches}
     return {n for n in numbers if n.isdecimal() and 1 <= int(n) <= 24}
@@ -226,7 +226,7 @@ def load_entities(
 
 # %% ../../nbs/use/00_facts.ipynb #5b76c235
 def _entity_value(entity) -> str:
-    "The words of an entity in lower case, without *the* before and *'s* behind."
+    "The words of an entity in lower case, without a leading *the* or a final *'s*."
     return re.sub(r"^the |['’]s$", "", " ".join(entity.text.lower().split()))
 
 # %% ../../nbs/use/00_facts.ipynb #e6076434

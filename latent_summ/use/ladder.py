@@ -81,7 +81,7 @@ def text_prompts(
 
 # %% ../../nbs/use/06_ladder.ipynb #2ac1807b
 def _prompt_loss(decoder, prompts:list, targets:list, device) -> float:
-    "Nats of all targets behind their prompts. Padding is on the right, where a causal decoder does not see it."
+    "Nats of all targets after their prompts. Padding is on the right, where a causal decoder does not see it."
     from latent_summ.model.head import head_loss
     from latent_summ.model.decode import pad_labels
     labels = pad_labels([[-100] * len(p) + t for p, t in zip(prompts, targets)], device)
@@ -151,7 +151,7 @@ def latents_loss(
     latents, # (texts, latent_seq_len, latent_dim)
     targets:list, # id lists, as of target_ids
 ) -> float: # nats
-    "Cross-entropy of all targets behind their latents, summed batch by batch."
+    "Cross-entropy of all targets after their latents, summed batch by batch."
     import torch
     from latent_summ.model.decode import pad_labels
     from latent_summ.model.head import prefix_loss

@@ -89,7 +89,7 @@ def _in_order(texts:list, row_ids:Optional[list], path, places:dict) -> dict:
 
 # %% ../../nbs/use/06_predictions.ipynb #5c0a7e08
 def _is_counter(records:list, name) -> bool:
-    "Whether a column without a name, or one called index, numbers the rows; it says no more than their order."
+    "Whether a column without a name, or one called index, only numbers the rows."
     if folded(name) not in ("", "index", "idx", "unnamed: 0"): return False
     values = [str(record.get(name)) for record in records]
     return any(values == [str(n) for n in range(start, start + len(values))] for start in (0, 1))
@@ -140,7 +140,7 @@ def read_predictions(
 def row_places(
     source, # Rows of load_pairs
 ) -> dict: # place in the file, as text -> id; read: how many rows the file has
-    "Where the rows of a source stand in its file; nothing where that is not all of it, or where it was not read from one."
+    "The places of a source's rows in its file; nothing where that is not all of it, or where it was not read from one."
     report = getattr(source, "report", {})
     if not report.get("read") or report.get("other_split"): return {}
     return {str(number): i for i, number in source.numbers().items()} | dict(read=report["read"])

@@ -103,7 +103,7 @@ def update(self:RunLog,
 # %% ../../nbs/use/07_report.ipynb #4f429f08
 @patch
 def _read(self:RunLog, hear):
-    "Read the complete lines behind `offset`."
+    "Read the complete lines after `offset`."
     with open(self.path, "rb") as f:
         f.seek(self.offset)
         for line in f:
@@ -581,7 +581,7 @@ def rate_figure(
 
 # %% ../../nbs/use/07_report.ipynb #a3765a29
 def _wrapped(label:str, text:str, width:int) -> str:
-    "`text` behind a label, in lines of at most `width` characters that are indented alike."
+    "`text` after a label, in lines of at most `width` characters that are indented alike."
     return textwrap.fill(text or "(empty)", width, initial_indent=f"{label:<10}", subsequent_indent=" " * 10)
 
 # %% ../../nbs/use/07_report.ipynb #c8754668

@@ -97,9 +97,9 @@ def unsupported_words(
 def mark(
     summary:str,
     found:list, # of claims
-    sign:str="[?]", # put behind each
+    sign:str="[?]", # put after each
 ) -> str:
-    "The summary with a sign behind each word that its source does not have."
+    "The summary with a sign after each word that its source does not have."
     out = summary
     for _, end in reversed(unsupported_words(summary, found)): out = out[:end] + sign + out[end:]
     return out
@@ -228,7 +228,7 @@ class Support:
 # %% ../../nbs/use/03_support.ipynb #94181250
 @patch(as_prop=True)
 def marked(self:Support) -> str:
-    "The summary with a sign behind each word that the source does not have."
+    "The summary with a sign after each word that the source does not have."
     return mark(self.summary, self.claims)
 
 @patch(as_prop=True)
