@@ -79,7 +79,7 @@ def _check_output(name:str, words:list):
 
 # %% ../../nbs/ui/07_cli.ipynb #7498d5da
 def _call(name:str, words:list):
-    "Parse what follows a command, and do it."
+    "Parse what follows a command, and run it."
     form, function = COMMANDS[name]
     prog = f"latent_summ {name}"
     def parse(own_form): return tyro.cli(own_form, args=words, prog=prog, description=about(name) + _HINT * takes_settings(form))
@@ -130,7 +130,7 @@ def _status_of(words:list) -> int:
 # %% ../../nbs/ui/07_cli.ipynb #b1fcf345
 def status_of(
     words:list, # what follows latent_summ
-) -> int: # 0: done; 1: an error; 130: stopped; 141: nobody reads any more
+) -> int: # 0: done; 1: an error; 130: stopped; 141: the reader is gone
     "Run a command; errors become a message on stderr and a status."
     before = LatentSummError.in_shell
     LatentSummError.in_shell = True # flags are what can be typed here

@@ -420,7 +420,7 @@ def _rows_in_file(path:Path) -> Optional[int]:
 _COUNTED = 20e6 # bytes of files that are read to count their rows
 
 def _raw_rows(cfg:Config, need:Need) -> Optional[int]:
-    "Rows of a local source as they stand there, counted by reading it; None where it cannot be read."
+    "All rows of a local source, counted by reading it; None where it cannot be read."
     from latent_summ.data.sources import open_source, pair_columns, pick_split, text_columns
     choose = pair_columns if need.kind == "pairs" else text_columns
     try:
@@ -511,7 +511,7 @@ def _states_size(cfg:Config, rows:dict) -> float:
 
 # %% ../../nbs/ui/05_doctor.ipynb #99348514
 def _room_text(size:_CacheSize, free:float) -> list: # of texts
-    "What the cache will take, and how much room is left for sources of unknown size."
+    "What the cache will take, and how much space is left for sources of unknown size."
     out = []
     count = sum(r for r in size.rows.values() if r)
     if count:
@@ -784,7 +784,7 @@ def _check_source(cfg:Config, need:Need, answers:dict) -> Check:
 
 # %% ../../nbs/ui/05_doctor.ipynb #228f7c69
 def _untried(quick:bool, has_models:bool) -> list: # of Check
-    "What stands in the place of the first batches where they are left out; empty where they can be tried."
+    "What is reported instead of the first batches where they are left out; empty where they can be tried."
     if quick: return [Check("first batches", "warn", "not tried: --quick", "Without --quick the doctor tries them.")]
     if has_models: return []
     text = "not tried: the backbones are not on this machine yet"

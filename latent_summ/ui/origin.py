@@ -50,7 +50,7 @@ from fastcore.basics import patch
 # %% ../../nbs/ui/06_origin.ipynb #a85b5857
 @patch
 def checked(self:Origin) -> Origin:
-    "This, if the settings can stand together. Raises `ConfigError` with the sources of those that cannot."
+    "This, if the settings are compatible. Raises `ConfigError` with the sources of those that cannot."
     for name in _FOLDERS: self._check_folder(name)
     try: self.cfg.validate()
     except ConfigError as e:

@@ -42,6 +42,6 @@ def lost_output(
 ) -> int: # status for the shell
     "Say that standard output is full or gone, and let nothing more be written there."
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(e, BrokenPipeError): return 141  # nothing more to say to nobody
+    if isinstance(e, BrokenPipeError): return 141  # nobody is left to read it
     speak(f"error: Cannot write to standard output: {e.strerror}. Send it to another place, or to a file.", "stderr")
     return 1

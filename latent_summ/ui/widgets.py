@@ -347,7 +347,7 @@ def _hear(self:TrainingDashboard, e:dict):
 # %% ../../nbs/ui/02_widgets.ipynb #918ddc8d
 @patch
 def _again(self:TrainingDashboard):
-    "A stopped run goes on: its state is kept."
+    "A stopped run continues: its state is kept."
     self.state.ended = self.state.ok = None
     for s in self.state.stages.values():
         s.first = None

@@ -41,7 +41,7 @@ def stands_in(
 # %% ../../nbs/use/12_audit.ipynb #545deba5
 def _first_choices(summarizer, rows:list, spans:list,
                    latents) -> list: # for each row whether each span's tokens are all first choices
-    "Which facts the decoder has on its tongue, given latents."
+    "Which facts are the decoder's first choice, given latents."
     texts = [references_of(r)[0] for r in rows]
     targets = target_ids(summarizer.cfg, summarizer.decoder, texts)
     top = np.split(token_scores(summarizer, latents, targets).top.astype(bool),
@@ -85,7 +85,7 @@ def _right_way_round(written:str, row:dict, rival:str) -> bool:
 
 # %% ../../nbs/use/12_audit.ipynb #def2bbe6
 def _role_facts(summarizer, rows:list, latents:dict, written:list) -> list: # of dicts, as in Audit.facts
-    "One line for each row that has a rival. A text is taken to say who does what."
+    "One line for each row that has a rival. A text is assumed to say who does what."
     rivals = {i: rival for i, row in enumerate(rows) if (rival := swapped(row))}
     if not rivals: return []
     places = list(rivals)
@@ -121,7 +121,7 @@ def _first_loss(fact:dict) -> str:
 
 # %% ../../nbs/use/12_audit.ipynb #184ae4db
 def _word_facts(summarizer, rows:list, latents:dict, written:list) -> list: # of dicts
-    "One line for each fact that stands in a reference."
+    "One line for each fact in a reference."
     spans = [fact_spans(row) for row in rows]
     first = {rung: _first_choices(summarizer, rows, spans, x) for rung, x in latents.items()}
     out = []

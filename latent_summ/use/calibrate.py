@@ -101,7 +101,7 @@ def support_values(
 _HARDER = 0.1 # weight of all harder rows together, beside 1 for the plain ones
 
 def _unfitted(summarizer, taught:list, rows:list) -> Judge:
-    "A judge that knows where texts lie, and nothing else."
+    "A judge that knows only the distances of texts."
     def encode(chats): return summarizer.encode([r["dialogue"] for r in chats])
     place = fit_familiar(encode(taught), encode(rows))
     none = fit_weights(torch.eye(2, len(PARTS)), torch.tensor([True, False]), [0])

@@ -79,7 +79,7 @@ def pick_tokenizer(
     references:list, # texts, or lists of texts where a row has several
     tokenizer:str="auto", # one of ROUGE_TOKENIZERS
 ) -> str: # latin or unicode
-    "The tokenizer of ROUGE for these references; a choice of `unicode` that was not asked for is told."
+    "The tokenizer of ROUGE for these references; an automatic `unicode` is noted."
     if tokenizer not in ROUGE_TOKENIZERS:
         raise ConfigError(f"--rouge-tokenizer is one of {', '.join(ROUGE_TOKENIZERS)}, not {tokenizer!r}.")
     if tokenizer != "auto": return tokenizer
@@ -357,7 +357,7 @@ def write_predictions(
 # %% ../../nbs/use/06_evaluate.ipynb #0a6fe425
 def rounded(
     value, # nested dicts, lists and numbers
-    digits:int=4, # behind the decimal point
+    digits:int=4, # digits after the decimal point
 ): # the same nesting
     "`value` with every float in it rounded: for files and tables."
     if isinstance(value, float): return round(value, digits)
@@ -421,7 +421,7 @@ def whole_file(
     split:str="test", # that was asked for
     trained_on:Optional[str]=None, # source of the model's training
 ) -> Config:
-    "`cfg`, with a single file scored whole, unless the model was trained on it or another split was asked for; that is told."
+    "`cfg`, with a single file scored whole, unless the model was trained on it or another split was asked for; noted."
     name = cfg.dataset_name
     def place(path): return Path(path).expanduser().resolve()
     if split != "test" or name in BUILT_IN or not looks_local(name): return cfg
@@ -435,7 +435,7 @@ def latency(
     summarizer, # a Summarizer
     texts:list, # to be summarised; one batch says enough
 ) -> dict: # {"texts", "encode", "middle", "decode"}: milliseconds a text
-    "Where the time of a summary goes. What is on a GPU is waited for."
+    "Where the time of a summary goes. Work on a GPU is waited for."
     times = [time.perf_counter()]
     latents = summarizer.encode(texts)
     times.append(time.perf_counter())

@@ -80,7 +80,7 @@ _FORMS = {"on": r"(?:on )?", "a": r"an? ", None: ""}
 _SLOT = re.compile(r"\{(?:(on|a)_)?(\w+)\}")
 
 def _reader(template:str, kind:dict) -> tuple: # (pattern, people who may swap)
-    "One wording as a pattern that finds what stands in its slots."
+    "One wording as a pattern that finds what fills its slots."
     position = 0
     pattern = ""
     count = Counter()

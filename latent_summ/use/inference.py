@@ -110,7 +110,7 @@ def _check_middle(
     trained:Optional[str], # class of the middle that the model was trained with (None: the package's)
     middle:Optional[torch.nn.Module], # what was handed over
 ):
-    "Raise `ModelError` where a middle of one's own is missing, or handed to a model that has none."
+    "Raise `ModelError` where a custom middle is missing, or given to a model that has none."
     if trained and middle is None:
         name = trained.rsplit(".", 1)[-1]
         raise ModelError(f"This model was trained with its own middle, {trained}. Make one as for the training and hand it over: "
@@ -123,7 +123,7 @@ def _check_side(
     trained:Config, # of the model
     size:int, # bytes of facts that are asked for
 ):
-    "Raise `ConfigError` for more facts than the model was taught to read."
+    "Raise `ConfigError` for more facts than the model can read."
     if size <= trained.side_channel: return
     if trained.side_channel:
         raise ConfigError(f"This model reads at most {trained.side_channel} bytes of facts beside its latents, not {size}: lower side_channel.")
@@ -479,7 +479,7 @@ def prompt(self:Summarizer,
 
 # %% ../../nbs/use/04_inference.ipynb #4e16c97e
 def _check_support(min_support:Optional[float], candidates:int):
-    "Raise `ConfigError` for a number that cannot be meant."
+    "Raise `ConfigError` for a number that makes no sense."
     if isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 1:
         raise ConfigError(f"candidates must be a whole number >= 1 (1: nothing to choose from), got {candidates!r}.")
     if min_support is not None and not (isinstance(min_support, (int, float)) and 0 <= min_support <= 1):
@@ -605,7 +605,7 @@ def _certainties(self:Summarizer, cfg:Config, predicted:torch.Tensor, summaries:
 # %% ../../nbs/use/04_inference.ipynb #44e27a8b
 @patch
 def _distances(self:Summarizer, documents:torch.Tensor) -> list: # of dicts, empty ones without a calibration
-    "How far each text is from those that the model was taught."
+    "How far each text is from those that the model was trained on."
     if not self.judge: return [{}] * len(documents)
     distances = self.judge.familiar.distance(documents.cpu())
     shares = self.judge.familiar.share(distances)

@@ -18,8 +18,8 @@ def bleu_signed(
     predictions:list, # texts
     references:list, # in the same order
 ) -> tuple: # (0 to 100, signature)
-    "Corpus BLEU of sacreBLEU with its usual settings, and its own word for them."
-    from sacrebleu.metrics import BLEU  # needed here alone
+    "Corpus BLEU of sacreBLEU with its usual settings, and its signature, which describes them."
+    from sacrebleu.metrics import BLEU  # needed only here
     same_length(predictions, references, "references")
     metric = BLEU()
     return float(metric.corpus_score(predictions, [references]).score), str(metric.get_signature())
@@ -66,7 +66,7 @@ def text_prompts(
     separator:str, # between dialogue and summary; spaces at its end belong to the summary
     room:int, # tokens to leave free for the summary
 ) -> list: # of id lists
-    "Dialogues in tokens as prompts. One that exceeds the decoder's context is cut at its end, and that is told."
+    "Dialogues in tokens as prompts. One that exceeds the decoder's context is cut at its end, with a note."
     cue = separator.rstrip(" ")
     prompts = _token_ids(decoder, [d + cue for d in dialogues])
     context = _context(decoder)
@@ -182,7 +182,7 @@ def _climb(summarizer, rows:list, separator:str, null:str, targets:list) -> tupl
 
 # %% ../../nbs/use/06_ladder.ipynb #adadbcc3
 def _rung(rows:list, nats:float, null_nats:float, tokens:int, texts:list, tokenizer:str) -> dict:
-    "One line of the table: bits needed, bits carried (against the rung `null`), and the scores of what was written."
+    "One line of the table: bits needed, bits provided (against the rung `null`), and the scores of what was written."
     facts = text_fact_table(texts, rows).loc["all"]
     bits = nats / math.log(2)
     carried = (null_nats - nats) / math.log(2)

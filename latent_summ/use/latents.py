@@ -60,7 +60,7 @@ class SavedLatents(NamedTuple):
 def source_hash(
     text:str, # any text
 ) -> bytes: # 32
-    "What tells a text from any other one: SHA-256 of its UTF-8, line ends and outer white space left aside."
+    "The fingerprint of a text: SHA-256 of its UTF-8, ignoring line ends and outer white space."
     plain = text.replace("\r\n", "\n").replace("\r", "\n").strip()
     return hashlib.sha256(plain.encode("utf-8", "replace")).digest()
 
@@ -216,7 +216,7 @@ def _read_ids(path:Path, file, n:int) -> Optional[list]:
 
 # %% ../../nbs/use/01_latents.ipynb #a2dcf120
 class LatentFile:
-    "A file of latents on a memory map: its length, ids and header at once, rows when they are asked for."
+    "A file of latents on a memory map: its length, ids and header at once, rows on request."
     def __init__(self,
         path, # of the file
         made_by:Optional[dict]=None, # fingerprints to accept, by kind: {"document": ..., "summary": ...} (None: any)
@@ -283,7 +283,7 @@ def names(self:LatentFile) -> list:
 def find(self:LatentFile,
     text:str, # a source
 ) -> list: # of row numbers
-    "The rows that were made of a text. Raises `CacheError` where the file keeps no hashes."
+    "The rows that were made from a text. Raises `CacheError` where the file keeps no hashes."
     if "sources" not in self._file.keys():
         raise CacheError(f"{self.path} keeps no hashes of its texts: write it with sources, or with --source-hash.")
     kept = self._file.get_tensor("sources").numpy()

@@ -118,7 +118,7 @@ def read_predictions(
     id_column:Optional[str]=None, # with the id (None: id, fname and the like, in any letter case)
     places:Optional[dict]=None, # of row_places: for predictions in the order of a file some of whose rows are not scored
 ) -> dict: # id -> text
-    "Predictions from a file; raises `DataError` that names the line. The column that is used is told."
+    "Predictions from a file; raises `DataError` that names the line. The column used is noted."
     records = _records(path)
     if not records: return {}
     rows = [record for _, record in records]
@@ -202,7 +202,7 @@ def load_references(
 
 # %% ../../nbs/use/06_predictions.ipynb #57e3966e
 def write_scores(
-    file:Path, # of the predictions; what is written stands beside it
+    file:Path, # of the predictions; the files are written beside it
     report:dict, # of score_predictions
     rows:list, # {"id", "dialogue", "summary"}
     predictions:list, # one text for each row

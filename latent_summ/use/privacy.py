@@ -68,7 +68,7 @@ def common_words(
     texts:list, # known texts
     n:int=_COMMON, # how many
 ) -> set:
-    "The words that stand in most of the texts; no names, which some small corpora repeat."
+    "The words that occur in most of the texts; no names, which some small corpora repeat."
     names = {word for t in texts for word in _secrets(t, set())["names"]}
     counts = Counter(w for t in texts for w in words_of(t) - names)
     return {w for w, _ in counts.most_common(n)}
@@ -96,7 +96,7 @@ def _share_read(secrets:list, read:list) -> dict: # for each of SECRETS a share,
 @dataclass
 class Probe:
     "A linear map from latents to words."
-    vocabulary: list # words that stand in two known texts or more
+    vocabulary: list # words that occur in two known texts or more
     weights: np.ndarray # (numbers of a text, words)
     middle: np.ndarray # (numbers of a text,): mean of the known latents
     base: np.ndarray # (words,): share of the known texts that have the word
@@ -132,7 +132,7 @@ def probe_words(
     probe:Probe, # of fit_probe
     latents:torch.Tensor, # (texts, latent_seq_len, latent_dim)
 ) -> list: # of sets of words
-    "The words that the probe thinks likeliest, as many as a text has."
+    "The words that the probe finds most likely, as many as a text has."
     scores = (_flat(latents) - probe.middle) @ probe.weights + probe.base
     order = np.argsort(-scores, axis=1)[:, :probe.count]
     return [set(map(probe.vocabulary.__getitem__, line)) for line in order]

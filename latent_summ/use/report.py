@@ -640,7 +640,7 @@ def write_measurement(
     picture:Picture, # is kept as SVG
     page:str="", # HTML, if there is any
 ) -> list: # of the files
-    "Write a report with its command and environment; picture and page stand beside it."
+    "Write a report with its command and environment; picture and page are written beside it."
     from latent_summ.train.run import environment # loads transformers
     written = [file, file.with_suffix(".svg")]
     write_json(file, dict(command=shlex.join(command), **rounded(report), environment=environment()))

@@ -365,14 +365,14 @@ def html_table(
     table:pd.DataFrame, # of any values
     css:str="", # class of the table
 ): # an element
-    "A table with its index, in a box that scrolls by itself."
+    "A table with its index, in a box with its own scroll bar."
     head = [table.index.name or "", *table.columns]
     rows = [map(_cell, line) for line in table.itertuples(name=None)]
     return Div(table_of(head, rows, css), cls="wide")
 
 # %% ../../nbs/use/08_runs.ipynb #023f1708
 def _section(name:str, svg:str, *beside):
-    "A figure with its caption, and what stands below it."
+    "A figure with its caption, and what is shown below it."
     title, text = FIGURES[name][:2]
     data = base64.b64encode(svg.encode()).decode()
     image = Img(alt=title, src=f"data:image/svg+xml;base64,{data}")
@@ -483,7 +483,7 @@ def newest_run(
 def run_folder(
     model:Path, # run folder, checkpoint folder, .pt file, hub id or mini
 ) -> Path:
-    "The folder for what is found out about a model."
+    "The folder for measurements of a model."
     if not model.is_dir() and model.suffix != ".pt": return Path(Config().run_dir).parent/model.name
     folder = model if model.is_dir() else model.parent
     return folder.parent if folder.name == Config().checkpoint_dir else folder

@@ -111,7 +111,7 @@ def _made_index(file:LatentFile):
     width = file.shape[1] * file.shape[2]
     cells = max(1, min(int(4 * len(file) ** 0.5), len(file) // _CELL_ROWS))
     index = faiss.index_factory(width, f"IVF{cells},SQ8", faiss.METRIC_INNER_PRODUCT)
-    step = max(1, len(file) // (256 * cells)) # every so many rows teach where the cells are
+    step = max(1, len(file) // (256 * cells)) # the cells are fitted on a sample of the rows
     starts = range(0, len(file), _AT_ONCE)
     def rows(start): return _unit(file.rows(start, min(start + _AT_ONCE, len(file)))).numpy()
     index.train(np.concatenate([rows(start)[::step] for start in starts]))

@@ -40,7 +40,7 @@ def without_places(
 def own_encoder(
     file:Path, # a finished .pt, or an exported folder
 ) -> Optional[Path]:
-    "The encoder that a run has taught and keeps beside its model (`teach_encoder_steps`), or None."
+    "The encoder that a run has trained and keeps beside its model (`teach_encoder_steps`), or None."
     folders = (file.parent.parent, file.parent, file)
     return next((f/"encoder" for f in folders if (f/"encoder"/"teaching.json").is_file()), None)
 
@@ -291,7 +291,7 @@ def _part_line(part:str, identity:dict) -> str:
 
 # %% ../../nbs/use/02_share.ipynb #a6afdca4
 def _front(cfg:Config, backbones:dict) -> str:
-    "The card's header, in the hub's is_measured terms."
+    "The card's header, as the hub reads it."
     data = [n for f in _SOURCES if _on_hub(n := getattr(cfg, f))]
     names = [b.get("taught_from", b["name"]) for b in backbones.values()]
     models = [name for name in names if _on_hub(name)]

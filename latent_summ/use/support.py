@@ -90,7 +90,7 @@ def unsupported_words(
     summary:str,
     found:list, # of claims
 ) -> list: # of (start, end), in order
-    "Where the claims that do not stand are in the summary."
+    "Where the unsupported claims are in the summary."
     return sorted({place for c in found if not c.stands for place in _places(summary, c.kind, c.value)})
 
 # %% ../../nbs/use/03_support.ipynb #efb31b30
@@ -166,7 +166,7 @@ def agreement(
 
 # %% ../../nbs/use/03_support.ipynb #b668755d
 class Familiar(NamedTuple):
-    "Where the texts that a model was taught lie."
+    "Where a model's training texts lie."
     mean: torch.Tensor # (latent_dim,)
     root: torch.Tensor # (latent_dim, latent_dim): a square root of the inverse covariance
     quantiles: torch.Tensor # (101,): distances of held-out texts, from the nearest to the farthest
@@ -174,7 +174,7 @@ class Familiar(NamedTuple):
     def distance(self,
         latents:torch.Tensor, # (texts, latent_seq_len, latent_dim)
     ) -> torch.Tensor: # (texts,)
-        "Mahalanobis distance of each text's mean latent; around the square root of latent_dim for a text like those taught."
+        "Mahalanobis distance of each text's mean latent; around the square root of latent_dim for a familiar text."
         return ((latents.mean(1).float() - self.mean) @ self.root.float()).norm(dim=-1)
 
     def share(self,
@@ -205,7 +205,7 @@ _NEEDS_SOURCE = 2 # the first parts
 
 @dataclass(frozen=True)
 class Support:
-    "What stands behind one summary."
+    "The evidence for one summary."
     summary: str
     support: Optional[float] = None # 0..1; None where the model has no calibration, or nothing was written
     claims: tuple = () # of Claim; empty where no source was at hand
@@ -213,7 +213,7 @@ class Support:
     least: Optional[float] = None # probability of its least probable token
     least_word: str = "" # the word that it belongs to
     cycle: Optional[float] = None # cosine of its latents and those that it was written from
-    distance: Optional[float] = None # of the text from those that the model was taught; None without calibration
+    distance: Optional[float] = None # of the text from those that the model was trained on; None without calibration
     foreign: Optional[float] = None # share of known texts that are nearer
     reason: str = "" # why the support is low, or the summary empty
     sourced: bool = True # whether the source was at hand
@@ -222,7 +222,7 @@ class Support:
 
     @property
     def unsupported(self) -> tuple: # of strings
-        "The claims that do not stand in the source."
+        "The claims that the source does not contain."
         return tuple(c.value for c in self.claims if not c.stands)
 
 # %% ../../nbs/use/03_support.ipynb #94181250
@@ -233,7 +233,7 @@ def marked(self:Support) -> str:
 
 @patch(as_prop=True)
 def doubtful(self:Support) -> bool:
-    "Whether its support is low, or it was withheld for that."
+    "Whether its support is low, or it was withheld for that reason."
     return self.support is not None and bool(self.reason)
 
 # %% ../../nbs/use/03_support.ipynb #5b54ef68
