@@ -8,7 +8,7 @@ __all__ = ['SECTIONS', 'REFERENCE_SECTIONS', 'PRESETS', 'STAGES', 'LatentSummErr
            'DeviceAndOptimization', 'AttentionAndNormalization', 'Checkpointing', 'Inference', 'UI', 'LatentHandling',
            'Datasets', 'Caching', 'CacheFieldControls', 'PipelineControl', 'StageEpochs', 'StageBatchSizes',
            'StageMaxSamples', 'PerDatasetCaps', 'LossWeights', 'DiagnosticModes', 'Bottleneck', 'Teaching',
-           'Optimization', 'Sources', 'Config', 'read_json', 'from_reference', 'unused_text', 'fields_of']
+           'Optimization', 'Sources', 'Config', 'read_json', 'from_reference', 'unused_text', 'is_stream', 'fields_of']
 
 # %% ../nbs/00_config.ipynb #9e6c049f
 import dataclasses, difflib, hashlib, json, math, os, re, typing, warnings
@@ -785,6 +785,13 @@ def load(cls:Config,
     except ConfigError as e: raise ConfigError(f"{path}: {e}") from e
 
 # %% ../nbs/00_config.ipynb #dc872f83
+def is_stream(
+    path:Path, # it need not exist
+) -> bool:
+    "Whether a path is a device or a pipe (/dev/null, /dev/stdout): written to, never replaced by a file."
+    if path.parent in (Path("/dev"), Path("/dev/fd")): return True # a redirected /dev/stdout may lead to a file
+    return path.exists() and not path.is_file() and not path.is_dir()
+
 @patch
 def save(self:Config,
     path, # of the file to write
@@ -793,9 +800,11 @@ def save(self:Config,
     self.validate()
     path = Path(path)
     tmp = path.parent/f".{path.name[:64]}.tmp{os.getpid()}"
+    content = json.dumps(self.__dict__, indent=2) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        tmp.write_text(json.dumps(self.__dict__, indent=2) + "\n", encoding="utf-8")
+        if is_stream(path): path.write_text(content, encoding="utf-8"); return path
+        tmp.write_text(content, encoding="utf-8")
         os.replace(tmp, path)
     except (OSError, ValueError) as e:
         if "\0" not in str(path) and path.parent.is_dir(): tmp.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .config import Config, LatentSummError
+from .config import Config, LatentSummError, is_stream
 
 # %% ../nbs/01_runtime.ipynb #de363a68
 class DataError(LatentSummError):
@@ -210,11 +210,16 @@ def atomic_write(
     path, # where the finished file shall appear
     mode:str="wb", # wb or w (UTF-8)
 ):
-    "Yield a file object; on success it replaces `path` in one step, on any error nothing changes."
+    """Yield a file object; on success it replaces `path` in one step, on any error nothing changes.
+
+    A device or a pipe is written to directly."""
     path = Path(path)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if is_stream(path):
+            with open(path, mode, encoding=None if "b" in mode else "utf-8") as f: yield f
+            return
         with open(tmp, mode, encoding=None if "b" in mode else "utf-8") as f:
             yield f
             f.flush(); os.fsync(f.fileno())
