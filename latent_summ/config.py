@@ -803,7 +803,9 @@ def save(self:Config,
     content = json.dumps(self.__dict__, indent=2) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if is_stream(path): path.write_text(content, encoding="utf-8"); return path
+        if is_stream(path):
+            with path.open("a", encoding="utf-8") as f: f.write(content)
+            return path
         tmp.write_text(content, encoding="utf-8")
         os.replace(tmp, path)
     except (OSError, ValueError) as e:

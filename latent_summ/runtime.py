@@ -218,7 +218,7 @@ def atomic_write(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if is_stream(path):
-            with open(path, mode, encoding=None if "b" in mode else "utf-8") as f: yield f
+            with open(path, mode.replace("w", "a"), encoding=None if "b" in mode else "utf-8") as f: yield f
             return
         with open(tmp, mode, encoding=None if "b" in mode else "utf-8") as f:
             yield f
