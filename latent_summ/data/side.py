@@ -26,11 +26,14 @@ _STARTS = re.compile(r"(?:^|[.!?:\n…]|[.!?:…][\"'”’)])\W*$")
 _NO_NAMES = set("i ok okay mr mrs ms dr am pm tv lol omg".split())
 
 # %% ../../nbs/data/07_side.ipynb #9ba5f0db
+def _speakers(text:str) -> list: # the name before each turn
+    return [m[1].strip() for m in re.finditer(r"(?m)^([^:\n]{1,40}):", text)]
+
 def speakers_of(
     dialogue:str, # one turn a line
 ) -> set:
     "Who speaks in a dialogue: the names before its colons, in lower case."
-    return {m[1].strip().lower() for m in re.finditer(r"(?m)^([^:\n]{1,40}):", dialogue)}
+    return {name.lower() for name in _speakers(dialogue)}
 
 # %% ../../nbs/data/07_side.ipynb #e766e6a8
 def _capitals(text:str, speakers:set) -> tuple: # (inside a sentence, at the start of one)
@@ -50,7 +53,7 @@ def side_facts(
     text:str, # any text; a dialogue has one turn a line
 ) -> list: # of strings as they stand in the text, the most important first
     "The names, times and numbers of a text, each once."
-    speakers = [m[1].strip() for m in re.finditer(r"(?m)^([^:\n]{1,40}):", text)]
+    speakers = _speakers(text)
     names = _capitals(text, speakers_of(text))[0]
     others = [m[0] for m in _CAPITAL.finditer(text) if m[0].lower() in names and m[0][0].isupper()]
     times = [m[0] for m in _TIME.finditer(text)]
