@@ -46,12 +46,20 @@ DATASETS = ("samsum", "dialogsum")
 DATA = Path(os.environ.get("LATENT_SUMM_DATA", "."))
 SHORT = dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
              readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_max_samples=5000, max_eval_samples=100)
-STARTS = {"short, more pairs": "short"} # variants that only finetune -> the variant whose pretraining they start from
+STARTS = { # variants that only finetune -> (the variant they start from, which of its two checkpoints)
+    "short, more pairs": ("short", "pretrain"),
+    "short, facts": ("short, more pairs", "finetune"),
+    "short, again": ("short, more pairs", "finetune"),
+}
+AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "laptop": ("the preset as it is", {}),
     "short": ("fewer rows in every stage: less than two hours of one core", SHORT),
     "short, more pairs": ("the same pretraining; the decoder sees 12,000 pairs instead of 5,000",
                           SHORT | dict(finetune_adapter_max_samples=12000, run_pretraining=False)),
+    "short, facts": ("stage 4 once more, with 32 bytes of names, times and numbers beside the latents",
+                     SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25)),
+    "short, again": ("stage 4 once more, with the latents alone", SHORT | AGAIN),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
@@ -73,13 +81,16 @@ def config(name:str, out:Path) -> Config:
 
 
 def train(name:str, out:Path, resume:bool):
-    "Train a variant, where need be from the pretraining of another one."
+    "Train a variant, where need be from another one."
     cfg = config(name, out)
+    run = Path(cfg.run_dir)
     if name in STARTS and not resume:
-        start, run = Path(config(STARTS[name], out).run_dir), Path(cfg.run_dir)
-        shutil.copytree(start / "encoder", run / "encoder")
+        start, model = STARTS[name]
+        begun = Path(config(start, out).run_dir)
+        files = dict(pretrain=cfg.pretrain_best_model_filename, finetune=cfg.finetune_best_model_filename)
+        shutil.copytree(begun / "encoder", run / "encoder")
         (run / cfg.checkpoint_dir).mkdir()
-        shutil.copy(start / cfg.checkpoint_dir / cfg.pretrain_best_model_filename, run / cfg.checkpoint_dir)
+        shutil.copy(begun / cfg.checkpoint_dir / files[model], run / cfg.checkpoint_dir / files["pretrain"])
     run_pipeline(cfg, resume=resume)
 
 
