@@ -33,7 +33,7 @@ class ConfigError(LatentSummError, ValueError):
 
 # %% ../nbs/00_config.ipynb #26a00001
 _WORDS_FOR_FLAGS = ("mini", "cpu", "cuda", "mean", "messenger",
-                    "messenger-texts") # values that follow a flag in messages
+                    "messenger-texts", "messenger-varied", "messenger-varied-texts") # values that follow a flag in messages
 
 def _python_for(
     name:str, # of a flag, without its dashes: max-seq-len, no-use-fp16

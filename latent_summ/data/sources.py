@@ -340,8 +340,11 @@ def columns_of(
     return list(names)
 
 # %% ../../nbs/data/04_sources.ipynb #ab42589c
+_HELD = {"mix": {"summary": .65, "window": .2, "general": .15}} # what a model learns to hold
 BUILT_IN = {"messenger": ("latent_summ.data.messenger:chats", {}),
-            "messenger-texts": ("latent_summ.data.messenger:texts", {"mix": {"summary": .65, "window": .2, "general": .15}})}
+            "messenger-texts": ("latent_summ.data.messenger:texts", _HELD),
+            "messenger-varied": ("latent_summ.data.varied:varied_chats", {}),
+            "messenger-varied-texts": ("latent_summ.data.varied:varied_texts", _HELD)}
 OWN_TEXTS = "own-texts" # pretraining texts cut from the dialogues and summaries of dataset_name
 _CORPUS_SEED = 0
 _HELD_OUT_ROWS = 500 # rows for validation and test in a built-in corpus, if max_eval_samples is None
@@ -354,7 +357,7 @@ def built_in_rows(
 ) -> list: # dicts
     "Rows of a built-in corpus: `messenger_rows` for training, else `max_eval_samples` or 500; never more than `max_rows`."
     (module, function), options = BUILT_IN[name][0].split(":"), BUILT_IN[name][1]
-    if name == "messenger": options = dict(fullest=cfg.messenger_fullest and split != "test")
+    if not options: options = dict(fullest=cfg.messenger_fullest and split != "test")
     n = cfg.messenger_rows if split == "train" else cfg.max_eval_samples or _HELD_OUT_ROWS
     return getattr(importlib.import_module(module), function)(min(n, max_rows or n), split, seed=_CORPUS_SEED, **options)
 
