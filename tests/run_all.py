@@ -12,7 +12,6 @@ import json
 import os
 import re
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import zygote
+from zygote import Fresh
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -36,7 +36,7 @@ LONGEST = """tests/promises tests/test_training.py tests/test_hub.py tests/test_
     nbs/mini/make_mini.ipynb tests/test_world.py tests/test_teach.py tests/test_repository.py nbs/tutorials/04_training_run.ipynb
     tests/test_experiments.py tests/test_scale.py nbs/use/06_ladder.ipynb tests/test_fuzz.py nbs/ui/02_widgets.ipynb""".split()
 
-running: set[subprocess.Popen | zygote.Process] = set()
+running: set[Fresh | zygote.Process] = set()
 say_lock = threading.Lock()
 stopping = threading.Event()
 
@@ -82,20 +82,6 @@ def environment(scratch: Path, flags: str) -> dict[str, str]:
     env.setdefault("HF_HUB_OFFLINE", "1")
     if not flags: env["HF_HOME"] = str(scratch / "hf-home")
     return env
-
-
-class Fresh(subprocess.Popen):
-    "A new Python, with the words that stand after `python`."
-    seconds = 0.0
-
-    def __init__(self, words: list[str], env: dict[str, str], output: int):
-        super().__init__([sys.executable, *words], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-
-    def kill(self):
-        "End it and everything it started (they share a process group)."
-        try: os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError: pass
-        self.wait()
 
 
 @dataclass

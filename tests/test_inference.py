@@ -3,12 +3,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
 
+import forks
 import pytest
 import torch
 from hub import COMMIT, Hub, _Handler, make_models
@@ -289,7 +289,7 @@ def hub(tmp_path_factory):
 def python(code:str, hub, home, token:str=TOKEN, cwd=None) -> subprocess.CompletedProcess:
     env = os.environ | hub.env(home, token) | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_XET": "1"}
     code = "from latent_summ.use.inference import Summarizer\n" + code
-    return subprocess.run([sys.executable, "-c", code], env=env, cwd=cwd or home, capture_output=True, text=True, timeout=300)
+    return forks.run(["-c", code], env, cwd or home)
 
 
 def test_to_a_hub_and_back(hub, run, s, texts, tmp_path):

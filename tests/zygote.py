@@ -6,8 +6,9 @@
 
 Starting Python and importing these takes five seconds of a core, more than most notebooks need for themselves. Each process
 is a real one: it has its own group, can be killed, and ends with a status; the package itself (`latent_summ`) is imported by
-each one anew. It ends as the processes of multiprocessing do: exit handlers run, the interpreter is not taken apart. Variables that are read when a library is imported (HF_ENDPOINT, OMP_NUM_THREADS ...) must be those of the
-zygote; for others use subprocess. Linux only: elsewhere a process that has imported torch cannot safely be forked.
+each one anew. It ends as the processes of multiprocessing do: exit handlers run, the interpreter is not taken apart.
+Variables that are read when a library is imported (HF_ENDPOINT, OMP_NUM_THREADS ...) must be those of the zygote.
+Linux only: elsewhere a process that has imported torch cannot safely be forked.
 """
 import array
 import atexit
@@ -31,24 +32,50 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "LATENT_SUMM_ZYGOTE"  # the variable that names the socket to the processes inside
-MODULES = """numpy torch transformers transformers.modeling_utils transformers.models.auto.modeling_auto
+BEFORE_HUB = """numpy torch torch.distributed.tensor torch._dynamo torch.distributed.checkpoint.hf_storage torch.distributed.fsdp
+    pandas pyarrow.dataset matplotlib.pyplot rich.console yaml tqdm.auto fsspec multiprocess dill""".split()
+MODULES = [*BEFORE_HUB, *"""transformers transformers.modeling_utils transformers.models.auto.modeling_auto
     transformers.models.gemma3.modeling_gemma3 transformers.models.bert.modeling_bert transformers.models.llama.modeling_llama
-    transformers.models.gpt2.modeling_gpt2 tokenizers safetensors.torch datasets pandas matplotlib.pyplot matplotlib_inline.backend_inline
-    IPython execnb.shell nbdev.test pytest _pytest.assertion.rewrite rich.console ipywidgets""".split()
-READ_AT_IMPORT = re.compile(r"(HF_|OMP_|MKL_|TOKENIZERS_|TORCH|PYTORCH|PYTHON|LD_|CUDA|MPL|XDG_CACHE).*|HOME|PATH")
-NOT_READ = {"TORCHINDUCTOR_CACHE_DIR"}  # torch sets it itself
+    transformers.models.gpt2.modeling_gpt2 tokenizers safetensors.torch datasets matplotlib_inline.backend_inline
+    IPython execnb.shell nbdev.test pytest _pytest.assertion.rewrite ipywidgets""".split()]
+READ_AT_IMPORT = re.compile(r"(OMP_|MKL_|TORCH|PYTORCH|PYTHON|LD_|CUDA|MPL|XDG_CACHE).*|HOME|PATH|LC_ALL|LANG")
+READ_BY_HUB = re.compile(r"(HF_|TOKENIZERS_).*")
+NOT_READ = {"TORCHINDUCTOR_CACHE_DIR", "PYTHONPATH", "PYTHONUNBUFFERED", "HF_TOKEN"}  # set by torch itself; obeyed; read when used
+
+
+PYTHONPATH = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # of the zygote
 
 
 def is_possible() -> bool: return sys.platform == "linux"
 
 
-def different(env: dict[str, str], own: dict[str, str]) -> list[str]:
-    "The variables that libraries read at import, and that are not the same in both."
-    names = {name for name in env.keys() | own.keys() if READ_AT_IMPORT.fullmatch(name)} - NOT_READ
-    return sorted(name for name in names if env.get(name) != own.get(name))
+def different(env: dict[str, str], own: dict[str, str], hub: bool = True) -> list[str]:
+    "The variables that libraries (with `hub`, those of the hub too) read at import, and that are not the same in both."
+    def is_read(name): return READ_AT_IMPORT.fullmatch(name) or hub and READ_BY_HUB.fullmatch(name)
+    return sorted(name for name in (env.keys() | own.keys()) - NOT_READ if is_read(name) and env.get(name) != own.get(name))
 
 
 # --- the side that asks ----------------------------------------------------------------------------------------------
+
+class OtherVariables(Exception):
+    "The process would need another zygote."
+
+
+class Fresh(subprocess.Popen):
+    "`python WORDS`, started as usual, with the face of `Process`."
+    seconds = 0.0
+
+    def __init__(self, words: list, env: dict[str, str] | None = None, output: int | None = None, cwd: Path | str = ROOT,
+                 errors: int | None = None, stdin: int | None = None):
+        files = dict(stdin=subprocess.DEVNULL if stdin is None else stdin, stdout=subprocess.DEVNULL if output is None else output,
+                     stderr=subprocess.STDOUT if errors is None else errors)
+        super().__init__([sys.executable, *map(str, words)], env=env, cwd=cwd, start_new_session=True, **files)
+
+    def send_signal(self, sign: int):
+        "To the process and all that it has started, and to what it left behind."
+        try: os.killpg(self.pid, sign)
+        except ProcessLookupError: pass
+
 
 class Process:
     "A process that the zygote has started, with the part of subprocess.Popen's face that tests use."
@@ -59,7 +86,7 @@ class Process:
         self.returncode = None
         self.seconds = 0.0  # of processor time, its ended children included
         answer = self._next()
-        if "error" in answer: raise ValueError(answer["error"])
+        if "error" in answer: raise OtherVariables(answer["error"])
         self.pid = answer["pid"]
 
     def _next(self) -> dict:
@@ -93,14 +120,16 @@ class Process:
 
 
 class Zygote:
-    "The one process that imports everything; with `address` that of somebody else."
-    def __init__(self, env: dict[str, str] | None = None, address: str = ""):
+    """The one process that imports everything; with `address` that of somebody else.
+
+    One from before the hub has not imported what reads HF_ENDPOINT, HF_HOME and the like: those may differ from process to process."""
+    def __init__(self, env: dict[str, str] | None = None, address: str = "", before_hub: bool = False):
         self.server = None
         self.address = address
         if not address:
             self.folder = tempfile.TemporaryDirectory(prefix="zygote-")
             self.address = f"{self.folder.name}/socket"
-            words = [sys.executable, str(Path(__file__).resolve()), self.address]
+            words = [sys.executable, str(Path(__file__).resolve()), self.address, *["--before-hub"][:before_hub]]
             self.server = subprocess.Popen(words, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
             if self.server.stdout.readline() != b"ready\n": raise RuntimeError("the process that starts others did not start")
 
@@ -118,21 +147,6 @@ class Zygote:
             connection.sendmsg([header], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))])
             connection.sendall(data)
         return Process(request["words"], connection)
-
-    def run(self, words: list, env: dict[str, str] | None = None, cwd: Path | str = ROOT, input: str | None = None,
-            timeout: float | None = None) -> subprocess.CompletedProcess:
-        "As `subprocess.run` with capture_output and text."
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            given.write((input or "").encode())
-            given.seek(0)
-            p = self.start(words, env, out.fileno(), cwd, err.fileno(), given.fileno())
-            try: p.wait(timeout)
-            finally: p.kill()
-            texts = []
-            for file in (out, err):
-                file.seek(0)
-                texts.append(file.read().decode("utf-8", "replace"))
-        return subprocess.CompletedProcess(p.args, p.returncode, *texts)
 
     def close(self):
         "End it; what it has started goes on."
@@ -214,7 +228,7 @@ def threads() -> list[str]:
     return [name for name in names if name != "jemalloc_bg_thd"]
 
 
-def serve(address: str, own: dict[str, str]) -> list[str]:
+def serve(address: str, own: dict[str, str], hub: bool) -> list[str]:
     "Fork a process for each request; returns only in such a process, with its words."
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
@@ -227,7 +241,7 @@ def serve(address: str, own: dict[str, str]) -> list[str]:
         if not ready: continue
         connection, _ = listener.accept()
         request, files = receive(connection)
-        if names := different(request["env"], own):
+        if names := different(request["env"], own, hub):
             say(connection, error=f"read at import, and not those of the zygote: {', '.join(names)}")
         elif not os.fork():
             listener.close()
@@ -244,7 +258,9 @@ def serve(address: str, own: dict[str, str]) -> list[str]:
 def main(words: list[str]):
     "What Python does with the words of its command line: `-m MODULE ...`, `-c CODE ...` or `SCRIPT ...`."
     sys.modules["__main__"] = types.ModuleType("__main__")
-    path = [p for p in sys.path if p != str(Path(__file__).parent)]
+    asked = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    not_asked = {str(Path(__file__).parent), *PYTHONPATH}
+    path = [*filter(None, asked), *(p for p in sys.path if p not in not_asked)]
     match words:
         case ["-m", module, *args]:
             sys.path[:] = [os.getcwd(), *path]
@@ -253,7 +269,7 @@ def main(words: list[str]):
         case ["-c", code, *args]:
             sys.path[:] = ["", *path]
             sys.argv = ["-c", *args]
-            exec(compile(code, "<string>", "exec"), sys.modules["__main__"].__dict__)
+            exec(compile(code, "<string>", "exec"), sys.modules["__main__"].__dict__)  # noqa: S102
         case [script, *args]:
             sys.path[:] = [str(Path(script).parent), *path]
             sys.argv = [script, *args]
@@ -289,8 +305,10 @@ def end(status: int):
 
 if __name__ == "__main__":
     own = dict(os.environ)
-    for name in MODULES: importlib.import_module(name)
+    before_hub = "--before-hub" in sys.argv
+    for name in BEFORE_HUB if before_hub else MODULES: importlib.import_module(name)
+    if before_hub and "huggingface_hub" in sys.modules: sys.exit("the hub's library has been imported")
     if lost := threads(): sys.exit(f"forking would lose these threads: {', '.join(lost)}")
     gc.collect()
     gc.freeze()
-    end(status_of(serve(sys.argv[1], own)))
+    end(status_of(serve(sys.argv[1], own, not before_hub)))
