@@ -33,10 +33,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "LATENT_SUMM_ZYGOTE"  # the variable that names the socket to the processes inside
 BEFORE_HUB = """numpy torch torch.distributed.tensor torch._dynamo torch.distributed.checkpoint.hf_storage torch.distributed.fsdp
-    pandas pyarrow.dataset matplotlib.pyplot rich.console yaml tqdm.auto fsspec multiprocess dill""".split()
+    pandas pyarrow.dataset matplotlib.pyplot rich.console yaml tqdm.auto fsspec multiprocess dill tyro nltk rouge_score.rouge_scorer""".split()
 MODULES = [*BEFORE_HUB, *"""transformers transformers.modeling_utils transformers.models.auto.modeling_auto
     transformers.models.gemma3.modeling_gemma3 transformers.models.bert.modeling_bert transformers.models.llama.modeling_llama
-    transformers.models.gpt2.modeling_gpt2 tokenizers safetensors.torch datasets matplotlib_inline.backend_inline
+    transformers.models.gpt2.modeling_gpt2 transformers.models.modernbert.modeling_modernbert tokenizers safetensors.torch datasets matplotlib_inline.backend_inline
     IPython execnb.shell nbdev.test pytest _pytest.assertion.rewrite ipywidgets""".split()]
 READ_AT_IMPORT = re.compile(r"(OMP_|MKL_|TORCH|PYTORCH|PYTHON|LD_|CUDA|MPL|XDG_CACHE).*|HOME|PATH|LC_ALL|LANG")
 READ_BY_HUB = re.compile(r"(HF_|TOKENIZERS_).*")
