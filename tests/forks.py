@@ -52,10 +52,10 @@ def run(words: list, env: dict | None = None, cwd: Path | str = ROOT, input: str
 
 
 class Command:
-    "A running `latent_summ WORDS`; output of stdout and stderr together, as text."
-    def __init__(self, words: list, **variables):
+    "A running `latent_summ WORDS` (or another module's); output of stdout and stderr together, as text."
+    def __init__(self, words: list, module: str = "latent_summ", **variables):
         self.output = tempfile.TemporaryFile()
-        self.process = start(["-m", "latent_summ", *words], os.environ | variables, self.output.fileno())
+        self.process = start(["-m", module, *words], os.environ | variables, self.output.fileno())
 
     def poll(self) -> int | None:
         "The status, as subprocess gives it (-9: killed), or None while it runs."

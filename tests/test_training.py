@@ -78,10 +78,9 @@ def start_two(cfg:Config, *more) -> list:
 def finish_with_torchrun(cfg:Config) -> Path:
     cfg.save(Path(cfg.run_dir + ".json"))
     port = str(random.SystemRandom().randrange(20000, 40000))
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port", port, "-m", "latent_summ"]
-    p = subprocess.run([sys.executable, *launch, "train", "--config", cfg.run_dir + ".json"], env=environment(),
-                       capture_output=True, text=True, timeout=300)
-    assert p.returncode == 0, p.stdout[-2000:] + p.stderr[-4000:]
+    launch = ["--nproc-per-node=2", "--master-port", port, "-m", "latent_summ"]
+    p = Command([*launch, "train", "--config", cfg.run_dir + ".json"], "torch.distributed.run").wait()
+    assert p.returncode == 0, p.stdout[-4000:]
     return Path(cfg.run_dir)
 
 

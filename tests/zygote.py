@@ -204,11 +204,10 @@ def prepare(request: dict, files: list[int], connection: socket.socket) -> list[
 
 def watch(connection: socket.socket, pid: int):
     "Wait for the process, end what it left behind, and say how it ended; end it when whoever asked has gone."
-    process = os.pidfd_open(pid)
     poller = select.poll()
-    poller.register(process, select.POLLIN)
     poller.register(connection, select.POLLHUP)
-    poller.poll()
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if poller.poll(10): break  # milliseconds
     try: os.killpg(pid, signal.SIGKILL)  # not reaped yet, so that the number is still its own
     except ProcessLookupError: pass
     _, status, used = os.wait4(pid, 0)
