@@ -51,6 +51,16 @@ def plain_markdown(text: str) -> str:
     return "".join(lines)
 
 
+def joined_streams(outputs: list) -> list:
+    "Outputs in which what a cell printed is one text: a busy kernel sends it in pieces, which would be shown as paragraphs."
+    joined = []
+    for out in outputs:
+        last = joined[-1] if joined else {}
+        if out.output_type == "stream" and last.get("output_type") == "stream" and last["name"] == out.name: last["text"] += out.text
+        else: joined.append(out.copy())
+    return joined
+
+
 def tidy(nb) -> None:
     "Follow the directives that a reader would see the effect of (hide, echo, output, include) and drop the lines themselves."
     cells = []
@@ -60,7 +70,7 @@ def tidy(nb) -> None:
             off = {k for k, v in directives.items() if v.lower() == "false"}
             if HIDDEN & directives.keys() or "include" in off: continue
             cell.source = DIRECTIVE.sub("", cell.source).strip("\n")
-            if "output" in off: cell.outputs = []
+            cell.outputs = [] if "output" in off else joined_streams(cell.outputs)
             if "echo" in off: cell.source, cell.metadata["transient"] = "", {"remove_source": True}
             if "fig-alt" in directives: describe_pictures(cell, directives["fig-alt"].strip("\"'"))
             for out in cell.outputs:
