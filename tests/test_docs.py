@@ -123,10 +123,19 @@ def test_plain_website(tmp_path):
     text = (tmp_path / "docs/index.html").read_text(encoding="utf-8")
     assert text.count('href="sub/two.html#a-heading"') == 2 and 'id="what-it-cant-do"' in text and 'href="https://example.org"' in text
     assert 'id="a-heading-1"' in (tmp_path / "docs/sub/two.html").read_text(encoding="utf-8")
+    assert "<summary>More</summary>" in text and "<details open>" not in text # the section of another page is closed
+    assert "<details open><summary>More</summary>" in (tmp_path / "docs/sub/two.html").read_text(encoding="utf-8")
     assert p.broken_links(tmp_path / "docs") == []
     two.nb.cells.append(cell("[gone](../gone.ipynb) [no](../index.ipynb#nowhere)"))
     p.write_pages(tmp_path / "docs", [("", [one]), ("More", [two])], "https://site/")
     assert len(p.broken_links(tmp_path / "docs")) == 2
+
+
+def test_what_a_cell_prints_is_one_text():
+    "A busy kernel sends it in pieces, which a page would show with gaps."
+    pieces = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in (("stdout", "a\n"), ("stdout", "b\n"), ("stderr", "c\n"))]
+    joined = pages().joined_streams(pieces)
+    assert [(out.name, out.text) for out in joined] == [("stdout", "a\nb\n"), ("stderr", "c\n")] and pieces[0].text == "a\n"
 
 
 # --- names in the text -----------------------------------------------------------------------------------------------

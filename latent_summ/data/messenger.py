@@ -1372,7 +1372,7 @@ def _fullest(d, split):
 def chat(i: int,                # number of the row
          split: str = "train",  # "train", "validation" or "test"
          seed: int = 0,         # another seed, another endless corpus (with the same splits)
-         fullest: bool = False, # the summary in the wording that says most (if its facts belong to the split), not in any
+         fullest: bool = False, # the summary in the most complete wording (if its facts belong to the split), not in any
         ) -> dict:              # {"id", "dialogue", "summary", "facts", "kind", "twist"}
     "Row `i` of a split: a function of seed, split and `i` alone. Raises `ValueError` for an unknown split."
     _check_split(split)

@@ -203,7 +203,7 @@ def to(self:Summarizer,
 def clean_texts(
     texts, # a text, or any iterable of them
 ) -> list: # of strings, one for each row; those that say nothing are empty
-    "What the rows of the table above become. Raises `DataError` for what is no text and no list of texts."
+    "What is summarised, and which rows hold no text. Raises `DataError` for what is no text and no list of texts."
     if isinstance(texts, str): texts = [texts]
     if isinstance(texts, (bytes, dict)) or not hasattr(texts, "__iter__"): raise DataError(f"A text or a list of texts is needed, got a {type(texts).__name__}.")
     texts = list(texts)
@@ -536,7 +536,7 @@ def summarize(self:Summarizer,
     candidates:int=1, # write so many and keep the best supported: the first as always, the others sampled
     **overrides, # inference fields, as in decode
 ): # a summary, or a list of summaries in the same order (Support objects, if asked for)
-    """Summaries: encode, middle, decode. Rows that hold no text have an empty one (see the table above).
+    """Summaries: encode, middle, decode. A row that holds no text gets an empty one, with a note.
 
     Raises `DataError`, `ConfigError`, `CheckpointError`."""
     _check_support(min_support, candidates)
