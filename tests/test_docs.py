@@ -297,7 +297,7 @@ def reference_table() -> str:
 
 
 def test_configuration_reference_is_that_of_the_dataclass():
-    table = reference_table()
+    table = reference_table().replace("<wbr>", "") # where a name may break
     rows = dict(re.findall(r'<tr><td[^>]*><code id="(\w+)">(.*?)</tr>', table))
     fields = {f.name: f for f in dataclasses.fields(Config)}
     stale = sorted(rows.keys() ^ fields.keys()) + [n for n, f in fields.items() if n in rows and not (
