@@ -155,6 +155,73 @@ class ConfigForm(Face):
         names = [f.name for f in dataclasses.fields(section)]
         return widgets.VBox([_row(label(n), self.controls[n], self.notes[n]) for n in names])
 
+# %% ../../nbs/ui/02_widgets.ipynb #05ca5dab
+@patch
+def read(self:ConfigForm,
+    name:str, # of a field
+): # as the config would store it
+    "The value of one field. Raises `ConfigError` for a value that is not allowed."
+    field = self.fields[name]
+    value = self.controls[name].value
+    return value if field.type is bool else value_of(field, value)
+
+# %% ../../nbs/ui/02_widgets.ipynb #f9274ce9
+@patch
+def problem_of(self:ConfigForm,
+    name:str, # of a field
+) -> str:
+    "Why the value of a field is not allowed; empty where it is."
+    try: self.read(name)
+    except ConfigError as e: return str(e)
+    return ""
+
+# %% ../../nbs/ui/02_widgets.ipynb #99b85eea
+@patch
+def wrong(self:ConfigForm) -> dict: # field -> reason
+    "The fields whose value is not allowed."
+    problems = {name: self.problem_of(name) for name in self.fields}
+    return {name: problem for name, problem in problems.items() if problem}
+
+# %% ../../nbs/ui/02_widgets.ipynb #019c979e
+@patch(as_prop=True)
+def config(self:ConfigForm) -> Config:
+    "The config. Raises `ConfigError` with all that is wrong."
+    wrong = self.wrong()
+    if wrong: raise ConfigError("; ".join(wrong.values()))
+    return Config(**{name: self.read(name) for name in self.fields})
+
+# %% ../../nbs/ui/02_widgets.ipynb #9d78daf0
+@patch(as_prop=True)
+def command(self:ConfigForm) -> str:
+    "The command line that trains with this config."
+    preset = self.preset.value
+    return shlex.join(["latent_summ", "train", "--preset", preset, *flag_words(self.config, Config.preset(preset))])
+
+# %% ../../nbs/ui/02_widgets.ipynb #ffa0ffd4
+@patch
+def _note(self:ConfigForm, name:str):
+    "Show the help of a field beside it, or what is wrong with its value."
+    field = self.fields[name]
+    problem = self.problem_of(name)
+    is_typed = field.type is not bool and not field.metadata["choices"]
+    if is_typed: self.controls[name].layout.border = "2px solid #D55E00" if problem else None
+    note = in_html(f"✗ {problem}", f"{_BAD};font-weight:bold") if problem else in_html(field.metadata["help"], _SOFT)
+    self.notes[name].value = note
+
+# %% ../../nbs/ui/02_widgets.ipynb #88be5906
+@patch
+def check(self:ConfigForm):
+    "Look at all fields together."
+    wrong = self.wrong()
+    for i, section in enumerate(SECTIONS):
+        n_wrong = sum(f.name in wrong for f in dataclasses.fields(section))
+        title = section.__doc__.strip()
+        self.folds.set_title(i, f"{title}: {n_wrong} wrong" if n_wrong else title)
+    self.problem.value = self.line.value = ""
+    try: self.line.value = in_html(self.command, "font-family:monospace")
+    except ConfigError as e: self.problem.value = in_html(f"✗ {e}", f"{_BAD};font-weight:bold")
+    self.keep()
+
 # %% ../../nbs/ui/02_widgets.ipynb #5188caf2
 @patch
 def fill(self:ConfigForm,
@@ -183,73 +250,6 @@ def _listen(self:ConfigForm):
     for name, control in self.controls.items(): control.observe(lambda change, name=name: self._changed(name), "value")
     self.preset.observe(lambda change: self.fill(Config.preset(change["new"])), "value")
     self.save.on_click(lambda button: self.write())
-
-# %% ../../nbs/ui/02_widgets.ipynb #05ca5dab
-@patch
-def read(self:ConfigForm,
-    name:str, # of a field
-): # as the config would store it
-    "The value of one field. Raises `ConfigError` for a value that is not allowed."
-    field = self.fields[name]
-    value = self.controls[name].value
-    return value if field.type is bool else value_of(field, value)
-
-# %% ../../nbs/ui/02_widgets.ipynb #99b85eea
-@patch
-def wrong(self:ConfigForm) -> dict: # field -> reason
-    "The fields whose value is not allowed."
-    problems = {name: self.problem_of(name) for name in self.fields}
-    return {name: problem for name, problem in problems.items() if problem}
-
-# %% ../../nbs/ui/02_widgets.ipynb #f9274ce9
-@patch
-def problem_of(self:ConfigForm,
-    name:str, # of a field
-) -> str:
-    "Why the value of a field is not allowed; empty where it is."
-    try: self.read(name)
-    except ConfigError as e: return str(e)
-    return ""
-
-# %% ../../nbs/ui/02_widgets.ipynb #ffa0ffd4
-@patch
-def _note(self:ConfigForm, name:str):
-    "Show the help of a field beside it, or what is wrong with its value."
-    field = self.fields[name]
-    problem = self.problem_of(name)
-    is_typed = field.type is not bool and not field.metadata["choices"]
-    if is_typed: self.controls[name].layout.border = "2px solid #D55E00" if problem else None
-    note = in_html(f"✗ {problem}", f"{_BAD};font-weight:bold") if problem else in_html(field.metadata["help"], _SOFT)
-    self.notes[name].value = note
-
-# %% ../../nbs/ui/02_widgets.ipynb #88be5906
-@patch
-def check(self:ConfigForm):
-    "Look at all fields together."
-    wrong = self.wrong()
-    for i, section in enumerate(SECTIONS):
-        n_wrong = sum(f.name in wrong for f in dataclasses.fields(section))
-        title = section.__doc__.strip()
-        self.folds.set_title(i, f"{title}: {n_wrong} wrong" if n_wrong else title)
-    self.problem.value = self.line.value = ""
-    try: self.line.value = in_html(self.command, "font-family:monospace")
-    except ConfigError as e: self.problem.value = in_html(f"✗ {e}", f"{_BAD};font-weight:bold")
-    self.keep()
-
-# %% ../../nbs/ui/02_widgets.ipynb #019c979e
-@patch(as_prop=True)
-def config(self:ConfigForm) -> Config:
-    "The config. Raises `ConfigError` with all that is wrong."
-    wrong = self.wrong()
-    if wrong: raise ConfigError("; ".join(wrong.values()))
-    return Config(**{name: self.read(name) for name in self.fields})
-
-# %% ../../nbs/ui/02_widgets.ipynb #9d78daf0
-@patch(as_prop=True)
-def command(self:ConfigForm) -> str:
-    "The command line that trains with this config."
-    preset = self.preset.value
-    return shlex.join(["latent_summ", "train", "--preset", preset, *flag_words(self.config, Config.preset(preset))])
 
 # %% ../../nbs/ui/02_widgets.ipynb #56663471
 @patch
