@@ -17,15 +17,17 @@ def to_html(
 
 # %% ../nbs/00_html.ipynb #2ab3ce1d
 def table_of(
-    head, # names of the columns
+    head, # names of the columns (empty: no such row)
     rows, # of cells, each a text or a number
     css:str="", # CSS class of the table
     caption:str="", # a title above the table
+    cell_style:str="", # CSS of each cell
 ): # an element
     "A table as an element, which may become part of a page."
-    lines = [Tr(*map(Td, map(str, row))) for row in rows]
+    def cells(kind, texts): return Tr(*(kind(str(text), style=cell_style or None) for text in texts))
     above = [Caption(caption)] if caption else []
-    return Table(*above, Tr(*map(Th, map(str, head))), *lines, cls=css or None)
+    names = [cells(Th, head)] if head else []
+    return Table(*above, *names, *(cells(Td, row) for row in rows), cls=css or None)
 
 # %% ../nbs/00_html.ipynb #4ad8eae1
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

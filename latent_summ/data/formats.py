@@ -787,7 +787,7 @@ def given_file(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)/"standard input"
         path.write_bytes(sys.stdin.buffer.read())
-        yield path, "-"
+        yield path, "standard input"
 
 # %% ../../nbs/data/03_formats.ipynb #58202840
 def _as_table(rows:list, separator:str) -> bytes:

@@ -43,7 +43,7 @@ def differences(
     theirs = _leaves(json.loads(json.dumps(stored)))
     ours = _leaves(json.loads(json.dumps(wanted)))
     names = [k for k in sorted(theirs.keys() | ours.keys()) if theirs.get(k) != ours.get(k)]
-    return [f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here" for k in names]
+    return [f"{k} {theirs.get(k)!r}, not {ours.get(k)!r}" for k in names]
 
 # %% ../../nbs/encode/05_cache.ipynb #804ee607
 def _flock(fd:int) -> bool:

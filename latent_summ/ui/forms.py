@@ -357,6 +357,7 @@ class Bench(Plain):
 @dataclass
 class Completion(Plain):
     "Print a script that makes TAB complete commands, options and values."
-    shell: Literal["bash", "zsh"] = option(
-        "bash", "Your shell. Put `source <(latent_summ completion bash)` into ~/.bashrc, or the same with zsh into ~/.zshrc",
-        "bash|zsh", ("bash", "zsh"), positional=True)
+    shell: Literal["bash", "zsh", "fish"] = option(
+        "bash", "Your shell. Put `source <(latent_summ completion bash)` into ~/.bashrc, or "
+        "`eval \"$(latent_summ completion zsh)\"` into ~/.zshrc; for fish, write the script to "
+        "~/.config/fish/completions/latent_summ.fish", "bash|zsh|fish", ("bash", "zsh", "fish"), positional=True)

@@ -427,7 +427,7 @@ def summarize(self:Summarizer,
     candidates:int=1, # write so many and keep the best supported: the first as always, the others sampled
     **overrides, # inference fields, as in decode
 ): # a summary, or a list of summaries in the same order (Support objects, if asked for)
-    """Summaries: encode, middle, decode. Rows that hold no text have an empty one (see the table above).
+    """Summaries: encode, middle, decode. A row that holds no text gets an empty one, with a note.
 
     Raises `DataError`, `ConfigError`, `CheckpointError`."""
     check_support(min_support, candidates)
