@@ -28,7 +28,7 @@ def spent(tree:Path, words:list) -> tuple: # (seconds on the clock, seconds of p
     "Run `latent_summ` with the code in `tree`."
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
-    env = os.environ | dict(PYTHONPATH=str(tree), HF_HUB_OFFLINE="1")
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | dict(PYTHONPATH=str(tree), HF_HUB_OFFLINE="1")
     p = subprocess.run([sys.executable, "-m", "latent_summ", *words], cwd=tree, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if p.returncode: sys.exit(f"latent_summ {' '.join(words)} ended with status {p.returncode} in {tree}:\n{p.stderr[-2000:]}")
     seconds = time.perf_counter() - start
