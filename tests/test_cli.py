@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from hub import Hub
 
@@ -254,8 +255,7 @@ def make_hub(folder) -> Path:
 
 def diagnose(home, *words, **env):
     "`latent_summ doctor` in a process of its own: (status, {name: line}, everything it said)."
-    p = subprocess.run([*COMMAND, "doctor", *words], cwd=home, capture_output=True, text=True, timeout=120,
-                       env=environment() | dict(HF_HUB_OFFLINE="0", HF_HOME=str(home), HF_TOKEN="") | env)
+    p = forks.run(["-m", "latent_summ", "doctor", *words], environment() | dict(HF_HUB_OFFLINE="0", HF_HOME=str(home), HF_TOKEN="") | env, home)
     lines = {line.split()[1]: line for line in p.stdout.splitlines() if line[:4] in ("ok  ", "warn", "fail")}
     return p.returncode, lines, p.stdout + p.stderr
 
