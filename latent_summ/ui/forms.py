@@ -94,13 +94,14 @@ class Cache(Common):
 # %% ../../nbs/ui/06_forms.ipynb #63263bc7
 @dataclass
 class Sweep(Common):
-    "Train every combination of some settings, quantise the latents, and compare quality and size; finished runs are reused."
+    "Train every combination of some settings, quantise the latents, compare quality and size; reuse finished runs."
     preset: str = _preset("reference")
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = option(
         (), "A setting and the values to try: --set learning_rate=1e-3,3e-3; repeat for more settings", "NAME=VALUES")
     latents: Optional[str] = option(
         None, "Numbers of latent vectors to try: 1,2,4,8 (short for --set latent_seq_len=...)", "LIST")
-    dim: Optional[str] = option(None, "Sizes of a latent vector to try: 64,128 (short for --set latent_dim=...)", "LIST")
+    dim: Optional[str] = option(
+        None, "Sizes of a latent vector to try: 64,128 (short for --set latent_dim=...)", "LIST")
     bits: str = option("8", "Bits per stored number to try: 2 to 16, or 32; for example 2,4,8,16", "LIST")
     folder: Path = option(Path("runs/sweep"), "Folder for the runs, the table and the figure", "FOLDER")
     split: Literal["test", "validation"] = option("validation", "Split to score", values=("test", "validation"))
@@ -168,16 +169,16 @@ class TakesTexts(UsesModel):
         None, "File to read: a plain text; rows with a dialogue or text column (jsonl, json, csv, tsv or parquet, also "
         "compressed); a chat export or transcript; or - for standard input", "FILE")
     output: Optional[Path] = option(
-        None, "Write to this file instead of the screen, once everything has succeeded; rows are written as csv, tsv, json "
-        "or parquet, as the ending says, otherwise as jsonl", "FILE")
+        None, "Write to this file instead of the screen, once everything has succeeded; rows are written as csv, tsv, "
+        "json or parquet, as the ending says, otherwise as jsonl", "FILE")
 
 # %% ../../nbs/ui/06_forms.ipynb #c6be9ca4
 @dataclass
 class Summarize(TakesTexts):
     "Summarise a text, a file, every row of a file, or standard input."
     long: Literal["join", "mean"] = option(
-        "join", "How to treat a text longer than max_seq_len, which is split into parts. join: summarise each part and join the "
-        "summaries; mean: write one summary from the mean of their latents", values=("join", "mean"))
+        "join", "How to treat a text longer than max_seq_len, which is split into parts. join: summarise each part and join "
+        "the summaries; mean: write one summary from the mean of their latents", values=("join", "mean"))
     support: bool = option(
         True, "Neither mark words that do not occur in the text with [?] nor say how far each summary can be trusted "
         "(for rows: each part of it); both need a calibrated model")
@@ -224,7 +225,8 @@ class Diff(UsesModel):
     "Describe in words how two texts differ in latent space."
     a: str = option("", "The first text", "TEXT_A", positional=True)
     b: str = option("", "The second text", "TEXT_B", positional=True)
-    file: Optional[Path] = option(None, "A file of latents, whose nearest rows are shown as well", "[FILE]", positional=True)
+    file: Optional[Path] = option(
+        None, "A file of latents, whose nearest rows are shown as well", "[FILE]", positional=True)
     steps: int = option(5, "Points on the way, both ends included", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #2a6798e1
@@ -245,8 +247,8 @@ class Evaluate(UsesModel):
         "test", "Split to score; a source without a test split uses validation", values=_SPLITS)
     max_rows: Optional[int] = option(None, "Score at most this many rows (default: all)", "INT")
     predictions: Optional[Path] = option(
-        None, "Score the summaries in this file instead of a model: jsonl, json, csv, tsv, txt (one per line, in order) or - "
-        "for standard input; --dataset-name names the data they belong to", "FILE")
+        None, "Score the summaries in this file instead of a model: jsonl, json, csv, tsv, txt (one per line, in order) "
+        "or - for standard input; --dataset-name names the data they belong to", "FILE")
     prediction_column: Optional[str] = option(
         None, "The column of --predictions to score (default: the only possible one)", "NAME")
     output: Optional[Path] = option(
@@ -263,7 +265,8 @@ class Evaluate(UsesModel):
     bertscore: Optional[str] = option(
         None, "Also compute BERTScore with this encoder (hub id or folder; default if no name follows: "
         "FacebookAI/roberta-large, English, 1.4 GB)", "[MODEL]")
-    bertscore_layer: Optional[int] = option(None, "The layer to use for BERTScore (default: known for common models)", "INT")
+    bertscore_layer: Optional[int] = option(
+        None, "The layer to use for BERTScore (default: known for common models)", "INT")
     entities: Optional[str] = option(
         None, "Also score entities found by this spaCy pipeline (installed name or folder; default if no name follows: "
         "en_core_web_sm; needs pip install 'latent_summ[spacy]')", "[PIPELINE]")
@@ -297,7 +300,7 @@ class Audit(Measures):
 # %% ../../nbs/ui/06_forms.ipynb #87ff99c9
 @dataclass
 class Privacy(Measures):
-    "Measure what can be recovered from stored latents, with and without the model, and how rounding and noise change that."
+    "Measure what can be recovered from stored latents, with and without the model, and what rounding and noise change."
     known: int = option(1000, "Number of training texts known to an attacker without the model", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #44ad19ec
