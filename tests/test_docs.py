@@ -123,8 +123,12 @@ def test_plain_website(tmp_path):
     text = (tmp_path / "docs/index.html").read_text(encoding="utf-8")
     assert text.count('href="sub/two.html#a-heading"') == 2 and 'id="what-it-cant-do"' in text and 'href="https://example.org"' in text
     assert 'id="a-heading-1"' in (tmp_path / "docs/sub/two.html").read_text(encoding="utf-8")
-    assert "<summary>More</summary>" in text and "<details open>" not in text # the section of another page is closed
+    assert "<details open><summary>More</summary>" in text # the first section is open on the first page
     assert "<details open><summary>More</summary>" in (tmp_path / "docs/sub/two.html").read_text(encoding="utf-8")
+    three = page("three.ipynb", "# Three")
+    p.write_pages(tmp_path / "docs", [("", [one]), ("More", [two]), ("Other", [three])], "https://site/")
+    assert "<details><summary>Other</summary>" in (tmp_path / "docs/sub/two.html").read_text(encoding="utf-8")
+    assert "<details><summary>More</summary>" in (tmp_path / "docs/three.html").read_text(encoding="utf-8")
     assert p.broken_links(tmp_path / "docs") == []
     two.nb.cells.append(cell("[gone](../gone.ipynb) [no](../index.ipynb#nowhere)"))
     p.write_pages(tmp_path / "docs", [("", [one]), ("More", [two])], "https://site/")
