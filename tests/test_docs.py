@@ -247,6 +247,13 @@ def test_the_script_is_what_the_first_tutorial_runs():
     assert len(lines) == 3 and all(any(line in source for source in code) for line in lines)
 
 
+@pytest.mark.parametrize("path", sorted((NBS / "tutorials").glob("*.ipynb")), ids=name)
+def test_tutorials_have_exercises_and_their_notebook(path):
+    text = markdown(path)
+    assert re.findall(r"^\*\*(\d)\.\*\*", text, re.M) == ["1", "2"], "two exercises, each with its answer"
+    assert f"[{path.name}](https://github.com/latent-summ/latent_summ/blob/main/nbs/tutorials/{path.name})" in text
+
+
 def test_the_script_is_shown_with_its_output():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len([line for line in script().splitlines() if line and line[0] != "#"]) <= 10
