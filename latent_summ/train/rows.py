@@ -191,7 +191,7 @@ def __getitem__(self:CachedRows,
     return {key: stacked(key) for key in self.fields}
 
 # %% ../../nbs/train/03_rows.ipynb #5e1fab05
-_RELEASE_ROWS = 1024 # a row read at random brings up to 64 KB of its file into memory
+_RELEASE_ROWS = 512 # a row read at random brings up to 64 KB of its file into memory
 
 @patch
 def _release(self:CachedRows, rows:int):
