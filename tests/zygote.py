@@ -16,7 +16,6 @@ import gc
 import importlib
 import json
 import os
-import random
 import re
 import runpy
 import select
@@ -197,8 +196,7 @@ def prepare(request: dict, files: list[int], connection: socket.socket) -> list[
     sys.__stdin__ = sys.stdin
     sys.__stdout__ = sys.stdout
     sys.__stderr__ = sys.stderr
-    random.seed()
-    sys.modules["numpy"].random.seed()
+    sys.modules["numpy"].random.seed()  # as the module random does by itself
     tempfile.tempdir = None
     return request["words"]
 
