@@ -267,7 +267,7 @@ def write_html() -> None:
 
 
 def side_section(name: str, items: str, is_open: bool) -> str:
-    "A section of the side bar: closed but for that of the page which is shown."
+    "A section of the side bar, closed or open."
     if not name: return f"<ul>{items}</ul>"
     return f"<details{' open' if is_open else ''}><summary>{html.escape(name)}</summary><ul>{items}</ul></details>"
 
@@ -288,11 +288,12 @@ def write_pages(docs: Path, sections: list[tuple[str, list[Page]]], address: str
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     bodies = {p.to: number_headings(exporter.from_notebook_node(p.nb)[0]) for p in order}
     anchors = {to: {name for _, name, _ in heads} for to, (_, heads) in bodies.items()}
+    first = next((found for name, found in sections if name), None) # open on the first page, too
     for i, page in enumerate(order):
         def a(to, text=None, page=page):
             up, here = posixpath.relpath(to, posixpath.dirname(page.to) or "."), ' class="here"' if to == page.to else ""
             return f'<a href="{up}"{here}>{html.escape(text or names[to])}</a>'
-        side = "".join(side_section(name, "".join(f"<li>{a(p.to)}</li>" for p in found), page in found) for name, found in sections)
+        side = "".join(side_section(name, "".join(f"<li>{a(p.to)}</li>" for p in found), page in found or (i == 0 and found is first)) for name, found in sections)
         body, heads = bodies[page.to]
         toc = "<ul>" + "".join(f'<li class="{level}"><a href="#{name}">{text}</a></li>' for level, name, text in heads if level in ("h2", "h3")) + "</ul>"
         ends = [a(order[i - 1].to, f"← {names[order[i - 1].to]}") if i else "<span></span>", a(order[i + 1].to, f"{names[order[i + 1].to]} →") if i + 1 < len(order) else ""]

@@ -123,8 +123,12 @@ def test_plain_website(tmp_path):
     text = (tmp_path / "docs/index.html").read_text(encoding="utf-8")
     assert text.count('href="sub/two.html#a-heading"') == 2 and 'id="what-it-cant-do"' in text and 'href="https://example.org"' in text
     assert 'id="a-heading-1"' in (tmp_path / "docs/sub/two.html").read_text(encoding="utf-8")
-    assert "<summary>More</summary>" in text and "<details open>" not in text # the section of another page is closed
+    assert "<details open><summary>More</summary>" in text # the first section is open on the first page
     assert "<details open><summary>More</summary>" in (tmp_path / "docs/sub/two.html").read_text(encoding="utf-8")
+    three = page("three.ipynb", "# Three")
+    p.write_pages(tmp_path / "docs", [("", [one]), ("More", [two]), ("Other", [three])], "https://site/")
+    assert "<details><summary>Other</summary>" in (tmp_path / "docs/sub/two.html").read_text(encoding="utf-8")
+    assert "<details><summary>More</summary>" in (tmp_path / "docs/three.html").read_text(encoding="utf-8")
     assert p.broken_links(tmp_path / "docs") == []
     two.nb.cells.append(cell("[gone](../gone.ipynb) [no](../index.ipynb#nowhere)"))
     p.write_pages(tmp_path / "docs", [("", [one]), ("More", [two])], "https://site/")
@@ -241,6 +245,13 @@ def test_the_script_is_what_the_first_tutorial_runs():
     code = [c["source"] for c in nbformat.read(NBS / "tutorials/01_first_run.ipynb", as_version=4).cells if c.cell_type == "code"]
     lines = [line for line in script().split('print(row["dialogue"]')[1].splitlines()[1:] if line[0] != "#"]
     assert len(lines) == 3 and all(any(line in source for source in code) for line in lines)
+
+
+@pytest.mark.parametrize("path", sorted((NBS / "tutorials").glob("*.ipynb")), ids=name)
+def test_tutorials_have_exercises_and_their_notebook(path):
+    text = markdown(path)
+    assert re.findall(r"^\*\*(\d)\.\*\*", text, re.M) == ["1", "2"], "two exercises, each with its answer"
+    assert f"[{path.name}](https://github.com/latent-summ/latent_summ/blob/main/nbs/tutorials/{path.name})" in text
 
 
 def test_the_script_is_shown_with_its_output():

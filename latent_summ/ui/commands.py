@@ -398,6 +398,8 @@ def _evaluate_file(options:Evaluate, cfg:Config):
     beside = Path(".") if is_piped else path.expanduser().parent
     folder = options.output.expanduser() if options.output else beside
     check_writable(folder)
+    if not is_piped and not path.expanduser().exists():
+        raise DataError(f"There is no file {path}. --predictions takes summaries of any system as jsonl, json, csv, tsv or txt, or - for standard input.")
     source = load_references(whole_file(cfg, options.split), options.split, options.max_rows, options.merge_references, path)
     references = merge_references(source) if options.merge_references else source
     report, rows, predictions = score_predictions(path, references, tokenizer=tokenizer, column=options.prediction_column,
