@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import types
 from pathlib import Path
@@ -214,10 +215,11 @@ def watch(connection: socket.socket, pid: int):
     say(connection, status=os.waitstatus_to_exitcode(status), seconds=used.ru_utime + used.ru_stime)
 
 
-def reap():
-    "Take note of watchers that have ended."
+def reap(seconds: float = 0):
+    "Take note of watchers that have ended, or that end within so many seconds."
+    end = time.monotonic() + seconds
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]: pass
+        while os.waitpid(-1, os.WNOHANG)[0] or time.monotonic() < end: time.sleep(0.001)
     except ChildProcessError: pass
 
 
@@ -251,6 +253,7 @@ def serve(address: str, own: dict[str, str], hub: bool) -> list[str]:
             os._exit(0)
         connection.close()
         for file in files: os.close(file)
+    reap(1)  # so that their processor time is counted
     os._exit(0)
 
 
