@@ -51,6 +51,16 @@ def plain_markdown(text: str) -> str:
     return "".join(lines)
 
 
+def joined_streams(outputs: list) -> list:
+    "Outputs in which what a cell printed is one text: a busy kernel sends it in pieces, which would be shown as paragraphs."
+    joined = []
+    for out in outputs:
+        last = joined[-1] if joined else {}
+        if out.output_type == "stream" and last.get("output_type") == "stream" and last["name"] == out.name: last["text"] += out.text
+        else: joined.append(out.copy())
+    return joined
+
+
 def tidy(nb) -> None:
     "Follow the directives that a reader would see the effect of (hide, echo, output, include) and drop the lines themselves."
     cells = []
@@ -60,7 +70,7 @@ def tidy(nb) -> None:
             off = {k for k, v in directives.items() if v.lower() == "false"}
             if HIDDEN & directives.keys() or "include" in off: continue
             cell.source = DIRECTIVE.sub("", cell.source).strip("\n")
-            if "output" in off: cell.outputs = []
+            cell.outputs = [] if "output" in off else joined_streams(cell.outputs)
             if "echo" in off: cell.source, cell.metadata["transient"] = "", {"remove_source": True}
             if "fig-alt" in directives: describe_pictures(cell, directives["fig-alt"].strip("\"'"))
             for out in cell.outputs:
@@ -256,6 +266,12 @@ def write_html() -> None:
     if found := broken_links(docs): sys.exit("\n".join(["These links lead nowhere:", *found]))
 
 
+def side_section(name: str, items: str, is_open: bool) -> str:
+    "A section of the side bar, closed or open."
+    if not name: return f"<ul>{items}</ul>"
+    return f"<details{' open' if is_open else ''}><summary>{html.escape(name)}</summary><ul>{items}</ul></details>"
+
+
 def write_pages(docs: Path, sections: list[tuple[str, list[Page]]], address: str, lost: Page | None = None) -> None:
     "All pages in the template, with the same navigation; `lost` is shown for addresses that do not exist, and stands in no list."
     shutil.rmtree(docs, ignore_errors=True)
@@ -272,11 +288,12 @@ def write_pages(docs: Path, sections: list[tuple[str, list[Page]]], address: str
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
     bodies = {p.to: number_headings(exporter.from_notebook_node(p.nb)[0]) for p in order}
     anchors = {to: {name for _, name, _ in heads} for to, (_, heads) in bodies.items()}
+    first = next((found for name, found in sections if name), None) # open on the first page, too
     for i, page in enumerate(order):
         def a(to, text=None, page=page):
             up, here = posixpath.relpath(to, posixpath.dirname(page.to) or "."), ' class="here"' if to == page.to else ""
             return f'<a href="{up}"{here}>{html.escape(text or names[to])}</a>'
-        side = "".join((f"<b>{html.escape(name)}</b>" if name else "") + "<ul>" + "".join(f"<li>{a(p.to)}</li>" for p in found) + "</ul>" for name, found in sections)
+        side = "".join(side_section(name, "".join(f"<li>{a(p.to)}</li>" for p in found), page in found or (i == 0 and found is first)) for name, found in sections)
         body, heads = bodies[page.to]
         toc = "<ul>" + "".join(f'<li class="{level}"><a href="#{name}">{text}</a></li>' for level, name, text in heads if level in ("h2", "h3")) + "</ul>"
         ends = [a(order[i - 1].to, f"← {names[order[i - 1].to]}") if i else "<span></span>", a(order[i + 1].to, f"{names[order[i + 1].to]} →") if i + 1 < len(order) else ""]

@@ -20,7 +20,7 @@ class DataError(LatentSummError):
     "A source, column or row that cannot be used."
 
 class CacheError(LatentSummError):
-    "A cache that is stale, damaged or in use by somebody else."
+    "A cache that is stale, damaged or in use by another process."
 
 class ModelError(LatentSummError):
     "A backbone that cannot be loaded, or shapes that do not fit together."
@@ -30,9 +30,9 @@ class CheckpointError(LatentSummError):
     "A checkpoint that is missing, damaged or made for another configuration."
 
 # %% ../nbs/01_runtime.ipynb #5a336709
-def peak_memory_mb() -> float: # or None on a system that does not say (Windows)
-    "The most memory this process has had resident so far, in MB (of 10^6 bytes)."
-    status = Path("/proc/self/status") # on Linux: what getrusage says of a child begins with its parent's peak
+def peak_memory_mb() -> float: # or None on a system that does not report it (Windows)
+    "The peak of this process's resident memory so far, in MB (10^6 bytes)."
+    status = Path("/proc/self/status") # on Linux, where getrusage of a child process would begin with the peak of its parent
     if status.exists(): return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1.024e-3
     try: import resource
     except ImportError: return None
@@ -40,9 +40,9 @@ def peak_memory_mb() -> float: # or None on a system that does not say (Windows)
 
 # %% ../nbs/01_runtime.ipynb #2a84b4fc
 def is_terminal(
-    stream, # sys.stdout, sys.stderr, or what stands in their place
+    stream, # sys.stdout, sys.stderr, or a replacement for them
 ) -> bool:
-    "Whether `stream` is a terminal; False for one that is missing, closed or cannot tell."
+    "Whether `stream` is a terminal; False if it is missing, is closed or cannot tell."
     try: return bool(stream.isatty())
     except (AttributeError, ValueError, OSError): return False
 
@@ -55,10 +55,10 @@ def _writable(line:str, stream) -> str:
 # %% ../nbs/01_runtime.ipynb #53631a7a
 def speak(
     line:str, # a note or a progress line, never a result
-    where="stdout", # or stderr, as sys has it at this moment; or a stream
-    end:str="\n", # what follows the line
+    where="stdout", # stdout or stderr, as sys has them at this moment; or a stream
+    end:str="\n", # printed after the line
 ):
-    "Print a line if there is somewhere to print it; a stream that is missing, closed or full is left alone."
+    "Print a line if possible; a stream that is missing, closed or full is ignored."
     stream = getattr(sys, where) if isinstance(where, str) else where
     if stream is None: return
     try: print(_writable(line, stream), end=end, file=stream, flush=True)
@@ -66,14 +66,14 @@ def speak(
 
 # %% ../nbs/01_runtime.ipynb #4bfc93fc
 class Interrupted(LatentSummError):
-    "The work was stopped on request; its message says how to continue."
+    "The work was stopped on request; the message says how to continue."
 
 # %% ../nbs/01_runtime.ipynb #2b9f00ba
 @contextlib.contextmanager
 def stop_on_signal(
-    message:str="Stopping at the next good place", # what is said at the first signal
+    message:str="Stopping at the next good place", # printed at the first signal
 ):
-    "Yield a function that says whether Ctrl-C (or SIGTERM) was received; a second one takes its usual effect."
+    "Yield a function that tells whether Ctrl-C (or SIGTERM) was received; a second one has its usual effect."
     received = []
     before = {}
     def handler(number, frame):
@@ -82,7 +82,7 @@ def stop_on_signal(
         speak(f"\n{message} (press Ctrl-C again to quit at once) ...")
     try:
         for s in (signal.SIGINT, signal.SIGTERM): before[s] = signal.signal(s, handler)
-    except ValueError: before.clear() # not in the main thread: signals are somebody else's business
+    except ValueError: before.clear() # not in the main thread, where signals cannot be handled
     try: yield lambda: bool(received)
     finally:
         for s, h in before.items(): signal.signal(s, h)
@@ -93,23 +93,23 @@ _said = set()
 def say_once(
     message:str, # the note; the same text is printed only once per process
 ):
-    "Print a note on stderr, once; of several processes that train together only the first speaks."
+    "Print a note on stderr, once. If several processes train together, only the first one prints it."
     if message in _said or os.environ.get("RANK", "0") != "0": return
     _said.add(message)
     speak(f"note: {message}", "stderr")
 
 # %% ../nbs/01_runtime.ipynb #cbd43ea3
 def _available(device) -> bool:
-    "Whether this machine has that device."
+    "Whether this machine has the device."
     import torch
     if device.type == "cuda": return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
     return device.type == "cpu" or torch.backends.mps.is_available()
 
 # %% ../nbs/01_runtime.ipynb #b7d03e5f
 def pick_device(
-    cfg:Config, # cfg.device is what was asked for
+    cfg:Config, # its field device names the device
 ): # a torch.device
-    "The device of `cfg`, or the CPU, with a note, when it is not available."
+    "The device of `cfg`, or the CPU (with a note) if that is not available."
     import torch
     device = torch.device(cfg.device)
     if _available(device): return device
@@ -118,7 +118,7 @@ def pick_device(
 
 # %% ../nbs/01_runtime.ipynb #796b9768
 def _has_bf16(device) -> bool:
-    "Whether the hardware computes in bf16 itself."
+    "Whether the hardware supports bf16 without emulation."
     import torch
     if device.type == "cuda": return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu": return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -144,7 +144,7 @@ def autocast(
     device, # a torch.device
     decoder:bool=False, # True around the decoder, where fp16 overflows
 ):
-    "A context manager for the forward pass: autocast to `autocast_dtype`, or nothing at fp32."
+    "A context manager for the forward pass: autocast to `autocast_dtype`, which does nothing for fp32."
     import torch
     dtype = autocast_dtype(cfg, device, decoder)
     return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
@@ -156,7 +156,7 @@ _dtype_before = []
 
 @contextlib.contextmanager
 def _plain_dtype():
-    "Default dtype float32 for as long as any thread is inside."
+    "Keep the default dtype at float32 while any thread is inside."
     import torch
     with _dtype_lock:
         if not _dtype_users:
@@ -172,9 +172,9 @@ def _plain_dtype():
 # %% ../nbs/01_runtime.ipynb #6f88f70d
 @contextlib.contextmanager
 def own_world(
-    gradients:bool=False, # whether what is computed inside learns
+    gradients:bool=False, # whether gradients are computed inside
 ):
-    """A block in which torch's modes are as in a fresh Python, whatever the caller has set.
+    """A block in which torch's modes are as in a fresh Python process, whatever the caller has set.
 
     As a decorator, `@own_world()` does the same for a function, but not for a generator.
     """
@@ -198,7 +198,7 @@ def seed_everything(
 
 # %% ../nbs/01_runtime.ipynb #a9f6728c
 def hash_seed(
-    *parts, # whose repr is hashed
+    *parts, # any values; their repr is hashed
 ) -> int:
     "A 63-bit seed from any values, the same in every process."
     import hashlib
@@ -207,7 +207,7 @@ def hash_seed(
 # %% ../nbs/01_runtime.ipynb #411f8f43
 @contextlib.contextmanager
 def atomic_write(
-    path, # where the finished file shall appear
+    path, # of the finished file
     mode:str="wb", # wb or w (UTF-8)
 ):
     """Yield a file object; on success it replaces `path` in one step, on any error nothing changes.
@@ -225,7 +225,7 @@ def atomic_write(
             f.flush(); os.fsync(f.fileno())
         os.replace(tmp, path)
     except OSError as e:
-        raise LatentSummError(f"Cannot write {path}: {e.strerror or e}. What was there before is untouched; "
+        raise LatentSummError(f"Cannot write {path}: {e.strerror or e}. Nothing was changed; "
                               "choose another folder or free some space.") from e
     finally:
         if path.parent.is_dir(): tmp.unlink(missing_ok=True)
@@ -233,7 +233,7 @@ def atomic_write(
 # %% ../nbs/01_runtime.ipynb #3af85601
 def write_json(
     path, # of the file
-    obj, # what json can write
+    obj, # any value that JSON can represent
 ):
     "Write `obj` as indented JSON, complete or not at all."
     with atomic_write(path, "w") as f: f.write(json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
@@ -242,14 +242,14 @@ def write_json(
 def sha256_file(
     path, # of a file
 ) -> str:
-    "Hex SHA-256 of a file's bytes, read in pieces."
+    "The SHA-256 of a file in hex; the file is read in pieces."
     with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 # %% ../nbs/01_runtime.ipynb #774eaff2
 def check_writable(
     folder:Path, # where results are to be written; it need not exist yet
 ):
-    "Try to write where the folder is, or will be made; nothing stays. Raises `DataError`."
+    "Try to write into the folder, or into the place where it will be created; nothing is left behind. Raises `DataError`."
     place = folder.absolute()
     nearest = next(p for p in (place, *place.parents) if p.exists())
     try:
@@ -260,7 +260,7 @@ def check_writable(
 
 # %% ../nbs/01_runtime.ipynb #179d48e3
 def _rich_bar(label:str, total:int) -> tuple: # (rich's Progress, its task)
-    "A bar with count, time so far and time left; it disappears when the work is done."
+    "A bar with the count, the elapsed time and the remaining time; it disappears when the work is done."
     from rich import progress
     bar = progress.Progress(progress.TextColumn("{task.description}"), progress.BarColumn(bar_width=24),
                             progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TextColumn("left"),
@@ -271,10 +271,10 @@ def _rich_bar(label:str, total:int) -> tuple: # (rich's Progress, its task)
 class Progress:
     "A progress display: a bar on a terminal, a line every `every` seconds in a log."
     def __init__(self,
-        label:str, # what is being done
-        total:int, # how many units
+        label:str, # the name of the work
+        total:int, # number of units
         quiet:bool=False, # show nothing
-        every:float=10.0, # seconds between lines where there is no terminal
+        every:float=10.0, # seconds between lines if there is no terminal
     ):
         self.label = label
         self.total = total
@@ -296,9 +296,9 @@ class Progress:
 # %% ../nbs/01_runtime.ipynb #1142aba3
 @patch
 def advance(self:Progress,
-    n:int=1, # units that are done now
+    n:int=1, # units that were just completed
 ):
-    "Count `n` more units as done."
+    "Report `n` more units as done."
     self.done += n
     if self.bar: self.bar.advance(self.task, n)
     elif not self.quiet and time.monotonic() - self.last_line > self.every:
@@ -318,7 +318,7 @@ def _add_parameters(function):
     from fastcore.docments import docments
     comments = {name: about for name, about in docments(function, returns=False).items() if about and name != "self"}
     source = inspect.getsource(function)
-    comments |= dict(re.findall(r"\n *\*\*(\w+),? *# (.+)", source)) # docments takes this one for the result's
+    comments |= dict(re.findall(r"\n *\*\*(\w+),? *# (.+)", source)) # docments mistakes this one for the comment on the result
     lines = [f"- {name}: {about}" for name, about in comments.items()]
     if lines: lines.insert(0, "Parameters:")
     if result := re.search(r"\n *\).*: *# (.+)", source): lines.append(f"Returns: {result[1]}")
@@ -328,7 +328,7 @@ def _add_parameters(function):
 def with_parameters(
     symbol, # a function, or a class
 ): # the same object
-    "Add the comments on parameters to a docstring, or to those of the public methods of a class, for `?` and `help`."
+    "Add the comments on parameters to a docstring, or to those of all public methods of a class, for `?` and `help`."
     import inspect
     members = [getattr(symbol, name) for name in vars(symbol) if name[0] != "_"] if isinstance(symbol, type) else [symbol]
     for member in members:

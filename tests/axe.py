@@ -5,7 +5,7 @@
     python tests/axe.py [--chromium /usr/bin/chromium] [--out benchmarks/results/axe.json]      (make axe)
 
 Not part of `make test`: it needs a browser (any Chromium; without --chromium, the one that `playwright install chromium` fetched). Beside axe's own rules
-it checks that no page is wider than the window. Status 1 if any finding is serious or critical, or any page is too wide. Takes about ten minutes.
+it checks that no page is wider than the window, and that the tables of settings need no scrolling. Status 1 if any finding is serious or critical, or any page is too wide. Takes about ten minutes.
 """
 import argparse
 import json
@@ -47,6 +47,8 @@ def look(tab, axe, path:Path, view:str, docs:Path) -> list[dict]:
     found = [finding(name, view, v) for v in found]
     over = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     if over > 0: found.append({"page": name, "view": view, "rule": "wider-than-the-window", "impact": "serious", "places": 1, "for_instance": [f"{over} pixels"]})
+    cut = tab.evaluate("[...document.querySelectorAll('table.settings')].filter(t => t.scrollWidth > t.clientWidth).length")
+    if cut: found.append({"page": name, "view": view, "rule": "settings-are-cut", "impact": "serious", "places": cut, "for_instance": ["table.settings"]})
     return found
 
 

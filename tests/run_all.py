@@ -1,15 +1,17 @@
 """Run every notebook and every test file, each in a process of its own, and count truthfully.
 
-    python tests/run_all.py [--jobs 2] [--timeout 600] [--flags "slow cuda"] [PATH ...]
+    python tests/run_all.py [--jobs 2] [--timeout 600] [--flags "slow cuda"] [--fresh] [PATH ...]
 
+The processes are forked from one that has imported torch already (tests/zygote.py), on Linux; with --fresh each is a new Python.
 One line per notebook or test file; the last line is `N passed, N failed` (and `, N skipped` when there are any).
 A notebook is one test, a test file counts as many as it holds. The exit status is 0 only if something passed and nothing failed.
 """
 import argparse
+import contextlib
 import json
 import os
 import re
-import signal
+import resource
 import subprocess
 import sys
 import tempfile
@@ -20,13 +22,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import zygote
+from zygote import Fresh
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SKIP_CELL = re.compile(r"^\s*#\s*\|\s*(slow|cuda|eval:\s*false)\s*$", re.M)
 SKIP_NOTEBOOK = re.compile(r"^\s*(?:-\s*)?skip_exec:\s*true\s*$", re.M | re.I)
 TAIL_LINES = 60
 
-running: set[subprocess.Popen] = set()
+# Those that take longest, longest first: the others fill the gaps that these leave at the end.
+LONGEST = """tests/promises tests/test_training.py tests/test_hub.py tests/test_inference.py tests/test_cli.py tests/test_demo.py
+    nbs/mini/make_mini.ipynb tests/test_world.py tests/test_teach.py tests/test_repository.py nbs/tutorials/04_training_run.ipynb
+    tests/test_experiments.py tests/test_scale.py nbs/use/06_ladder.ipynb tests/test_fuzz.py nbs/ui/02_widgets.ipynb""".split()
+
+running: set[Fresh | zygote.Process] = set()
 say_lock = threading.Lock()
 stopping = threading.Event()
 
@@ -38,6 +48,7 @@ class Result:
     failed: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    processor: float = 0.0  # seconds of processor time
     note: str = ""
     output: str = ""
 
@@ -55,6 +66,12 @@ def find(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     return notebooks, tests
 
 
+def longest_first(paths: list[Path]) -> list[Path]:
+    "Those of `LONGEST`, then the other tests, then the other notebooks."
+    first = [ROOT / name for name in LONGEST]
+    return sorted(paths, key=lambda p: (first.index(p) if p in first else len(first), p.suffix == ".ipynb"))
+
+
 def environment(scratch: Path, flags: str) -> dict[str, str]:
     "One thread each, offline, with an empty model cache: what passes here passes on a machine that has never seen a hub."
     env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
@@ -67,26 +84,27 @@ def environment(scratch: Path, flags: str) -> dict[str, str]:
     return env
 
 
-def run(cmd: list[str], env: dict[str, str], timeout: float) -> tuple[int | None, str]:
-    "Run `cmd`; returns its exit status (None: it ran out of time) and everything it said."
-    if stopping.is_set(): return 130, "interrupted"
+@dataclass
+class Ended:
+    status: int | None  # None: it ran out of time
+    output: str  # everything it said
+    seconds: float = 0.0  # of processor time
+
+
+def run(words: list[str], env: dict[str, str], timeout: float, start=Fresh) -> Ended:
+    "Run `python WORDS`."
+    if stopping.is_set(): return Ended(130, "interrupted")
     with tempfile.TemporaryFile(dir=env["TMPDIR"]) as out:
-        p = subprocess.Popen(cmd, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+        p = start(words, env, out.fileno())
         running.add(p)
         try: status = p.wait(timeout)
         except subprocess.TimeoutExpired: status = None
         finally:
-            kill(p)
+            p.kill()
+            p.wait()
             running.discard(p)
         out.seek(0)
-        return status, out.read().decode("utf-8", "replace")
-
-
-def kill(p: subprocess.Popen):
-    "End `p` and everything it started (they share a process group)."
-    try: os.killpg(p.pid, signal.SIGKILL)
-    except ProcessLookupError: pass
-    p.wait()
+        return Ended(status, out.read().decode("utf-8", "replace"), p.seconds)
 
 
 def cells_to_run(path: Path, flags: str) -> int | None:
@@ -98,19 +116,20 @@ def cells_to_run(path: Path, flags: str) -> int | None:
     return sum(kind == "code" and bool(text.strip()) and not skipped(text) for kind, text in cells)
 
 
-def run_notebook(path: Path, env: dict[str, str], timeout: float, flags: str) -> Result:
+def run_notebook(path: Path, env: dict[str, str], timeout: float, flags: str, start=Fresh) -> Result:
     "One notebook is one test. nbdev_test exits 0 on a path that matches nothing, so its `Success.` is asked for as well."
     try: n = cells_to_run(path, flags)
     except (ValueError, KeyError, TypeError) as e: return Result(path, failed=1, note=f"not a notebook: {e}")
     if n is None: return Result(path, skipped=1, note="skip_exec: true")
     if n == 0: return Result(path, skipped=1, note="no cell to run")
-    cmd = [str(BIN / "nbdev_test"), "--path", str(path), "--n_workers", "0", *(["--flags", flags] if flags else [])]
-    status, output = run(cmd, env, timeout)
-    if status == 0 and re.search(r"^Success\.$", output, re.M): return Result(path, passed=1)
+    words = [str(BIN / "nbdev_test"), "--path", str(path), "--n_workers", "0", *(["--flags", flags] if flags else [])]
+    ended = run(words, env, timeout, start)
+    status = ended.status
+    if status == 0 and re.search(r"^Success\.$", ended.output, re.M): return Result(path, passed=1, processor=ended.seconds)
     if status is None: note = f"still running after {timeout:.0f} s"
     elif status == 0: note = "ended without the `Success.` of nbdev_test"
     else: note = f"exit status {status}"
-    return Result(path, failed=1, note=note, output=output)
+    return Result(path, failed=1, note=note, output=ended.output, processor=ended.seconds)
 
 
 def count_junit(report: Path) -> tuple[int, int, int]:
@@ -126,12 +145,13 @@ def count_junit(report: Path) -> tuple[int, int, int]:
     return len(seen - failed - skipped), len(failed), len(skipped)
 
 
-def run_tests(path: Path, env: dict[str, str], timeout: float, scratch: Path) -> Result:
+def run_tests(path: Path, env: dict[str, str], timeout: float, scratch: Path, start=Fresh) -> Result:
     "One test file with pytest, counted from its junit file; a crash, a collection error or an empty file is a failure."
     report = scratch / ("-".join(path.relative_to(ROOT).with_suffix(".xml").parts) if path.is_relative_to(ROOT) else f"{path.stem}.xml")
-    cmd = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", f"--junitxml={report}", str(path)]
-    status, output = run(cmd, env, timeout)
-    r = Result(path, output=output)
+    quiet = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # plugins that the zygote imported
+    ended = run(["-m", "pytest", *quiet, "--tb=short", f"--junitxml={report}", str(path)], env, timeout, start)
+    status = ended.status
+    r = Result(path, output=ended.output, processor=ended.seconds)
     try: r.passed, r.failed, r.skipped = count_junit(report)
     except (OSError, ET.ParseError): r.note = "pytest wrote no report"
     if status is None: r.note = f"still running after {timeout:.0f} s"
@@ -148,7 +168,7 @@ def tell(r: Result):
     mark = "FAIL" if r.failed else "ok" if r.passed else "skip"
     counts = f"{r.passed} passed, {r.failed} failed" + (f", {r.skipped} skipped" if r.skipped else "") if r.path.suffix == ".py" else ""
     with say_lock:
-        print(f"{mark:4} {r.seconds:6.1f} s  {name}  {counts}{'  ' if counts and r.note else ''}{r.note}".rstrip())
+        print(f"{mark:4} {r.seconds:6.1f} s {r.processor:6.1f} s  {name}  {counts}{'  ' if counts and r.note else ''}{r.note}".rstrip())
         for line in r.output.rstrip().splitlines()[-TAIL_LINES:] if r.failed else []: print(f"    | {line}")
         sys.stdout.flush()
 
@@ -158,38 +178,45 @@ def main() -> int:
     ap.add_argument("paths", nargs="*", type=Path, help="notebooks, test files or folders (default: nbs and tests)")
     ap.add_argument("--jobs", type=int, default=2, help="how many at a time, one thread each")
     ap.add_argument("--timeout", type=float, default=600, help="seconds a notebook may take; a test file gets twice that")
+    ap.add_argument("--fresh", action="store_true", help="start each in a new Python instead of forking one that has imported torch")
     ap.add_argument("--flags", default="", help='cells to run that are skipped otherwise, for instance "slow cuda"')
     args = ap.parse_args()
     start = time.monotonic()
     notebooks, tests = find([p.resolve() for p in args.paths] or [ROOT / "nbs", ROOT / "tests"])
 
-    with tempfile.TemporaryDirectory(prefix="latent_summ-test-") as scratch:
-        scratch = Path(scratch)
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latent_summ-test-")))
         env = environment(scratch, args.flags)
+        launch = Fresh
+        if zygote.is_possible() and not args.fresh:
+            server = stack.enter_context(zygote.Zygote(env))
+            env[zygote.ADDRESS] = server.address
+            launch = server.start
 
         def job(path):
             t = time.monotonic()
             try:
-                if path.suffix == ".ipynb": r = run_notebook(path, env, args.timeout, args.flags)
-                else: r = run_tests(path, env, 2 * args.timeout, scratch)
+                if path.suffix == ".ipynb": r = run_notebook(path, env, args.timeout, args.flags, launch)
+                else: r = run_tests(path, env, 2 * args.timeout, scratch, launch)
             except Exception as e: r = Result(path, failed=1, note=f"{type(e).__name__}: {e}")
             r.seconds = time.monotonic() - t
             if not stopping.is_set(): tell(r)
             return r
 
         with ThreadPoolExecutor(args.jobs) as pool:
-            largest_first = sorted(tests, key=lambda p: -sum(f.stat().st_size for f in ([p] if p.is_file() else p.rglob("*.py"))))
-            futures = [pool.submit(job, p) for p in largest_first + notebooks]  # the long ones are not left for the end
+            futures = [pool.submit(job, p) for p in longest_first(tests + notebooks)]
             try: results = [f.result() for f in futures]
             except KeyboardInterrupt:
                 stopping.set()
-                for p in list(running): kill(p)
+                for p in list(running): p.kill()
                 pool.shutdown(cancel_futures=True)
                 print("interrupted")
                 return 130
 
     passed, failed, skipped = (sum(getattr(r, k) for r in results) for k in ("passed", "failed", "skipped"))
-    print(f"{len(notebooks)} notebooks and {len(tests)} test files in {time.monotonic() - start:.0f} s")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = f"{time.monotonic() - start:.0f} s ({used.ru_utime + used.ru_stime:.0f} s of processor time)"
+    print(f"{len(notebooks)} notebooks and {len(tests)} test files in {seconds}")
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""), flush=True)
     return 0 if passed and not failed else 1
 

@@ -3,6 +3,7 @@
     python tests/style.py                    the table for latent_summ
     python tests/style.py FOLDER             for another package
     python tests/style.py --where NAME       each place that counts against a figure, for instance --where long_lines
+    python tests/style.py --runs             where more than four export cells follow each other without an example
 
 `LIMITS` is the worst value among five packages that are read as models (fastcore, claudette, miniai, nanochat and Meta's
 large_concept_model), measured by this script on their own files. tests/test_style.py holds latent_summ to them.
@@ -10,6 +11,7 @@ large_concept_model), measured by this script on their own files. tests/test_sty
 import argparse
 import ast
 import functools
+import itertools
 import json
 import re
 import statistics
@@ -18,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH = 120
+MOST_IN_A_ROW = 4  # export cells without a sentence or an example between them
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 POOR_NAMES = set("""at own found what there told more goes_on did have some far wanted big known seen made given asked left begun
                     been here""".split())  # pronouns, adverbs and participles: a value is named by a noun
@@ -63,14 +66,45 @@ def is_undocumented(function: ast.FunctionDef, lines: list[str]) -> bool:
     return bool(arguments) and not function.name.startswith("_") and "#" not in signature
 
 
-def export_cells(notebooks: Path) -> Iterator[tuple[Path, str, str]]:
-    "(notebook, id, source) of each cell that becomes part of the package."
+def notebook_cells(notebooks: Path) -> Iterator[tuple[Path, list[dict]]]:
+    "Each notebook below a folder, with its cells."
     for path in sorted(notebooks.rglob("*.ipynb")):
         if any(part[0] in "._" for part in path.relative_to(notebooks).parts): continue
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            source = "".join(cell["source"])
-            if cell["cell_type"] == "code" and re.match(r"#\|\s*export", source):
-                yield path, cell.get("id", "?"), source
+        yield path, json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def is_export(cell: dict) -> bool:
+    return cell["cell_type"] == "code" and bool(re.match(r"#\|\s*export", "".join(cell["source"])))
+
+
+def export_cells(notebooks: Path) -> Iterator[tuple[Path, str, str]]:
+    "(notebook, id, source) of each cell that becomes part of the package."
+    for path, cells in notebook_cells(notebooks):
+        for cell in filter(is_export, cells): yield path, cell.get("id", "?"), "".join(cell["source"])
+
+
+def is_silent(cell: dict) -> bool:
+    "Whether a reader of the page learns nothing from a code cell: it only imports, or the page does not show it."
+    source = "".join(cell["source"])
+    if re.match(r"#\|\s*(hide|default_exp)\b", source): return True
+    return is_export(cell) and all(isinstance(n, ast.Import | ast.ImportFrom) for n in ast.parse(source).body)
+
+
+def export_runs(notebooks: Path) -> Iterator[tuple[Path, str, int]]:
+    """(notebook, id of the first cell, number of cells) wherever export cells follow each other, with no text and no
+    example between them. Cells that import or that the page hides neither count nor separate."""
+    for path, cells in notebook_cells(notebooks):
+        visible = [c for c in cells if c["cell_type"] == "markdown" or not is_silent(c)]
+        for exported, run in itertools.groupby(visible, is_export):
+            if not exported: continue
+            first, *rest = run
+            yield path, first.get("id", "?"), 1 + len(rest)
+
+
+def long_runs(notebooks: Path, most: int) -> list[str]:
+    "The places where more than `most` export cells follow each other."
+    return [f"{path.relative_to(notebooks)} {cell}: {n} export cells in a row"
+            for path, cell, n in export_runs(notebooks) if n > most]
 
 
 def cell_length(source: str) -> int: return len(source.splitlines()) - 1  # without the line that says `export`
@@ -155,10 +189,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("package", nargs="?", type=Path, help="a folder (default: latent_summ, with its notebooks)")
     parser.add_argument("--where", choices=sorted(places(ROOT / "tests")), help="list the places of a figure")
+    parser.add_argument("--runs", action="store_true", help="list the long runs of export cells, over all notebooks")
     options = parser.parse_args()
     package = options.package or ROOT / "latent_summ"
     notebooks = None if options.package else ROOT / "nbs"
-    if options.where: print("\n".join(places(package, notebooks)[options.where]))
+    if options.runs: print("\n".join(long_runs(ROOT / "nbs", MOST_IN_A_ROW)))
+    elif options.where: print("\n".join(places(package, notebooks)[options.where]))
     else:
         for name, value in figures(package, notebooks).items(): print(f"{name:12} {value:8.2f}   limit {LIMITS[name]}")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from hub import Hub
 
@@ -70,6 +71,9 @@ MISTAKES = {
     "no model to talk to": (["chat", "--model", "nowhere"], 1, "latent_summ demo"),
     "a ladder without a model": (["evaluate", "--predictions", "columns.jsonl", "--ladder"], 1, "Leave one of them out"),
     "missing predictions": (["evaluate", "--predictions", "missing.jsonl", "--preset", "mini", "--max-rows", "5"], 1, "missing.jsonl"),
+    "missing predictions, before the references": (["evaluate", "--predictions", "missing.jsonl"], 1, "There is no file missing.jsonl"),
+    "a file for evaluate": (["evaluate", "--input", "mine.csv"], 1, "latent_summ evaluate --dataset-name mine.csv"),
+    "a report of no run": (["report"], 1, "`latent_summ demo` and `latent_summ train` make one"),
     "a file's name as the text": (["summarize", "broken.json"], 1, "--input broken.json"),
     "row without a text": (["summarize", "--input", "columns.jsonl"], 1, "columns.jsonl, line 1 has no text"),
     "no model there for a text": (["summarize", "--model", "nowhere", "Anna: hello"], 1, "latent_summ demo"),
@@ -254,8 +258,7 @@ def make_hub(folder) -> Path:
 
 def diagnose(home, *words, **env):
     "`latent_summ doctor` in a process of its own: (status, {name: line}, everything it said)."
-    p = subprocess.run([*COMMAND, "doctor", *words], cwd=home, capture_output=True, text=True, timeout=120,
-                       env=environment() | dict(HF_HUB_OFFLINE="0", HF_HOME=str(home), HF_TOKEN="") | env)
+    p = forks.run(["-m", "latent_summ", "doctor", *words], environment() | dict(HF_HUB_OFFLINE="0", HF_HOME=str(home), HF_TOKEN="") | env, home)
     lines = {line.split()[1]: line for line in p.stdout.splitlines() if line[:4] in ("ok  ", "warn", "fail")}
     return p.returncode, lines, p.stdout + p.stderr
 
@@ -351,17 +354,17 @@ def test_doctor_looks_at_folders_widths_and_sources(tmp_path):
 @pytest.fixture(scope="module")
 def scripts() -> dict:
     out = {}
-    for shell in ("bash", "zsh"):
+    for shell in ("bash", "zsh", "fish"):
         p = subprocess.run([*COMMAND, "completion", shell], env=environment(), capture_output=True, text=True)
         assert p.returncode == 0 and not p.stderr
         out[shell] = p.stdout
     return out
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_a_valid_script_with_every_option(shell, scripts):
     script = scripts[shell]
-    assert not [f.name for f in dataclasses.fields(Config) if f"--{f.name.replace('_', '-')}" not in script]
+    assert not [f.name for f in dataclasses.fields(Config) if f"{'-l ' if shell == 'fish' else '--'}{f.name.replace('_', '-')}" not in script]
     assert not [name for name in COMMANDS if name not in script]
     if not shutil.which(shell): pytest.skip(f"there is no {shell} here")
     p = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True)
@@ -372,7 +375,7 @@ TABS = {"tr": ["train"], "": list(COMMANDS), "train --learn": ["--learning-rate"
         "train --optimizer = m": ["muon"], "train --batch-size 3 --no-use-t": ["--no-use-tui", "--no-use-torch-compile"], "train --batch-size ": [],
         "train --max-train-samples ": ["none"], "doctor --preset mini-": ["mini-reference"], "config d": ["diff"], "config save x.": ["x.json"],
         "train --config x": ["x.json"], "evaluate --split v": ["validation"], "--mode tr": ["train"], "--mode train --learn": ["--learning-rate"],
-        "completion ": ["bash", "zsh"], "completion --learn": [], "cache ": ["build", "merge"], "runs c": ["compare"], "--v": ["--version"],
+        "completion ": ["bash", "zsh", "fish"], "completion --learn": [], "cache ": ["build", "merge"], "runs c": ["compare"], "--v": ["--version"],
         "summarize --model ": ["mini", "runs/a", "runs/b"], "summarize --model runs/b": ["runs/b"], "chat --model m": ["mini"], "chat --model x": ["x.json"]}
 
 
@@ -382,7 +385,8 @@ def test_bash_completes(line, scripts, tmp_path):
     (tmp_path / "x.json").write_text("{}")
     for run in "ab": (tmp_path / "runs" / run).mkdir(parents=True)
     call = 'COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _latent_summ; printf "%s\\n" "${COMPREPLY[@]}"'
-    p = subprocess.run(["bash", "-c", scripts["bash"] + call, "bash", "latent_summ", *line.split(" ")], cwd=tmp_path, capture_output=True, text=True)
+    (tmp_path / ".script").write_text(scripts["bash"])
+    p = subprocess.run(["bash", "-c", "source ./.script; " + call, "bash", "latent_summ", *line.split(" ")], cwd=tmp_path, capture_output=True, text=True)
     assert p.stderr == "" and sorted(p.stdout.split()) == sorted(TABS[line])
 
 
@@ -395,16 +399,28 @@ def test_the_tab_key(shell, scripts, tmp_path):
     env = environment() | dict(HOME=str(tmp_path), TERM="dumb", PS1="> ", ZDOTDIR=str(tmp_path), INPUTRC="/dev/null")
     words = ["--norc", "--noprofile", "-i"] if shell == "bash" else ["-f", "-i"]
     child = pexpect.spawn(shell, words, cwd=str(tmp_path), env=env, encoding="utf-8", timeout=30, dimensions=(50, 200))
-    child.sendline("source ./script; echo rea''dy")
+    load = 'eval "$(cat script)"' if shell == "zsh" else "source ./script"
+    child.sendline(load + "; echo rea''dy")
     child.expect("ready")
     for typed, becomes in (("latent_summ tr", "ain "), ("latent_summ train --learn", "ing-rate"), ("latent_summ train --optimizer mu", "on"),
-                           ("latent_summ doctor --preset mini-", "reference")):
+                           ("latent_summ train --optimizer=mu", "on"), ("latent_summ doctor --preset mini-", "reference"),
+                           ("latent_summ chat --model mi", "ni")):
         child.send(typed)
         child.expect_exact(typed[-6:])
         child.send("\t")
         child.expect_exact(becomes)
         child.send("\x15")
     child.close()
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="there is no fish here")
+def test_fish_completes(scripts, tmp_path):
+    (tmp_path / "script").write_text(scripts["fish"])
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    lines = {"tr": "train", "train --learn": "--learning-rate", "train --optimizer mu": "muon", "config d": "diff", "chat --model m": "mini"}
+    for line, word in lines.items():
+        p = subprocess.run(["fish", "--no-config", "-c", f"source script; complete -C 'latent_summ {line}'"], cwd=tmp_path, capture_output=True, text=True)
+        assert p.stderr == "" and word in [said.split("\t")[0] for said in p.stdout.splitlines()], (line, p)
 
 
 # --- which model, how many rows ---------------------------------------------------------------------------------------

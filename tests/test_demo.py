@@ -2,9 +2,9 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -12,10 +12,9 @@ STAGES = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetune_ad
 CHAT = "Anna: can you lend me your tent on Friday?\nBen: sure, come at 6 pm"
 
 
-def latent_summ(*words, cwd, stdin=None) -> subprocess.CompletedProcess:
+def latent_summ(*words, cwd, stdin="") -> subprocess.CompletedProcess:
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    options = dict(input=stdin) if stdin is not None else dict(stdin=subprocess.DEVNULL)
-    return subprocess.run([sys.executable, "-m", "latent_summ", *words], cwd=cwd, env=env, capture_output=True, text=True, timeout=300, **options)
+    return forks.run(["-m", "latent_summ", *words], env, cwd, stdin)
 
 
 @pytest.fixture(scope="module")

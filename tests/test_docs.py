@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 from latent_summ.ui.cli import COMMANDS, takes_settings
 from latent_summ.config import Config, SECTIONS
@@ -122,10 +123,23 @@ def test_plain_website(tmp_path):
     text = (tmp_path / "docs/index.html").read_text(encoding="utf-8")
     assert text.count('href="sub/two.html#a-heading"') == 2 and 'id="what-it-cant-do"' in text and 'href="https://example.org"' in text
     assert 'id="a-heading-1"' in (tmp_path / "docs/sub/two.html").read_text(encoding="utf-8")
+    assert "<details open><summary>More</summary>" in text # the first section is open on the first page
+    assert "<details open><summary>More</summary>" in (tmp_path / "docs/sub/two.html").read_text(encoding="utf-8")
+    three = page("three.ipynb", "# Three")
+    p.write_pages(tmp_path / "docs", [("", [one]), ("More", [two]), ("Other", [three])], "https://site/")
+    assert "<details><summary>Other</summary>" in (tmp_path / "docs/sub/two.html").read_text(encoding="utf-8")
+    assert "<details><summary>More</summary>" in (tmp_path / "docs/three.html").read_text(encoding="utf-8")
     assert p.broken_links(tmp_path / "docs") == []
     two.nb.cells.append(cell("[gone](../gone.ipynb) [no](../index.ipynb#nowhere)"))
     p.write_pages(tmp_path / "docs", [("", [one]), ("More", [two])], "https://site/")
     assert len(p.broken_links(tmp_path / "docs")) == 2
+
+
+def test_what_a_cell_prints_is_one_text():
+    "A busy kernel sends it in pieces, which a page would show with gaps."
+    pieces = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in (("stdout", "a\n"), ("stdout", "b\n"), ("stderr", "c\n"))]
+    joined = pages().joined_streams(pieces)
+    assert [(out.name, out.text) for out in joined] == [("stdout", "a\nb\n"), ("stderr", "c\n")] and pieces[0].text == "a\n"
 
 
 # --- names in the text -----------------------------------------------------------------------------------------------
@@ -193,6 +207,35 @@ def test_flags_named_alone_exist():
 def script() -> str: return re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S | re.M)[1]
 
 
+def marks_left(text: str) -> list[str]:
+    "Lines of a page on which an asterisk or a backtick is left beside a word: emphasis or code that was never closed."
+    shown = re.sub(r"<!--.*?-->", "", text, flags=re.S)
+    shown = re.sub(r"<(pre|code)\b.*?</\1>", "", markdown2html_mistune(shown), flags=re.S)
+    return [line for line in re.sub(r"<[^>]+>", "", shown).splitlines() if re.search(r"\*\w|\w\*|`", line)]
+
+
+@pytest.mark.parametrize("path", documents(), ids=name)
+def test_emphasis_is_closed(path):
+    if path.suffix != ".ipynb": cells = [path.read_text(encoding="utf-8")]
+    else: cells = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown"]
+    assert not [line for cell in cells for line in marks_left(cell)]
+
+
+def test_open_emphasis_is_found():
+    assert marks_left("***You need** nothing") and marks_left("**Nats* are bits") and marks_left("a `word")
+    assert not marks_left("**You need** *nothing* but `2 * x` <!-- `a -->") and not marks_left("```\n*args\n```")
+
+
+def test_readme_says_no_more_of_other_projects_than_was_read():
+    peers = json.loads((NBS / "experiments/peers.json").read_text(encoding="utf-8"))
+    offers = [peer["offers"] for peer in peers["peers"]]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(offers) == 11 and "eleven related projects" in text and f"none has more than {max(map(len, offers))} of these eight" in text
+    assert not peers["per_text_loss"] and all(peer["link"].startswith("https://") and peer["read"] for peer in peers["peers"])
+    assert all(set(found) <= set(peers["things"]) for found in offers) and len(peers["things"]) == 8
+    for peer in peers["peers"]: assert f"[{peer['name']}]({peer['link']})" in markdown(NBS / "experiments/instruments.ipynb")
+
+
 def test_imports_of_the_script_work():
     for module, names in re.findall(r"^from (\S+) import (.+)$", script(), re.M):
         for n in names.split(","): assert hasattr(importlib.import_module(module), n.strip())
@@ -202,6 +245,13 @@ def test_the_script_is_what_the_first_tutorial_runs():
     code = [c["source"] for c in nbformat.read(NBS / "tutorials/01_first_run.ipynb", as_version=4).cells if c.cell_type == "code"]
     lines = [line for line in script().split('print(row["dialogue"]')[1].splitlines()[1:] if line[0] != "#"]
     assert len(lines) == 3 and all(any(line in source for source in code) for line in lines)
+
+
+@pytest.mark.parametrize("path", sorted((NBS / "tutorials").glob("*.ipynb")), ids=name)
+def test_tutorials_have_exercises_and_their_notebook(path):
+    text = markdown(path)
+    assert re.findall(r"^\*\*(\d)\.\*\*", text, re.M) == ["1", "2"], "two exercises, each with its answer"
+    assert f"[{path.name}](https://github.com/latent-summ/latent_summ/blob/main/nbs/tutorials/{path.name})" in text
 
 
 def test_the_script_is_shown_with_its_output():
@@ -220,9 +270,9 @@ def test_readme_sells_and_teaches_in_a_minute():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert 900 <= len(text.split()) <= 1000, f"{len(text.split())} words; 900 to 1,000 are wanted"
     heads = re.findall(r"^## (.+)", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), re.M)
-    assert heads == ["Start", "Ten lines", "Results", "What no peer has", "Learn it", "Speed", "Commands", "What it can't do", "Cite"]
-    results, peers, speed, commands = tables(text)
-    assert (len(results), len(peers), len(speed), len(commands)) == (5, 8, 4, 6)
+    assert heads == ["Start", "Ten lines", "Results", "What it measures", "Learn it", "Speed", "Commands", "What it can't do", "Cite"]
+    results, instruments, speed, commands = tables(text)
+    assert (len(results), len(instruments), len(speed), len(commands)) == (5, 8, 4, 6)
     assert len(re.findall(r"^\d\. \[.+\]\(nbs/tutorials/", text, re.M)) == 8
     assert sum("missed" in row for row in speed) == 1
     assert len(re.findall(r"^- ", text.split("## What it can't do")[1], re.M)) == 4
@@ -258,7 +308,7 @@ def reference_table() -> str:
 
 
 def test_configuration_reference_is_that_of_the_dataclass():
-    table = reference_table()
+    table = reference_table().replace("<wbr>", "") # where a name may break
     rows = dict(re.findall(r'<tr><td[^>]*><code id="(\w+)">(.*?)</tr>', table))
     fields = {f.name: f for f in dataclasses.fields(Config)}
     stale = sorted(rows.keys() ^ fields.keys()) + [n for n, f in fields.items() if n in rows and not (

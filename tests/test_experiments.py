@@ -1,6 +1,7 @@
 """The scripts beside the experiment notebooks: each runs through, on very little."""
 import importlib.util
 import json
+import re
 import random
 from pathlib import Path
 
@@ -116,3 +117,21 @@ def test_scripts_of_an_experiment_run_through(name, args, key, tmp_path, monkeyp
     finally: torch.set_num_threads(threads)
     found, = json.loads((tmp_path / "found.json").read_text())
     assert key in found and found["command"].startswith(f"python nbs/experiments/{name}.py") and found["environment"]["torch"]
+
+
+RESULTS = [*EXPERIMENTS.glob("*.json"), *(EXPERIMENTS.parent.parent / "benchmarks/results").glob("*.json")]
+
+
+def commands_in(found) -> list[str]:
+    "All commands that a result file names, at any depth."
+    if isinstance(found, list): return [command for entry in found for command in commands_in(entry)]
+    if not isinstance(found, dict): return []
+    own = [found["command"]] if isinstance(found.get("command"), str) else []
+    if isinstance(found.get("commands"), dict): own += found["commands"].values()
+    return own + [command for entry in found.values() for command in commands_in(entry)]
+
+
+@pytest.mark.parametrize("path", [p for p in RESULTS if p.name != "peers.json"], ids=lambda p: p.name) # peers: read by hand
+def test_a_result_file_names_its_command(path):
+    commands = commands_in(json.loads(path.read_text(encoding="utf-8")))
+    assert commands and all(re.match(r"([A-Z_]+=\S+ )*(python|make|latent_summ) ", command) for command in commands), commands

@@ -3,9 +3,9 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import forks
 import pyarrow.parquet as pq
 import pytest
 from hub import COMMIT, Hub, make_datasets, make_models, put_parquet
@@ -48,7 +48,7 @@ def environment(hub, home, **more) -> dict:
 
 
 def latent_summ(words, folder, env) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "latent_summ", *words], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    return forks.run(["-m", "latent_summ", *words], env, folder)
 
 
 def manifests(folder) -> dict:
@@ -78,7 +78,7 @@ def test_a_gguf_file_of_the_hub(hub, tmp_path):
     (folder / "other.gguf").write_bytes(b"GGUF" + bytes(1000))
     def load(name, **more):
         env = environment(hub, tmp_path / "home", **more)
-        return subprocess.run([sys.executable, "-c", LOAD_GGUF, name], env=env, capture_output=True, text=True, timeout=300).stdout.strip()
+        return forks.run(["-c", LOAD_GGUF, name], env).stdout.strip()
     online = load("packed/llama/q8/m.gguf")
     assert online.startswith("loaded") and {f.name for f, *_ in hub.sent("packed/llama")} == {"m.gguf"}, online
     assert load("packed/llama/q8/m.gguf", HF_HUB_OFFLINE="1") == online
@@ -151,7 +151,7 @@ print("\\n" + json.dumps([call(*case) for case in json.load(sys.stdin)]))
 
 def call_all(cases:list, folder, env) -> list:
     "Run commands, each (words, environment), one after another in one process: (status, output) of each."
-    done = subprocess.run([sys.executable, "-c", DRIVER], input=json.dumps(cases), cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    done = forks.run(["-c", DRIVER], env, folder, json.dumps(cases))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -260,7 +260,7 @@ def test_a_broken_connection_costs_only_what_is_missing(hub, tmp_path):
     before = sum(parts())
     assert 500 <= before <= 1800, "some of the 18 groups of 100 rows; Arrow reads a few groups ahead, and those are lost"
     del hub.breaks[ARXIV]
-    done = subprocess.run([sys.executable, "-c", REST], env=env, capture_output=True, text=True, timeout=300)
+    done = forks.run(["-c", REST], env)
     train, validation, again = json.loads(done.stdout)
     assert (train["kept"], validation["kept"], train["dropped"]) == (1900, 50, {}) and again == train, done.stderr
     assert parts()[0] == before and sum(parts()) == 2500  # in pieces of 500: 1,900 rows and those between them that are held out

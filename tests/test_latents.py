@@ -85,7 +85,7 @@ def test_a_file_that_is_cut_short(version, tmp_path):
 @pytest.mark.parametrize("version", FORMATS)
 def test_a_file_of_another_compressor(version):
     other = MADE_BY | dict(compression="ffff000011112222")
-    with pytest.raises(CacheError, match="compression is '00112233445566aa' there and 'ffff000011112222' here"):
+    with pytest.raises(CacheError, match="compression '00112233445566aa', not 'ffff000011112222'"):
         read_latents(vector(version), dict(document=other))
     with pytest.raises(CacheError, match="no file of latents of this package"): read_latents(vector(version), dict(summary=MADE_BY))
 

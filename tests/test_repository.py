@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forks
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -162,7 +163,7 @@ for path in sorted(Path("nbs").rglob("*.ipynb")):
     except Exception as e: sys.exit(f"{path}: {e}: {e.__cause__!r}")
 """
     env = os.environ | {"PYTHONPATH": str(exported), "HF_HUB_OFFLINE": "1"}
-    p = subprocess.run([sys.executable, "-c", script], cwd=exported, env=env, capture_output=True, text=True)
+    p = forks.run(["-c", script], env, exported)
     assert p.returncode == 0, p.stdout[-2000:] + p.stderr[-4000:]
 
 
@@ -337,6 +338,12 @@ def test_an_installed_package_lacks_the_record_of_the_mini_models(tmp_path):
     ours = {f.relative_to(LIB).as_posix() for f in LIB.rglob("*.py")}
     assert ours - built == {"make_mini.py"}
     assert (tmp_path / "lib/latent_summ/mini/encoder/model.safetensors").is_file()
+
+
+def test_the_longest_of_the_tests_are_there():
+    "run_all.py starts them first."
+    from run_all import LONGEST
+    assert not [name for name in LONGEST if not (ROOT / name).exists()]
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

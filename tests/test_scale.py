@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from forks import Command
 
 from latent_summ.encode import embed, scale
 from latent_summ.encode.backbones import load_decoder, load_encoder
@@ -47,14 +48,14 @@ def test_two_nodes_train_as_one_process_with_twice_the_accumulation(tmp_path):
     two.save(tmp_path / "two.json")
     port = random.SystemRandom().randrange(20000, 40000)
     def node(rank):
-        return [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={rank}", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}",
+        return ["--nnodes=2", f"--node-rank={rank}", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}",
                 "-m", "latent_summ", "train", "--config", str(tmp_path / "two.json")]
-    agents = [subprocess.Popen(node(rank), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True) for rank in range(2)]
-    try: said = [a.communicate(timeout=300)[0] for a in agents]
+    agents = [Command(node(rank), "torch.distributed.run", **environment()) for rank in range(2)]
+    try: ended = [a.wait(300) for a in agents]
     finally:
-        for a in agents:
-            if a.poll() is None: os.killpg(a.pid, signal.SIGKILL)
-    assert [a.returncode for a in agents] == [0, 0], "\n\n".join(s[-3000:] for s in said)
+        for a in agents: a.kill()
+    said = [e.stdout for e in ended]
+    assert [e.returncode for e in ended] == [0, 0], "\n\n".join(s[-3000:] for s in said)
     log = (tmp_path / "two" / "events.jsonl").read_text()
     assert '"processes": 2' in log and sum("Finished" in s for s in said) == 1
     a, b = (load_checkpoint(tmp_path / name / "checkpoints" / "best_model.pt")[0]["model"] for name in ("one", "two"))

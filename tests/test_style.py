@@ -1,10 +1,12 @@
 """The package reads at least as easily as the worst of five models (tests/style.py has the figures and what they mean)."""
+import json
 from pathlib import Path
 
 import pytest
 import style
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = (".", "data")  # of nbs/ ("." for the notebooks at its top), where no long run of export cells is left
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +23,14 @@ def test_a_figure_is_within_its_limit(name, measured):
 def test_no_two_places_share_more_than_eight_lines():
     found = style.shared_lines(style.modules(ROOT / "latent_summ"))
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_export_cells_are_told_in_small_steps(folder):
+    "At most four follow each other; then comes a sentence or an example."
+    everywhere = style.long_runs(ROOT / "nbs", style.MOST_IN_A_ROW)
+    found = [place for place in everywhere if Path(place).parent == Path(folder)]
+    assert not found, f"nbs/{folder}: put an example between the cells, or join small ones:\n" + "\n".join(found)
 
 
 # --- the script itself ------------------------------------------------------------------------------------------------
@@ -52,3 +62,15 @@ def test_copied_code_is_found_and_copied_data_is_not(tmp_path):
     for name in ("a", "b"): (tmp_path / f"{name}.py").write_text(f"{data}def {name}(f):\n{lines}")
     assert len(style.shared_lines(style.modules(tmp_path))) == 1
     assert not style.shared_lines(style.modules(tmp_path), most=9)
+
+
+def test_runs_of_export_cells_are_counted(tmp_path):
+    def cell(source, kind="code"): return dict(cell_type=kind, id=source[-2:], source=source)
+    export = [cell(f"#| export\nx = {i}") for i in range(5)]
+    cells = [cell("#| export\nimport re"), *export[:2], cell("#| hide\nx"), *export[2:], cell("x == 4"), export[0]]
+    (tmp_path / "a.ipynb").write_text(json.dumps(dict(cells=cells)))
+    assert [(first, n) for _, first, n in style.export_runs(tmp_path)] == [(" 0", 5), (" 0", 1)]
+    assert style.long_runs(tmp_path, 4) == ["a.ipynb  0: 5 export cells in a row"]
+    cells.insert(4, cell("What follows, and why.", "markdown"))
+    (tmp_path / "a.ipynb").write_text(json.dumps(dict(cells=cells)))
+    assert not style.long_runs(tmp_path, 4)

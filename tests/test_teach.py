@@ -3,13 +3,12 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from forks import Command
 
 from latent_summ.encode import backbones
 from latent_summ.train import stages
@@ -49,15 +48,14 @@ def weights(folder:Path) -> dict: return load_checkpoint(folder / "checkpoints" 
 def killed(cfg:Config, steps:int, sign) -> tuple:
     "Train in another process and send it a signal after so many steps; its status and words."
     cfg.save(Path(cfg.run_dir + ".json"))
-    words = [sys.executable, "-m", "latent_summ", "train", "--config", cfg.run_dir + ".json"]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())} # as here: another number gives other bits
-    p = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())} # as here: another number gives other bits
+    p = Command(["train", "--config", cfg.run_dir + ".json"], **variables)
     log = Path(cfg.run_dir) / "events.jsonl"
     def done(): return log.read_text().count('"event": "step"') if log.exists() else 0
     while p.poll() is None and done() < steps: time.sleep(0.005)
-    if p.poll() is None: os.killpg(p.pid, sign)
-    said = p.communicate(timeout=300)[0]
-    return p.returncode, said
+    if p.poll() is None: p.kill(sign)
+    done = p.wait()
+    return done.returncode, done.stdout
 
 
 @pytest.fixture(scope="module")

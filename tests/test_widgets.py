@@ -311,7 +311,7 @@ def test_the_slider_changes_the_text_the_heat_map_and_the_neighbours():
 
 def test_latents_are_knocked_out_and_the_support_bar_follows(quick):
     e = LatentExplorer(Stand(), CORPUS)
-    assert "value='0.250'" in e.support.value and "support by A: 0.25" in e.support.value
+    assert 'value="0.250"' in e.support.value and "support by A: 0.25" in e.support.value
     assert "<i>" not in e.support.value and "&lt;i&gt;it fades" in e.support.value and e.support.value in e.still()
     e.knocked[0].value = True
     assert e.text.value == shown(1000 + sum(ord(c[0]) for c in CORPUS) / len(CORPUS))

@@ -31,7 +31,7 @@ from .hub import column_names, hub_splits, read_hub
 TEXT_COLUMNS = ("text", "query", "abstract", "content", "article", "body", "title")
 
 def _missing(source:str, wrong:dict, available:list):
-    "Raise `DataError` for columns that are not there, with those that are and the flags to set."
+    "Raise `DataError` for missing columns; the message lists the columns that exist and the flags to set."
     names = ", ".join(str(c) if str(c).strip() else "(no name)" for c in available) or "(none)"
     flags = " and ".join(f"--{field.replace('_', '-')}" for field in wrong)
     ones = "right one" if len(wrong) == 1 else "right ones"
@@ -39,7 +39,7 @@ def _missing(source:str, wrong:dict, available:list):
 
 # %% ../../nbs/data/04_sources.ipynb #d91a849c
 def _header_hint(available:list) -> str:
-    "What to do where the names of columns look like texts."
+    "Advice for a file whose column names look like texts, because it has no header."
     texts = any(len(str(name)) > 40 or ": " in str(name) for name in available)
     return " If the first line is a row already, put a line with names above it." if texts else ""
 
@@ -49,7 +49,7 @@ def id_column(
     available:list, # the source's columns
     source:str, # its name, for the message
 ) -> Optional[str]: # None: the source has none
-    "The column with the ids: the one that the config names, else a usual one."
+    "The column with the ids: the one named in the config, else one of the usual names."
     if not cfg.id_column: return find_column(available, ID_COLUMNS)
     column = find_column(available, [cfg.id_column])
     if column is None: _missing(source, {"id_column": repr(cfg.id_column)}, available)
@@ -57,6 +57,7 @@ def id_column(
 
 # %% ../../nbs/data/04_sources.ipynb #45e924e3
 def _say_column(source:str, what:str, found:str, flag:str):
+    "Report which column was taken."
     say_once(f"{source}: {what} are taken from its column {found!r} (--{flag} names another).")
 
 # %% ../../nbs/data/04_sources.ipynb #2705adf5
@@ -65,7 +66,7 @@ def dialogue_column(
     available:list, # the source's columns
     source:str, # its name, for the message
 ) -> Optional[str]: # None: it has none of them
-    "The column with the dialogues: the one that the config names, else dialogue, else one of turns, which is said."
+    "The column with the dialogues: the one named in the config, else `dialogue`, else a column of turns (a note reports it)."
     if cfg.dialogue_column: return find_column(available, [cfg.dialogue_column])
     column = find_column(available, ["dialogue"])
     if column is None and (column := find_column(available, TURN_COLUMNS)): _say_column(source, "dialogues", column, "dialogue-column")
@@ -77,12 +78,12 @@ def summary_columns(
     available:list, # the source's columns
     source:str, # its name, for the message
 ): # a name, a list of names, or None where there is none
-    "The columns with the summaries: those that the config names, with commas between them, else the usual ones, which is said."
+    "The columns with the summaries: those named in the config, separated by commas, else the usual ones (a note reports them)."
     if cfg.summary_column: return _named_columns(cfg.summary_column, available)
     one = find_column(available, ["summary"])
     lists = list(filter(None, (find_column(available, [name]) for name in REFERENCE_LISTS)))
     if lists:
-        say_once(f"{source}: its column {' and '.join(map(repr, lists))} is read for references (--summary-column names another).")
+        say_once(f"{source}: the references are read from its column {' and '.join(map(repr, lists))} (--summary-column names another).")
         return [*filter(None, [one]), *lists] if one or len(lists) > 1 else lists[0]
     numbered = _numbered_columns(available)
     if numbered:
@@ -92,7 +93,7 @@ def summary_columns(
 
 # %% ../../nbs/data/04_sources.ipynb #dfe90c34
 def _named_columns(names:str, available:list): # a name, a list of names, or None where one is missing
-    "The columns that somebody named: one, or several with commas between them."
+    "The columns named by the user: one, or several separated by commas."
     whole = find_column(available, [names])
     if whole: return whole
     parts = [name.strip() for name in names.split(",") if name.strip()]
@@ -111,11 +112,11 @@ def pair_columns(
     available:list, # the source's columns
     source:str, # its name, for the message
 ) -> dict: # our name -> the source's name, or a list of names for summary
-    "Columns of a dialogue-summary source; raises `DataError` naming what is there and the flags to set."
+    "Columns of a source of dialogues and summaries; raises `DataError` with the existing columns and the flags to set."
     columns = {"id": id_column(cfg, available, source), "dialogue": dialogue_column(cfg, available, source), "summary": summary_columns(cfg, available, source)}
     if list(available) == ["id", "text"] and not cfg.dialogue_column and not cfg.summary_column:
         raise DataError(f"{source} holds texts without summaries. Summarise them with `latent_summ summarize --input`, or pretrain on them with "
-                        "--wikitext-dataset; to train summaries, name rows with a dialogue and a summary.")
+                        "--wikitext-dataset; to train summaries, name a source whose rows have a dialogue and a summary.")
     wrong = {f"{ours}_column": repr(getattr(cfg, f"{ours}_column") or ours) for ours in ("dialogue", "summary") if columns[ours] is None}
     if wrong: _missing(source, wrong, available)
     return columns
@@ -141,7 +142,7 @@ def split_names(
     cfg:Config,
     split:str, # train, validation or test
 ) -> tuple: # names to look for, best first
-    "The names a split may have in a source: the config's own, then the usual ones."
+    "The names that a split may have in a source: the one in the config, then the usual ones."
     return tuple(dict.fromkeys((getattr(cfg, f"{split}_split"), *ALIASES[split])))
 
 # %% ../../nbs/data/04_sources.ipynb #7e41dd01
@@ -152,7 +153,7 @@ def named_splits(
     stem:str, # a name without its endings
     cfg:Config,
 ) -> dict: # split -> (start, end) of the word
-    "The splits that a name says. What the config calls a split counts only between separators, as it is written."
+    "The splits in a file's name. A name from the config counts only between separators and exactly as written."
     spans = {}
     renamed = {split: name for split in ALIASES if (name := getattr(cfg, f"{split}_split")) != split}
     for split, name in renamed.items():
@@ -170,13 +171,14 @@ def named_splits(
 # %% ../../nbs/data/04_sources.ipynb #dd3cd307
 @dataclass(frozen=True)
 class _File:
+    "A file of a source, and what its name says."
     path: Path
-    split: Optional[str] # train, validation, test, or None when the name tells nothing
-    base: str # the name without split, part number and endings: what files of one source share
+    split: Optional[str] # train, validation, test, or None when the name says nothing about it
+    base: str # the name without split, part number and endings: files of one source share it
 
 # %% ../../nbs/data/04_sources.ipynb #3cb5fba0
 def _read_name(path:Path, cfg:Config, any_ending:bool=False) -> Optional[_File]:
-    "What a file's name tells, or None when its ending is not one we read. A name that says two splits has both, to be refused when it is used."
+    "What a file's name says, or None for an ending that we do not read. If the name contains two splits, both are kept; using the file is then an error."
     stem, ending, _ = endings(path)
     if path.name.startswith(".") or not (ending in FORMATS or any_ending): return None
     stem = re.sub(r"-\d+-of-\d+$", "", stem)
@@ -187,13 +189,13 @@ def _read_name(path:Path, cfg:Config, any_ending:bool=False) -> Optional[_File]:
 
 # %% ../../nbs/data/04_sources.ipynb #6e47823d
 def _folder_split(folder:Path, cfg:Config) -> Optional[str]:
-    "The split that a folder's whole name says; a folder `test_outputs` says none."
+    "The split that a folder is named after. The whole name must match: `test_outputs` is no split."
     whole = [split for split, (start, end) in named_splits(folder.name, cfg).items() if (start, end) == (0, len(folder.name))]
     return whole[0] if whole else None
 
 # %% ../../nbs/data/04_sources.ipynb #686ec191
 def _in_folder(folder:Path, cfg:Config) -> list:
-    "All readable files of a folder, those in subfolders named by split included."
+    "All readable files of a folder, including those in subfolders that are named after a split."
     files = [f for p in sorted(folder.iterdir()) if p.is_file() and (f := _read_name(p, cfg))]
     for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
         split = _folder_split(sub, cfg)
@@ -204,12 +206,12 @@ def _in_folder(folder:Path, cfg:Config) -> list:
 
 # %% ../../nbs/data/04_sources.ipynb #0e3ee5fe
 def _by_split(files:list) -> dict:
-    "Files by split; those that name none count as `all`, unless another file is the train split: then they are left out, which is said."
+    "Files by split. Files without a split count as `all`, unless another file is the train split: then they are left out, and a note says so."
     two = next((f for f in files if f.split and f.split not in ALIASES), None)
-    if two: raise DataError(f"The name of {two.path} says two splits, {two.split}. Rename it, so that it says which rows it holds.")
+    if two: raise DataError(f"The name of {two.path} says two splits, {two.split}. Rename it, so that it says only one.")
     has_train = any(f.split == "train" for f in files)
     unnamed = [f for f in files if not f.split] if has_train else []
-    if unnamed: say_once(f"left out, for their names say no split: {_file_names(unnamed)}.")
+    if unnamed: say_once(f"left out, because their names do not say a split: {_file_names(unnamed)}.")
     splits = {}
     for f in files:
         if f not in unnamed: splits.setdefault(f.split or "all", []).append(f)
@@ -217,27 +219,27 @@ def _by_split(files:list) -> dict:
 
 # %% ../../nbs/data/04_sources.ipynb #7ada6154
 def _say_splits(name:str, files:dict) -> dict:
-    "Say which files were taken for which split, where names say it."
+    "Report which files were taken for which split, where the names decided it."
     parts = [f"{split}: {_file_names(group)}" for split, group in files.items()]
-    if set(files) != {"all"}: say_once(f"{name} by the names of its files: {'; '.join(parts)}.")
+    if set(files) != {"all"}: say_once(f"{name} is divided by the names of its files: {'; '.join(parts)}.")
     return files
 
-# %% ../../nbs/data/04_sources.ipynb #29429337
 def _file_names(files:list) -> str: return ", ".join(f.path.name for f in files)
 
 # %% ../../nbs/data/04_sources.ipynb #9a54f997
 def _chat_options(cfg:Optional[Config]) -> dict:
-    "How exported chats are read."
+    "Options for reading exported chats."
     if cfg is None: return {}
     return dict(gap_hours=cfg.chat_gap_hours, hide_names=cfg.speakers == "anonymise")
 
 def _look_at(path, cfg:Optional[Config], name:Optional[str]=None): # a Form
-    named = cfg is not None and bool(cfg.text_column or cfg.dialogue_column) # then each row of a table is a text
+    "Find out a file's format, with the options of the config."
+    named = cfg is not None and bool(cfg.text_column or cfg.dialogue_column) # if so, each row of a table is a text of its own
     return look_at(path, name, messages=not named, **_chat_options(cfg))
 
 # %% ../../nbs/data/04_sources.ipynb #a3525c64
 def _beside(path:Path, cfg:Config) -> list:
-    "The files that a file's split folder belongs to: `test/chats.csv` is test data where a folder `train` stands beside `test`."
+    "The same file in all split folders: `test/chats.csv` is test data if there is a folder `train` next to `test`."
     folder = path.absolute().parent
     split = _folder_split(folder, cfg)
     others = [_folder_split(p, cfg) for p in folder.parent.iterdir() if p.is_dir()] if split else []
@@ -245,16 +247,16 @@ def _beside(path:Path, cfg:Config) -> list:
     return [f for f in _in_folder(folder.parent, cfg) if f.path.name == path.name]
 
 # %% ../../nbs/data/04_sources.ipynb #383beb06
-_PROJECTS = ("dev", "devel", "development") # as likely the folder of somebody's projects as a split
+_PROJECTS = ("dev", "devel", "development") # may just as well be a folder of projects
 
 def _alone_in_split(folder:Path, cfg:Config) -> Optional[str]:
-    "The held-out split that a folder's name says, also where no other split stands beside it."
+    "The held-out split that a folder is named after, even if there is no other split next to it."
     split = _folder_split(folder, cfg)
     return split if split in ("validation", "test") and folder.name.lower() not in _PROJECTS else None
 
 # %% ../../nbs/data/04_sources.ipynb #fe2f8841
 def _split_folder(folder:Path, files:list, cfg:Config) -> list:
-    "The files of a folder that is named after a split, with those of the folders beside it; else `files` as it is."
+    "The files of a folder named after a split, together with those of the neighbouring split folders; otherwise `files` unchanged."
     split = _folder_split(folder, cfg)
     if split is None or any(f.split for f in files): return files
     beside = [(p, s) for p in sorted(folder.absolute().parent.iterdir()) if p.is_dir() and (s := _folder_split(p, cfg)) not in (None, split)]
@@ -264,7 +266,7 @@ def _split_folder(folder:Path, files:list, cfg:Config) -> list:
 
 # %% ../../nbs/data/04_sources.ipynb #485ca9d7
 def _named_file(path:Path, near:list, cfg:Config) -> list:
-    "A file that was named, with the other splits of the same source."
+    "The file that was named, together with the other splits of the same source."
     file = _read_name(path, cfg, any_ending=True)
     if endings(path)[1] not in FORMATS and _look_at(path, cfg).kind == "txt":
         raise DataError(f"{path} is not a format this package reads: {READABLE}.")
@@ -274,7 +276,7 @@ def _named_file(path:Path, near:list, cfg:Config) -> list:
 
 # %% ../../nbs/data/04_sources.ipynb #c9c46280
 def _is_export(folder:Path, files:list, cfg:Config) -> bool:
-    "Whether a folder is what a messenger exported; one whose files are named by split is not, unless it lists people or channels."
+    "Whether a folder was exported by a messenger. One whose files are named after splits was not, unless it lists people or channels."
     lists = any((folder/name).is_file() for name in ("users.json", "channels.json", "result.json"))
     return (lists or not any(f.split for f in files)) and bool(chats_in(folder, None, **_chat_options(cfg)))
 
@@ -282,8 +284,8 @@ def _is_export(folder:Path, files:list, cfg:Config) -> bool:
 def local_files(
     name:str, # file, folder or stem
     cfg:Config,
-) -> dict: # split -> list of files; the split is all when nothing names one
-    "The files a local source consists of; raises `DataError` when there are none."
+) -> dict: # split -> list of files; the split is all where no name says which
+    "The files of a local source; raises `DataError` if there are none."
     path = Path(name).expanduser()
     inside = _in_folder(path, cfg) if path.is_dir() else []
     if path.is_dir() and _is_export(path, inside, cfg): return {"all": [_File(path, None, "")]}
@@ -299,19 +301,19 @@ def local_files(
 
 # %% ../../nbs/data/04_sources.ipynb #8282112a
 def _nothing(path:Path) -> str:
-    "Why there is no such local source, with what lies near."
+    "Why there is no such local source, and what there is nearby."
     import difflib
     if path.is_dir():
         inner = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))[:5]
         return f"The folder {path} holds no file this package reads ({READABLE})." + (f" Or name one of its folders: {', '.join(inner)}." if inner else "")
     if not path.parent.is_dir(): return f"No such file or folder: {path} (there is no folder {path.parent})."
-    bare = str(path.parent) == "." # then it may have been meant for a built-in name or a hub id
+    bare = str(path.parent) == "." # it may have been meant as a built-in name or a hub id
     near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()] + (list(BUILT_IN) if bare else []), n=3, cutoff=0.5)
     return f"No such file or folder: {path}." + (f" Near it: {', '.join(near)}." if near else "") + (" A hub id is written owner/name." if bare else "")
 
 # %% ../../nbs/data/04_sources.ipynb #3950d236
 def _no_doubles(files:dict) -> dict:
-    "Refuse `x.train.json` beside `x.train.csv`: which of them is meant is not ours to guess."
+    "Refuse `x.train.json` next to `x.train.csv`: we cannot know which of them is meant."
     for split, parts in files.items():
         kinds = sorted({re.sub(r"-\d+-of-\d+", "", f.path.name) for f in parts})
         if len(kinds) > 1: raise DataError(f"Two files claim the {split} split: {', '.join(kinds)}. Name one of them, or move the other away.")
@@ -319,11 +321,11 @@ def _no_doubles(files:dict) -> dict:
 
 # %% ../../nbs/data/04_sources.ipynb #7bcd0ba5
 def read_files(
-    files:list, # of one source and split, as local_files gives them
+    files:list, # of one source and split, from local_files
     columns:Optional[list]=None, # read only these where the format allows it (None: all)
-    cfg:Optional[Config]=None, # how exported chats are read (None: as by default)
+    cfg:Optional[Config]=None, # says how exported chats are read (None: the defaults)
 ):
-    "Yield the files' rows as dicts (None for a line that is no JSON object); raises `DataError` for a file that cannot be read."
+    "Yield the files' rows as dicts (None for a line that is no JSON object); raises `DataError` for a file that it cannot read."
     for file in files:
         for _, row in numbered_rows(_look_at(file.path, cfg), columns): yield row
 
@@ -332,17 +334,20 @@ def columns_of(
     files:list, # as for read_files
     cfg:Optional[Config]=None, # as for read_files
 ) -> list: # [] for files that are empty
-    "The columns of a source: those of all its files."
+    "The columns of a source: those of all its files together."
     names = {}
     for file in files: names |= dict.fromkeys(columns_in(_look_at(file.path, cfg)))
     return list(names)
 
 # %% ../../nbs/data/04_sources.ipynb #ab42589c
+_HELD = {"mix": {"summary": .65, "window": .2, "general": .15}} # what a model learns to hold
 BUILT_IN = {"messenger": ("latent_summ.data.messenger:chats", {}),
-            "messenger-texts": ("latent_summ.data.messenger:texts", {"mix": {"summary": .65, "window": .2, "general": .15}})}
+            "messenger-texts": ("latent_summ.data.messenger:texts", _HELD),
+            "messenger-varied": ("latent_summ.data.varied:varied_chats", {}),
+            "messenger-varied-texts": ("latent_summ.data.varied:varied_texts", _HELD)}
 OWN_TEXTS = "own-texts" # pretraining texts cut from the dialogues and summaries of dataset_name
 _CORPUS_SEED = 0
-_HELD_OUT_ROWS = 500 # validation and test rows of a built-in corpus where max_eval_samples is None
+_HELD_OUT_ROWS = 500 # rows for validation and test in a built-in corpus, if max_eval_samples is None
 
 def built_in_rows(
     cfg:Config,
@@ -352,14 +357,14 @@ def built_in_rows(
 ) -> list: # dicts
     "Rows of a built-in corpus: `messenger_rows` for training, else `max_eval_samples` or 500; never more than `max_rows`."
     (module, function), options = BUILT_IN[name][0].split(":"), BUILT_IN[name][1]
-    if name == "messenger": options = dict(fullest=cfg.messenger_fullest and split != "test")
+    if not options: options = dict(fullest=cfg.messenger_fullest and split != "test")
     n = cfg.messenger_rows if split == "train" else cfg.max_eval_samples or _HELD_OUT_ROWS
     return getattr(importlib.import_module(module), function)(min(n, max_rows or n), split, seed=_CORPUS_SEED, **options)
 
 # %% ../../nbs/data/04_sources.ipynb #9102742c
 @dataclass
 class Source:
-    "Where rows come from: `open(split, choose, max_rows)` gives `(columns, iterator of raw rows)`."
+    "Where rows come from: `open(split, choose, max_rows)` returns `(columns, iterator of raw rows)`."
     name: str
     splits: list # the source's own names
     open: Callable
@@ -369,6 +374,7 @@ _FLAGS = {"dataset_name": "--dataset-name", "wikitext_dataset": "--wikitext-data
           "english_pretrain_dataset": "--english-pretrain-dataset"}
 
 def _flag(cfg:Config, name:str) -> str:
+    "The flag by which a source was named, for error messages."
     return next((flag for f, flag in _FLAGS.items() if getattr(cfg, f) == name), "--dataset-name")
 
 # %% ../../nbs/data/04_sources.ipynb #461dabd9
@@ -386,7 +392,7 @@ def open_source(
     cfg:Config, # for the names of splits and columns
     name:str, # a file, a folder, a stem, a hub id, or a built-in corpus
 ) -> Source:
-    "Find out what `name` is and which splits it has; raises `DataError` when it is nothing."
+    "Find out what `name` is and which splits it has; raises `DataError` if there is no such source."
     if not name: raise DataError("The source has an empty name; give a hub id, a file, a folder, or messenger.")
     if name in BUILT_IN: return Source(name, list(ALIASES), partial(_open_built_in, cfg, name))
     if name == OWN_TEXTS: return Source(name, list(ALIASES), partial(_open_own_texts, cfg))
@@ -400,7 +406,7 @@ def open_source(
 def own_texts(
     pairs, # rows {id, dialogue, summary}
 ):
-    "Yield two texts for each pair: its summary, and one to three lines of its dialogue, drawn by its id."
+    "Yield two texts for each pair: its summary, and one to three lines of its dialogue, chosen at random with its id as the seed."
     for row in pairs:
         lines = row["dialogue"].splitlines()
         draw = random.Random(row["id"])
@@ -410,17 +416,19 @@ def own_texts(
 
 # %% ../../nbs/data/04_sources.ipynb #b3d7aaf1
 def _open_own_texts(cfg, split, choose, max_rows) -> tuple:
-    pairs = (row for _ in range(1) for row in load_pairs(cfg, split)) # nothing is read before the first row is asked for
+    "Open the texts that are cut from the pairs."
+    pairs = (row for _ in range(1) for row in load_pairs(cfg, split)) # a generator: nothing is read until the first row is needed
     return choose(["id", "text"]), own_texts(pairs)
 
 # %% ../../nbs/data/04_sources.ipynb #ea14f03d
 def _open_built_in(cfg, name, split, choose, max_rows) -> tuple:
+    "Open a built-in corpus."
     rows = built_in_rows(cfg, name, split, max_rows)
     return choose(list(rows[0])), iter(rows)
 
 # %% ../../nbs/data/04_sources.ipynb #d6c31c35
 def _open_files(files:list, choose:Callable, cfg:Config) -> tuple:
-    "Look at the columns of the files, then read what is used of them."
+    "Choose among the columns of the files, then read only those."
     available = columns_of(files, cfg)
     columns = choose(available) if available else {}
     return columns, read_files(files, column_names(columns), cfg)
@@ -431,12 +439,12 @@ def pick_split(
     cfg:Config,
     split:str, # train, validation or test
 ) -> tuple: # (the source's split, None | "train" | "validation": the side of it to take)
-    "Map a split to what the source has. A source without a validation split is divided by row id; without a test split, validation stands in, and it is said."
+    "Map a split to one that the source has. Without a validation split, the rows are divided by id; without a test split, validation rows are used, and a note says so."
     names = {s: next(filter(source.splits.__contains__, split_names(cfg, s)), None) for s in ALIASES}
     only = source.splits[0] if len(source.splits) == 1 and not any(names.values()) else None
     whole = names["train"] or ("all" if "all" in source.splits else only)
     if split == "test" and not names["test"]:
-        say_once(f"{source.name} has no test split; its validation rows stand in for it.")
+        say_once(f"{source.name} has no test split; its validation rows are used instead.")
         split = "validation"
     if split != "train" and names[split]: return names[split], None
     if whole is None: raise DataError(f"{source.name} has no {split} split; it has {', '.join(source.splits)}. Name one with --{split}-split.")
@@ -450,48 +458,50 @@ def _load(
     name:str,
     split:str,
     max_rows:Optional[int],
-    choose:Callable, # columns there are -> our name: the source's name
+    choose:Callable, # the source's columns -> dict of our name and the source's
     duplicates:bool=False, # as for clean_rows
 ) -> Rows:
     "Open, clean and report one split of one source."
-    if split not in ALIASES: raise DataError(f"Unknown split {split!r}; there are {', '.join(ALIASES)} (--train-split and so on say what a source calls them).")
+    if split not in ALIASES: raise DataError(f"Unknown split {split!r}; there are {', '.join(ALIASES)} (--train-split and so on name the splits of a source).")
     source = open_source(cfg, name)
     theirs, side = pick_split(source, cfg, split)
     columns, raw = source.open(theirs, choose, max_rows)
     keep = (lambda i: in_validation(i, cfg.preprocess_validation_fraction) == (side == "validation")) if side else None
     change = nameless_row if cfg.speakers == "anonymise" else None
     try: rows = clean_rows(raw, columns, max_rows, keep, duplicates, change)
-    finally: getattr(raw, "close", lambda: None)() # a capped stream is let go now, and what it read is kept
+    finally: getattr(raw, "close", lambda: None)() # a stream that was read up to a cap is closed now
     rows.report = dict(source=name, split=split, source_split=theirs, **rows.report)
     _check(rows.report, cfg)
     return rows
 
 # %% ../../nbs/data/04_sources.ipynb #9b379c8a
 def _check(report:dict, cfg:Config):
-    "No rows is an error with its reason; dropped rows are reported once."
+    "Raise `DataError` with the reason if there are no rows; report dropped rows once."
     where, drops = f"{report['source']} ({report['split']})", ", ".join(f"{n:,} {why}" for why, n in report["dropped"].items())
     if not report["read"]: raise DataError(f"{where} holds no rows.")
     if not report["kept"] and drops and not report["other_split"]: raise DataError(f"{where}: all {report['read']:,} rows were dropped: {drops}.")
     if not report["kept"]:
-        raise DataError(f"{where}: none of its {report['other_split']:,} rows falls on this side with --preprocess-validation-fraction "
+        raise DataError(f"{where}: none of its {report['other_split']:,} rows falls into this split with --preprocess-validation-fraction "
                         f"{cfg.preprocess_validation_fraction}; choose another fraction, or give a file for this split.")
     if drops: say_once(f"{where}: {sum(report['dropped'].values()):,} of {report['read']:,} rows dropped: {drops}.")
     again, several = report["renamed_ids"], report["several_references"]
-    if again and report["columns"].get("id"): say_once(f"{where}: {again:,} rows have an id that an earlier row has; theirs end in #2 and so on.")
-    if several and report["split"] == "train": say_once(f"{where}: {several:,} rows have several references; training reads the first of each.")
+    if again and report["columns"].get("id"): say_once(f"{where}: repeated ids: {again:,}; those of later rows end in #2 and so on.")
+    if several and report["split"] == "train": say_once(f"{where}: rows with several references: {several:,}; training reads the first reference of each.")
 
 # %% ../../nbs/data/04_sources.ipynb #d5321704
-def _smaller(*caps): return min((c for c in caps if c is not None), default=None)
+def _smaller(*caps):
+    "The smallest of several limits; None stands for no limit."
+    return min((c for c in caps if c is not None), default=None)
 
 # %% ../../nbs/data/04_sources.ipynb #e385a41d
 def load_pairs(
     cfg:Config,
     split:str="train", # train, validation or test: the config says what a source calls them
-    max_rows:Optional[int]=None, # cap beside max_train_samples / max_eval_samples
+    max_rows:Optional[int]=None, # at most so many rows, in addition to max_train_samples or max_eval_samples
     name:Optional[str]=None, # source (None: cfg.dataset_name)
-    duplicates:bool=False, # keep rows with the same texts, as references that two people wrote
+    duplicates:bool=False, # keep rows with the same texts: two people may have written the same reference
 ) -> Rows:
-    "Dialogue-summary rows `{id, dialogue, summary}`; raises `DataError` with the next step in it."
+    "Rows `{id, dialogue, summary}` of a source; raises `DataError`, which says what to do."
     name = name or cfg.dataset_name
     cap = _smaller(max_rows, cfg.max_train_samples if split == "train" else cfg.max_eval_samples)
     return _load(cfg, name, split, cap, lambda there: pair_columns(cfg, there, name), duplicates)
@@ -501,15 +511,15 @@ def load_texts(
     cfg:Config,
     name:str, # source
     split:str="train", # train or validation
-    max_rows:Optional[int]=None, # cap (validation is also capped by max_eval_samples)
+    max_rows:Optional[int]=None, # at most so many rows (validation is also limited by max_eval_samples)
 ) -> Rows:
-    "Rows `{id, text}` of a pretraining source; raises `DataError` with the next step in it."
+    "Rows `{id, text}` of a pretraining source; raises `DataError`, which says what to do."
     cap = max_rows if split == "train" else _smaller(max_rows, cfg.max_eval_samples)
     return _load(cfg, name, split, cap, lambda there: text_columns(cfg, there, name))
 
 # %% ../../nbs/data/04_sources.ipynb #b635e7ba
 def _input_text(row, keys:tuple) -> tuple: # (text, None), or (empty, the reason)
-    "The text of a row."
+    "The text of a row, or the reason why there is none."
     if row is None: return "", "not a JSON object"
     key = find_column(list(row), keys)
     if key is None: return "", f"no text under {' or '.join(k for k in keys if k not in TURN_COLUMNS)}"
@@ -520,7 +530,7 @@ def _input_text(row, keys:tuple) -> tuple: # (text, None), or (empty, the reason
 
 # %% ../../nbs/data/04_sources.ipynb #f2751a2c
 def _unique_ids(ids:list, name:str) -> list:
-    "Ids of which no two are the same; a repeat is reported."
+    "Make ids unique; repeated ids are reported."
     again, taken, out = Counter(), set(), []
     for given_id in ids:
         new = given_id
@@ -529,7 +539,7 @@ def _unique_ids(ids:list, name:str) -> list:
             new = f"{given_id}#{again[given_id] + 1}"
         taken.add(new)
         out.append(new)
-    if again: say_once(f"{name}: {sum(map(bool, again.values())):,} ids occur again; the later rows' end in #2 and so on.")
+    if again: say_once(f"{name}: repeated ids: {sum(map(bool, again.values())):,}; those of later rows end in #2 and so on.")
     return out
 
 # %% ../../nbs/data/04_sources.ipynb #1efef7f0
@@ -537,13 +547,13 @@ def input_rows(
     path, # of a file
     cfg:Config, # for the names of columns
     name:Optional[str]=None, # for messages (None: the path)
-) -> tuple: # (list of (id, text, None or why there is none), whether rows came in)
-    "The texts of a file that are to be summarised. Raises `DataError` for one that cannot be read, or in which no row has a text."
+) -> tuple: # (list of (id, text, None or the reason why there is no text), whether the file holds rows)
+    "The texts of a file that is to be summarised. Raises `DataError` if the file cannot be read or no row has a text."
     form = _look_at(path, cfg, name)
     if form.kind == "txt":
         with open_text(form) as f: return [(None, *_input_text(dict(text=f.read()), ("text",)))], False
     rows = list(numbered_rows(form))
-    if not rows: raise DataError(f"{form.name} holds {'no message that somebody wrote' if form.kind == 'chats' else 'no rows'}: there is nothing to summarise.")
+    if not rows: raise DataError(f"{form.name} holds {'no message that a person wrote' if form.kind == 'chats' else 'no rows'}: there is nothing to summarise.")
     available = list(dict.fromkeys(key for _, row in rows for key in row or ()))
     keys = tuple(dict.fromkeys(k for k in (cfg.dialogue_column, cfg.text_column, "dialogue", "text") if k))
     id_name = id_column(cfg, available, form.name)
@@ -558,9 +568,9 @@ def input_rows(
 def shared_dialogues(
     rows:Rows, # e.g. validation
     other:Rows, # e.g. train
-) -> set: # ids of the rows whose dialogue (or text) is also in other
+) -> set: # ids of the rows whose dialogue or text also occurs in other
     "Which rows also occur in another split."
     words = lambda row: digest_of(re.findall(r"\w+", (row["text"] if "text" in row else row["dialogue"]).casefold()))
     ours = {r["id"]: words(r) for r in rows}
-    both = set(ours.values()).intersection(map(words, other)) # `other` passes by; only `rows`, the smaller, is held
+    both = set(ours.values()).intersection(map(words, other)) # `other` is streamed; only `rows`, the smaller one, is held in memory
     return {i for i, w in ours.items() if w in both}

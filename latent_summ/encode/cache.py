@@ -28,6 +28,7 @@ def fingerprint_hash(
 
 # %% ../../nbs/encode/05_cache.ipynb #e4800c11
 def _leaves(d, path="") -> dict: # "encoder.revision" -> value
+    "The values of a nested dict, each under its path."
     if not isinstance(d, dict): return {path: d}
     leaves = {}
     for name, value in d.items(): leaves |= _leaves(value, f"{path}.{name}" if path else str(name))
@@ -42,7 +43,7 @@ def differences(
     theirs = _leaves(json.loads(json.dumps(stored)))
     ours = _leaves(json.loads(json.dumps(wanted)))
     names = [k for k in sorted(theirs.keys() | ours.keys()) if theirs.get(k) != ours.get(k)]
-    return [f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here" for k in names]
+    return [f"{k} {theirs.get(k)!r}, not {ours.get(k)!r}" for k in names]
 
 # %% ../../nbs/encode/05_cache.ipynb #804ee607
 def _flock(fd:int) -> bool:
@@ -307,6 +308,7 @@ def _save(self:CacheWriter, name:str, **extra):
 @patch
 @contextlib.contextmanager
 def _disk(self:CacheWriter):
+    "A block whose disk errors say how many rows are safe."
     try: yield
     except CacheError: raise
     except (LatentSummError, OSError) as e:
@@ -438,6 +440,7 @@ def _take(self:Cache, name:str, groups:list, n:int):
 def _pick(self:Cache, k:int, name:str, rows): return self.shard(k).read(self.shard(k).pick, name, rows)
 
 def _placed(groups:list, picked:list, n:int) -> list:
+    "Values of several shards, in the order that was asked for."
     if len(groups) == 1: return picked[0]
     out = [None] * n
     for (_, places, _), values in zip(groups, picked):

@@ -328,6 +328,7 @@ def line(self:EmbedProgress) -> str:
 # %% ../../nbs/encode/06_embed.ipynb #35f7c0d8
 @patch
 def _show(self:EmbedProgress):
+    "Show the progress as the place allows: a line, or a bar."
     if self.face == "log": speak(self.line)
     elif self.face == "terminal": self._show_bar()
     else:
@@ -339,6 +340,7 @@ def _show(self:EmbedProgress):
 # %% ../../nbs/encode/06_embed.ipynb #30d3367c
 @patch
 def _show_bar(self:EmbedProgress):
+    "A bar of rich, made when it is first shown."
     from rich.progress import BarColumn, Progress, TextColumn
     if not self.bar:
         self.bar = Progress(BarColumn(bar_width=24), TextColumn("{task.description}"), transient=True)

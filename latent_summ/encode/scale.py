@@ -355,7 +355,7 @@ def lines(self:Plan) -> list: # of (label, text)
     for k, n in self.cache_bytes.items():
         lines.append((f"cache on disk, {k}", f"{with_each(n)}, written at {_rate(self.written_mb_per_s[k])}"))
     lines.append(("index, jsonl", _size(self.index_bytes)))
-    lines.append(("files", f"{self.shards:,} shards, made in {self.parts:,} parts"))
+    lines.append(("files", f"{self.shards:,} shard{'s' * (self.shards != 1)}, made in {self.parts:,} part{'s' * (self.parts != 1)}"))
     if self.read_mb_per_s: lines.append(("network, texts in", _rate(self.read_mb_per_s)))
     return lines + [("rates from", self.rates.source)]
 

@@ -93,6 +93,7 @@ def forward(self:Readout,
     is_pair:torch.Tensor, # (batch,): 1 where the target is a summary, not the text itself
     slots:int, # how many are asked for
 ) -> torch.Tensor: # (batch, slots, decoder width)
+    "The embeddings that the slots name."
     flat = (self.narrow(vectors) + self.extra(vectors)).flatten(1)
     flat = flat + is_pair[:, None] * self.to_summary(flat)
     x = self.widen(torch.einsum("bf,sfr->bsr", flat, self.slots[:slots]))

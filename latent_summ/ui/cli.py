@@ -6,18 +6,17 @@
 __all__ = ['COMMANDS', 'completion', 'about', 'overview', 'run_command', 'status_of', 'main']
 
 # %% ../../nbs/ui/07_cli.ipynb #8a7a6b5e
-import shutil, sys, textwrap
-from typing import Optional
+import importlib, shutil, sys, textwrap
+from typing import Callable, Optional
 
 import tyro
 
 from .. import __version__
 from ..config import ConfigError, LatentSummError
 from ..runtime import speak
-from . import commands as do
 from . import forms
 from .flags import choices_of, command_form, completion_script, flags_given
-from .forms import takes_settings
+from .forms import DEMO_RUN, takes_settings
 from .origin import start_of
 from .streams import failed_output, lost_output, ready_streams
 from .words import check_bools, check_theirs, command_first, no_command, usual_values
@@ -31,15 +30,24 @@ def completion(
     print(completion_script(options.shell, choices), end="")
 
 # %% ../../nbs/ui/07_cli.ipynb #7e0f1058
+def _late(
+    name:str, # of a function in Commands
+) -> Callable:
+    "The function, looked up when it is called: help and mistakes are answered without loading what reads files."
+    def run(*options): return getattr(importlib.import_module("latent_summ.ui.commands"), name)(*options)
+    return run
+
 COMMANDS = dict( # name -> (its options, what it does)
-    demo=(forms.Demo, do.demo), doctor=(forms.Doctor, do.doctor), cache=(forms.Cache, do.cache), train=(forms.Train, do.train),
-    evaluate=(forms.Evaluate, do.evaluate), summarize=(forms.Summarize, do.summarize),
-    reconstruct=(forms.Reconstruct, do.reconstruct), interpolate=(forms.Interpolate, do.interpolate),
-    chat=(forms.Talk, do.chat), encode=(forms.Encode, do.encode), search=(forms.Search, do.search), diff=(forms.Diff, do.diff),
-    calibrate=(forms.Calibrate, do.calibrate), bits=(forms.Bits, do.bits), audit=(forms.Audit, do.audit),
-    privacy=(forms.Privacy, do.privacy), sweep=(forms.Sweep, do.sweep), runs=(forms.Runs, do.runs),
-    report=(forms.Report, do.report), export=(forms.Export, do.export), plan=(forms.Plan, do.plan),
-    bench=(forms.Bench, do.bench), config=(forms.Settings, do.settings), completion=(forms.Completion, completion))
+    demo=(forms.Demo, _late("demo")), doctor=(forms.Doctor, _late("doctor")), cache=(forms.Cache, _late("cache")),
+    train=(forms.Train, _late("train")), evaluate=(forms.Evaluate, _late("evaluate")),
+    summarize=(forms.Summarize, _late("summarize")), reconstruct=(forms.Reconstruct, _late("reconstruct")),
+    interpolate=(forms.Interpolate, _late("interpolate")), chat=(forms.Talk, _late("chat")),
+    encode=(forms.Encode, _late("encode")), search=(forms.Search, _late("search")), diff=(forms.Diff, _late("diff")),
+    calibrate=(forms.Calibrate, _late("calibrate")), bits=(forms.Bits, _late("bits")),
+    audit=(forms.Audit, _late("audit")), privacy=(forms.Privacy, _late("privacy")),
+    sweep=(forms.Sweep, _late("sweep")), runs=(forms.Runs, _late("runs")), report=(forms.Report, _late("report")),
+    export=(forms.Export, _late("export")), plan=(forms.Plan, _late("plan")), bench=(forms.Bench, _late("bench")),
+    config=(forms.Settings, _late("settings")), completion=(forms.Completion, completion))
 
 def about(
     name:str, # of a command
@@ -48,8 +56,8 @@ def about(
     return COMMANDS[name][0].__doc__.strip()
 
 # %% ../../nbs/ui/07_cli.ipynb #6becc825
-_HINT = ("\n\nA setting comes from --preset, unless --config names it, unless a flag does. "
-         "`latent_summ config diff` with the same words shows the outcome.")
+_HINT = ("\n\nFlags take precedence over the file of --config, and that over --preset. "
+         "`latent_summ config diff` with the same options shows the resulting settings.")
 
 def overview() -> str:
     "The answer to `latent_summ` alone."
@@ -85,7 +93,7 @@ def _call(name:str, words:list):
     def parse(own_form): return tyro.cli(own_form, args=words, prog=prog, description=about(name) + _HINT * takes_settings(form))
     if not takes_settings(form): function(parse(command_form(form, None))); return
     check_bools(words)
-    values = dict(run_dir=do.DEMO_RUN) if name == "demo" else {}
+    values = dict(run_dir=DEMO_RUN) if name == "demo" else {}
     start, model = start_of(form, words, prog, values)
     options = parse(command_form(form, start.cfg))
     function(options, start.with_values(flags_given(options, start.cfg), "flag").checked(), model)

@@ -7,7 +7,7 @@ __all__ = ['SETTINGS', 'value_of', 'flag_type', 'flag_words', 'section_form', 'o
            'choices_of', 'completion_script']
 
 # %% ../../nbs/ui/00_flags.ipynb #103df763
-import dataclasses, json, re
+import argparse, dataclasses, json
 from dataclasses import dataclass
 from typing import Annotated, Optional
 
@@ -113,7 +113,10 @@ def option(
 def _own_fields(own:type) -> list:
     "A command's own options for tyro."
     def annotation(f):
-        meta = Annotated[f.type, tyro.conf.arg(help=f.metadata["help"], metavar=f.metadata["metavar"])]
+        is_said = isinstance(f.default, bool) or f.default in (None, "", ()) # by the flag itself, or in its help
+        hint = "" if is_said else None
+        meta = Annotated[f.type, tyro.conf.arg(help=f.metadata["help"], metavar=f.metadata["metavar"],
+                                               help_behavior_hint=hint)]
         if f.metadata["positional"]: return tyro.conf.Positional[meta]
         return tyro.conf.FlagCreatePairsOff[meta] if f.type is bool else meta
     return [(f.name, annotation(f), dataclasses.field(default=f.default)) for f in dataclasses.fields(own)]
@@ -192,148 +195,74 @@ def choices_of(
             Choice(("--help",), "Show all options")]
 
 # %% ../../nbs/ui/00_flags.ipynb #94d4cdde
-_BASH_SCRIPT = """# Completion of latent_summ for bash. In ~/.bashrc:  source <(latent_summ completion bash)
-_latent_summ_models() { # mini and the runs here; files where what was typed is none of them
-  words="mini $(compgen -d runs/)"
-  if [[ -z $(compgen -W "$words" -- "$cur") ]]; then words=; files=yes; fi
-}
-_latent_summ() {
-  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= words= files= flags= word
-  local commands="@COMMANDS@"
-  COMPREPLY=()
-  if [[ $cur == "=" ]]; then cur=; elif [[ $prev == "=" ]]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi
-  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-    if [[ " $commands " == *" $word "* ]]; then command=$word; break; fi
-  done
-  case $prev in
-    --mode) words=$commands;;
-@VALUES@
-  esac
-  if [[ -z $words$files ]]; then
-    case $command in
-@OPTIONS@
-      *) words=$commands; flags="--help --version --mode";;
-    esac
-  fi
-  if [[ $cur == -* ]]; then words=$flags; files=; fi
-  if [[ -n $words && -n $files ]]; then # one of the words first, then files
-    files=
-    for word in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do
-      if [[ " $words " == *" $word "* ]]; then words=; files=yes; fi
-    done
-  fi
-  COMPREPLY=($(compgen -W "$words" -- "$cur"))
-  if [[ -n $files ]]; then
-    local IFS=$'\\n'
-    compopt -o filenames 2>/dev/null
-    COMPREPLY+=($(compgen -f -- "$cur"))
-  fi
-}
-complete -F _latent_summ latent_summ
-"""
-
-# %% ../../nbs/ui/00_flags.ipynb #4860240b
-def _bash_values(choices:list) -> list:
-    "What may follow each option: the words, files, or something only the user knows."
-    kinds = {}
-    for c in choices:
-        for flag in c.flags: kinds.setdefault((c.takes, c.words), {})[flag] = None
-    does = dict(words=lambda words: f'words="{" ".join(words)}"', files=lambda _: "files=yes",
-                models=lambda _: "_latent_summ_models", text=lambda _: "return")
-    return [f"    {'|'.join(flags)}) {does[takes](words)};;" for (takes, words),
-            flags in kinds.items() if takes != "nothing"]
-
-# %% ../../nbs/ui/00_flags.ipynb #dd018675
-def _bash_options(name:str, choices:list) -> str:
-    "The words, files and flags that may follow a command."
-    places = [c for c in choices if not c.flags]
-    words = " ".join(w for c in places for w in c.words)
-    files = "yes" if any(c.takes == "files" for c in places) else ""
-    flags = " ".join(f for c in choices for f in c.flags)
-    return f'      {name}) words="{words}"; files={files}; flags="{flags}";;'
-
-# %% ../../nbs/ui/00_flags.ipynb #f6e7c927
-def _filled(template:str, **lines) -> str:
-    "A script with its places, written as `@NAME@`, filled."
-    for name, text in lines.items(): template = template.replace(f"@{name}@", text)
-    return template
-
-# %% ../../nbs/ui/00_flags.ipynb #5c9626d0
-def _bash(commands:dict) -> str:
-    "The script for bash."
-    every = [c for _, choices in commands.values() for c in choices]
-    options = [_bash_options(name, choices) for name, (_, choices) in commands.items()]
-    return _filled(_BASH_SCRIPT, COMMANDS=" ".join(commands), VALUES="\n".join(_bash_values(every)),
-                   OPTIONS="\n".join(options))
-
-# %% ../../nbs/ui/00_flags.ipynb #b29ce368
-_ZSH = """#compdef latent_summ
-# Completion of latent_summ for zsh. In ~/.zshrc:  source <(latent_summ completion zsh)
+_MODELS_BASH = """
+_latent_summ_models() {
+  local found=$(compgen -W "mini $(compgen -d runs/)" -- "$1")
+  if [[ -n $found ]]; then echo "$found"; else compgen -f -- "$1"; fi
+}"""
+_MODELS_ZSH = """
 _latent_summ_models() {
   local -a found=(mini runs/*(/N))
   compadd -a found
   _files
-}
+}"""
+_MODELS_FISH = """
+function _latent_summ_models
+  set -l found mini runs/*/
+  string trim --right --chars / $found
+  __fish_complete_path (commandline -ct)
+end"""
+_MODELS = dict(bash="_latent_summ_models", zsh="_latent_summ_models", fish="(_latent_summ_models)",
+               preamble=dict(bash=_MODELS_BASH, zsh=_MODELS_ZSH, fish=_MODELS_FISH))
+
+# %% ../../nbs/ui/00_flags.ipynb #4860240b
+def _add_choice(parser:argparse.ArgumentParser, choice:Choice, number:int, shell:str):
+    "One option. zsh is told of the equals sign in `--flag=value`; the others know it."
+    from shtab import FILE
+    sign = "=" if shell == "zsh" and choice.takes != "nothing" else ""
+    names = [flag + sign for flag in choice.flags] or [f"word{number}"]
+    values = dict(action="store_true") if choice.takes == "nothing" else dict(choices=choice.words or None)
+    if not choice.flags and choice.takes == "files": values["nargs"] = "*"
+    action = parser.add_argument(*names, help=choice.help.replace("%", "%%"), **values)
+    known = dict(files=FILE, models=_MODELS)
+    if choice.takes in known: action.complete = known[choice.takes]
+
+# %% ../../nbs/ui/00_flags.ipynb #dd018675
+def _parser_of(commands:dict, shell:str) -> argparse.ArgumentParser:
+    "The command line as shtab reads it."
+    parser = argparse.ArgumentParser("latent_summ", add_help=False)
+    for flag in ("--help", "--version"): parser.add_argument(flag, action="store_true")
+    parser.add_argument("--mode" + "=" * (shell == "zsh"), choices=list(commands), help="The command, as an option")
+    places = parser.add_subparsers()
+    for name, (line, choices) in commands.items():
+        command = places.add_parser(name, help=line.replace("%", "%%"), add_help=False)
+        for number, choice in enumerate(choices): _add_choice(command, choice, number, shell)
+    return parser
+
+# %% ../../nbs/ui/00_flags.ipynb #b29ce368
+_EQUALS_BASH = """
 _latent_summ() {
-  local -a commands settings
-  commands=(
-@COMMANDS@
-  )
-  settings=(
-@SETTINGS@
-  )
-  if (( CURRENT == 2 )) && [[ $words[2] == -* ]]; then
-    _arguments '--help[Show all commands]' '--version[Show the version]'
-    return
-  elif (( CURRENT == 2 )); then
-    _describe command commands
-    return
-  fi
-  local command=$words[2]
-  shift words
-  (( CURRENT-- ))
-  case $command in
-@CASES@
-  esac
+  local i words=()
+  for ((i = 0; i <= COMP_CWORD; i++)); do
+    if [[ ${COMP_WORDS[i]} != "=" ]]; then words+=("${COMP_WORDS[i]}"); elif ((i == COMP_CWORD)); then words+=(""); fi
+  done
+  COMP_WORDS=("${words[@]}")
+  COMP_CWORD=$((${#words[@]} - 1))
+  _shtab_latent_summ
 }
-(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }
-if [[ $funcstack[1] == _latent_summ ]]; then _latent_summ "$@"; else compdef _latent_summ latent_summ; fi
+complete -o bashdefault -F _latent_summ latent_summ
 """
-
-# %% ../../nbs/ui/00_flags.ipynb #f0dd4799
-def _zsh_quoted(text:str) -> str: return "'" + text.replace("'", "'\\''") + "'"
-
-def _zsh_escaped(text:str) -> str: return re.sub(r"([\[\]:\\])", r"\\\1", text)
-
-# %% ../../nbs/ui/00_flags.ipynb #ecfbec76
-def _zsh_specs(c:Choice) -> list:
-    "The words of `_arguments` for one option."
-    action = {"nothing": "", "words": f":value:({' '.join(c.words)})", "files": ":file:_files",
-              "models": ":model:_latent_summ_models", "text": ":value: "}[c.takes]
-    flags = [f"{flag}{'=' if c.takes != 'nothing' else ''}[{_zsh_escaped(c.help)}]{action}" for flag in c.flags]
-    place = ("*" if c.takes == "files" else "") + action
-    return [_zsh_quoted(spec) for spec in flags or [place]]
-
-# %% ../../nbs/ui/00_flags.ipynb #ee14b28a
-def _zsh(commands:dict) -> str:
-    "The script for zsh."
-    names = [_zsh_quoted(f"{name}:{_zsh_escaped(about)}") for name, (about, _) in commands.items()]
-    cases = [_zsh_case(name, choices) for name, (_, choices) in commands.items()]
-    settings = [spec for c in SETTINGS for spec in _zsh_specs(c)]
-    return _filled(_ZSH, COMMANDS="\n".join(names), SETTINGS="\n".join(settings), CASES="\n".join(cases))
-
-# %% ../../nbs/ui/00_flags.ipynb #440dff8b
-def _zsh_case(name:str, choices:list) -> str:
-    "What may follow a command."
-    specs = [spec for c in choices if c not in SETTINGS for spec in _zsh_specs(c)]
-    return f"    {name}) _arguments{' $settings' if SETTINGS[0] in choices else ''} " + " \\\n      ".join(specs) + ";;"
+_LOADED_ZSH = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }"
 
 # %% ../../nbs/ui/00_flags.ipynb #48522048
+_SHELLS = ("bash", "zsh", "fish")
+
 def completion_script(
-    shell:str, # bash or zsh
+    shell:str, # bash, zsh or fish
     commands:dict, # name -> (one line about it, list of Choice)
 ) -> str:
     "A script that completes commands, options and their values. Raises `ConfigError` for another shell."
-    writers = dict(bash=_bash, zsh=_zsh)
-    if shell not in writers: raise ConfigError(f"There is completion for {' and '.join(writers)}, not for {shell!r}.")
-    return writers[shell](commands)
+    from shtab import complete
+    if shell not in _SHELLS: raise ConfigError(f"There is completion for {', '.join(_SHELLS)}, not for {shell!r}.")
+    script = complete(_parser_of(commands, shell), shell, preamble=dict(zsh=_LOADED_ZSH))
+    return script + (_EQUALS_BASH if shell == "bash" else "\n")

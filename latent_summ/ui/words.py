@@ -50,6 +50,7 @@ def usual_values(
 _THEIR_MODES = dict(inference="summarize", generate="summarize", eval="evaluate", preprocess="cache")
 _THEIR_FLAGS = {"--epochs": "--num-epochs", "--no-fp16": "--no-use-fp16", "--no-tui": "--no-use-tui", "--checkpoint": "--model",
                 "--max-new-tokens": "--max-generation-length", "--max-length": "--max-generation-length"} # of transformers
+_THEIR_PLACES = {(command, "--input"): "--dataset-name" for command in ("train", "evaluate", "doctor", "cache")} # of summarize
 _NO_BEAMS = "There is no beam search: summaries are written greedily, or sampled with --do-sample (--temperature, --top-p, --top-k)."
 _EPOCHS = " num_epochs belongs to the legacy pipeline; the stages have epochs of their own, from --pretrain-middle-epochs on."
 
@@ -61,10 +62,11 @@ def check_theirs(
     def spelt(name): return name.replace("_", "-") if name.startswith("--") else name
     pairs = [(spelt(name), sign, value) for name, sign, value in (word.partition("=") for word in words)]
     if any(name == "--num-beams" for name, _, _ in pairs): raise ConfigError(_NO_BEAMS)
-    flags = [name for name, _, _ in pairs if name in _THEIR_FLAGS]
+    known = _THEIR_FLAGS | {flag: ours for (command, flag), ours in _THEIR_PLACES.items() if command == words[0]}
+    flags = [name for name, _, _ in pairs if name in known]
     if not flags and not why: return
-    ours = [_THEIR_FLAGS.get(name, name) + sign + value for name, sign, value in pairs]
-    reasons = [f"{name} is {_THEIR_FLAGS[name]} here" for name in dict.fromkeys(flags)]
+    ours = [known.get(name, name) + sign + value for name, sign, value in pairs]
+    reasons = [f"{name} is {known[name]} here" for name in dict.fromkeys(flags)]
     if why: reasons = [why, *reasons]
     note = "." + _EPOCHS if "--epochs" in flags else ""
     raise ConfigError(f"{'; '.join(reasons)}. The nearest is: latent_summ {shlex.join(ours)}{note}")

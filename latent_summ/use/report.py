@@ -275,7 +275,7 @@ def _draw_loss(ax, events:list, stage:str):
     if not checks: ax.set_xlim(0, max(steps[-1], 2) * 1.05 if steps else None)
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     ax.set_ylim(bottom=min([0, *losses]), top=_ceiling(losses + validation))
-    ax.legend(fontsize=7.5, frameon=False)
+    ax.legend(fontsize=9, frameon=False)
     tidy(ax, "y")
 
 # %% ../../nbs/use/07_report.ipynb #690644c7
@@ -286,20 +286,23 @@ def trained_stages(
     return list(dict.fromkeys(e["stage"] for e in of_kind(events, "step")))
 
 # %% ../../nbs/use/07_report.ipynb #b404a582
-def _draw_losses(figure, events:list):
-    "A row of panels, one for each stage."
+def _draw_losses(figure, events:list, columns:int):
+    "Panels, one for each stage, so many in a row."
     stages = trained_stages(events)
     if not stages: raise DataError("These events hold no training step: there is no loss to draw.")
-    axes = figure.subplots(1, len(stages), squeeze=False)[0]
+    axes = figure.subplots(math.ceil(len(stages) / columns), columns, squeeze=False).flatten()
     for ax, stage in zip(axes, stages): _draw_loss(ax, events, stage)
+    for ax in axes[len(stages):]: ax.set_axis_off()
 
 # %% ../../nbs/use/07_report.ipynb #e8dd249f
 def loss_figure(
     events:list, # of read_events
 ) -> Picture:
     "Loss by stage, with validation and the best of it. Raises `DataError` when nothing was trained."
-    figure = Picture(2.9 * max(len(trained_stages(events)), 1) + 0.4, 2.9)
-    _draw_losses(figure, events)
+    stages = max(len(trained_stages(events)), 1)
+    columns = min(stages, 2)
+    figure = Picture(3.7 * columns + 0.4, 2.7 * math.ceil(stages / columns))
+    _draw_losses(figure, events, columns)
     return figure
 
 # %% ../../nbs/use/07_report.ipynb #7d1797d6
@@ -462,7 +465,7 @@ def demo_figure(
     "Loss by stage above, scores below; written as PNG, complete or not at all."
     figure = Picture(11.6, 6.4)
     above, below = figure.subfigures(2, 1, height_ratios=[1, 1.25])
-    _draw_losses(above, events)
+    _draw_losses(above, events, max(len(trained_stages(events)), 1))
     _draw_scores(below.subplots(), report, known)
     style = dict(fontsize=10, x=0.01, ha="left", color=INK, parse_math=False)
     above.suptitle("Loss by stage", **style)

@@ -133,7 +133,8 @@ def find_runs(
 def _check_run(folder:Path):
     "Raise `DataError` for a folder that holds no file of a run."
     if any((folder/f).is_file() for f in _RUN_FILES): return
-    raise DataError(f"{folder} does not hold a run: there is none of {', '.join(_RUN_FILES)}.")
+    raise DataError(f"{folder} does not hold a run: there is none of {', '.join(_RUN_FILES)}. "
+                    "`latent_summ runs` lists those in runs/; `latent_summ demo` and `latent_summ train` make one.")
 
 # %% ../../nbs/use/08_runs.ipynb #91015ed1
 _FIRST = ("started", "state", "stages", "seconds")

@@ -158,7 +158,8 @@ def load_backbones(
 # %% ../../nbs/use/02_share.ipynb #1a0fc450
 _MESSENGER = "made up by this package, MIT"
 _SAMSUM = "CC BY-NC-ND 4.0: no commercial use, no derivatives"
-_LICENCES = {"messenger": _MESSENGER, "messenger-texts": _MESSENGER, "knkarthick/samsum": _SAMSUM, "samsum": _SAMSUM}
+_OURS = dict.fromkeys(("messenger", "messenger-texts", "messenger-varied", "messenger-varied-texts"), _MESSENGER)
+_LICENCES = _OURS | {"knkarthick/samsum": _SAMSUM, "samsum": _SAMSUM}
 _ROW_KEYS = ("pairs/train", "texts/wikitext/train", "texts/arxiv/train",
              "texts/english/train") # in the order of _SOURCES
 
