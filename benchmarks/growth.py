@@ -8,7 +8,7 @@ left out: 1 is linear. The models are small, as the rows matter here: the first 
 
 - cache: short rows, embedded into a cache
 - open: a cache of synthetic vectors: opened with the SHA-256 of all its bytes (`open_ms`), opened by its manifest alone and one row read (`index_ms`),
-  a shuffled batch of 32 read, one row read at random; jsonl and arrow
+  a shuffled batch of 32 read, one row read at random; jsonl and arrow. `read_growth_mb` is what a stage's reading in random order adds to peak memory
 - stages: one epoch of each of the four stages on synthetic vectors of 8 x 32 and targets of 12 words, read from a cache on disk
 - length: encoder time per token for texts of 32 to 512 tokens, batches of the same number of tokens
 """
@@ -67,7 +67,17 @@ def one_open(n:int, kind:str, folder:str) -> dict:
     batches = [timed(lambda o=o: cache.take(o.tolist(), ("embedding", "target_ids")))[0] for o in order[1:]]
     single = [timed(lambda i=i: cache[int(i)])[0] for i in order[:, 0]]
     median_ms = lambda times: 1e3 * float(np.median(times))
-    return dict(open_ms=median_ms([t[0] for t in opened]), index_ms=median_ms(indexed), batch_ms=median_ms(batches), row_ms=median_ms(single), loaded_mb=before, peak_mb=peak_mb())
+    peak = peak_mb()
+    return dict(open_ms=median_ms([t[0] for t in opened]), index_ms=median_ms(indexed), batch_ms=median_ms(batches), row_ms=median_ms(single), loaded_mb=before, peak_mb=peak,
+                read_growth_mb=read_growth(cache, n))
+
+
+def read_growth(cache:Cache, n:int) -> int: # MB
+    "What a stage's reading adds to peak memory: batches of 512 in random order, at most 100,000 rows."
+    rows, before = CachedRows([(cache, np.arange(n))], dict(inputs="embedding", labels="target_ids")), peak_mb()
+    order = np.random.default_rng(2).permutation(n)[:100_000]
+    for i in range(0, len(order), BATCH): rows[order[i:i + BATCH].tolist()]
+    return peak_mb() - before
 
 
 DIM, BATCH = 32, 512 # numbers in the stages' vectors and latents; rows in a step

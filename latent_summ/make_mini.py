@@ -13,9 +13,10 @@ __all__ = ['PLAIN', 'VARIED', 'N_LATENTS', 'ENCODER_SPECIALS', 'DECODER_SPECIALS
 
 # %% ../nbs/mini/make_mini.ipynb #199f2327
 import argparse, json, math, random, time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F

@@ -225,7 +225,7 @@ def atomic_write(
             f.flush(); os.fsync(f.fileno())
         os.replace(tmp, path)
     except OSError as e:
-        raise LatentSummError(f"Cannot write {path}: {e.strerror or e}. What was there before is untouched; "
+        raise LatentSummError(f"Cannot write {path}: {e.strerror or e}. Nothing was changed; "
                               "choose another folder or free some space.") from e
     finally:
         if path.parent.is_dir(): tmp.unlink(missing_ok=True)

@@ -263,7 +263,7 @@ def test_a_references_list_beside_a_summary(references, want, tmp_path):
 def test_a_repeated_id_is_told_and_a_missing_one_is_valid_json(tmp_path, capsys):
     (tmp_path / "r.csv").write_text("id,dialogue,summary\na,Ann: 1,x\na,Ann: 2,y\n,Ann: 3,z\n")
     rows = as_trained(tmp_path / "r.csv")
-    assert [r["id"] for r in rows[:2]] == ["a", "a#2"] and "1 rows have an id that an earlier row has" in capsys.readouterr().err
+    assert [r["id"] for r in rows[:2]] == ["a", "a#2"] and "repeated ids: 1; those of later rows end in #2" in capsys.readouterr().err
     assert "NaN" not in json.dumps(rows, allow_nan=False)
     frame = pd.DataFrame([dict(id=7, dialogue="Ann: 1", summary="x"), dict(id=None, dialogue="Ann: 2", summary="y")])
     frame.to_parquet(tmp_path / "r.parquet")
@@ -307,7 +307,7 @@ def test_short_rows_are_told(tmp_path, capsys):
     runtime._said.clear()
     assert [r["id"] for r in as_trained(tmp_path / "r.csv")] == ["b"]
     said = capsys.readouterr().err
-    assert "fewer columns than the header, 2 of them (the first in line 2)" in said and "2 of 3 rows dropped: 2 summary: missing" in said
+    assert "fewer columns than the header: 2 (the first in line 2)" in said and "2 of 3 rows dropped: 2 summary: missing" in said
 
 
 def test_two_encodings_in_one_file_are_an_error_with_the_line(tmp_path):
@@ -333,7 +333,7 @@ def test_pages_are_refused_with_the_next_step(name, tmp_path):
 
 @pytest.mark.parametrize(("name", "content", "message"), [("h.csv", "id,dialogue,summary\n", "h.csv holds no rows"), ("e.json", "[]", "e.json holds no rows"), ("e.jsonl", "", "e.jsonl holds no rows"),
     ("n.csv", "1,Ann: hi,S.\n2,Bob: yo,T.\n", "If the first line is a row already, put a line with names above it"),
-    ("s.json", json.dumps(dict(name="Zoo", type="x", messages=[dict(type="service", date="2024-03-12T18:00:00")])), "no message that somebody wrote")])
+    ("s.json", json.dumps(dict(name="Zoo", type="x", messages=[dict(type="service", date="2024-03-12T18:00:00")])), "no message that a person wrote")])
 def test_files_without_rows_say_so(name, content, message, tmp_path):
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message): as_summarised(tmp_path / name)

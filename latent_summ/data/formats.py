@@ -119,7 +119,7 @@ def pieces(
             size += len(piece)
             if size > most:
                 raise DataError(f"{name} unpacks to more than {most:,} bytes, over {_MOST_TIMES} times its size. "
-                                "If that is meant, unpack it yourself and name the unpacked file.")
+                                "If this is intended, unpack it yourself and name the unpacked file.")
             yield piece
     except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as e:
         raise DataError(f"Cannot read {name}: {getattr(e, 'strerror', None) or first_line(e)}.") from e
@@ -159,7 +159,7 @@ def _guessed_encoding(path, name) -> str:
         raise DataError(f"{name}, line {first_wrong_line(pieces(path, name))} is not UTF-8, as other lines are: "
                         "the file is cut or was joined from several. Save it as UTF-8.")
     encoding = likely_encoding(foreign)
-    if encoding is None: raise DataError(f"Cannot read {name} as text: it is in no encoding that is known here. Save it as UTF-8.")
+    if encoding is None: raise DataError(f"Cannot read {name} as text: its encoding is unknown. Save it as UTF-8.")
     _check_decoded(path, name, encoding)
     say_once(f"{name}: read as {encoding}; it is not UTF-8. If its letters look wrong, save it as UTF-8.")
     return encoding
@@ -189,7 +189,7 @@ _NOT_OURS = {b"PK\x03\x04": "a zip archive or an Office document. Unpack it, or 
 def _check_ours(head:bytes, name):
     "Raise `DataError` for a kind of file that we cannot read."
     kind = next((text for magic, text in _NOT_OURS.items() if head.startswith(magic)), None)
-    if kind: raise DataError(f"{name} is {kind}. What can be read: {READABLE}.")
+    if kind: raise DataError(f"{name} is {kind}. Readable formats: {READABLE}.")
 
 # %% ../../nbs/data/03_formats.ipynb #f836ef0a
 _MARKUP = {r"<!doctype html|<html|<head[ >]": "a web page (HTML). Messengers export JSON as well: choose that. "
@@ -200,7 +200,7 @@ _MARKUP = {r"<!doctype html|<html|<head[ >]": "a web page (HTML). Messengers exp
 def _check_no_markup(sample:str, name):
     "Raise `DataError` for text that consists mostly of tags."
     kind = next((text for mark, text in _MARKUP.items() if re.match(rf"\s*(?:{mark})", sample.lstrip("\ufeff"), re.I)), None)
-    if kind: raise DataError(f"{name} is {kind}. What can be read: {READABLE}.")
+    if kind: raise DataError(f"{name} is {kind}. Readable formats: {READABLE}.")
 
 # %% ../../nbs/data/03_formats.ipynb #28308eaf
 _OPENS_JSON = re.compile(r'\{\s*["}]|\[\s*[\[{"\]]') # prose does not begin like this, nor does "[12/03/2026, 18:02] Maya: hi"
@@ -394,7 +394,7 @@ def _fields(form:Form, f):
         try: fields = next(reader)
         except StopIteration: return
         except csv.Error as e:
-            raise DataError(f"{form.name}, line {line}: {e}. A text that holds a quote is written \"so: \"\"quoted\"\"\", each quote twice.") from e
+            raise DataError(f"{form.name}, line {line}: {e}. In a quoted text, each quote must be written twice: \"she said \"\"hi\"\"\".") from e
         if fields: yield line, fields
 
 # %% ../../nbs/data/03_formats.ipynb #18a1bfae
@@ -413,8 +413,8 @@ def _csv_rows(form:Form, columns, blanks:bool):
             if len(fields) < len(header): short.append(line)
             yield line, dict(zip(header, fields))
         if short:
-            say_once(f"{form.name}: rows with fewer columns than the header, {len(short):,} of them "
-                     f"(the first in line {short[0]}); what they lack counts as missing.")
+            say_once(f"{form.name}: rows with fewer columns than the header: {len(short):,} "
+                     f"(the first in line {short[0]}); their other columns count as missing.")
 
 # %% ../../nbs/data/03_formats.ipynb #a8ffb4a2
 def json_line(
@@ -464,7 +464,7 @@ def _json_rows(form:Form, columns, blanks:bool):
     except (ValueError, RecursionError) as e:
         rows = _json_values(text) or [json_line(line) for line in text.split("\n") if line.strip()]
         if not any(rows) or text.lstrip().startswith("["):
-            raise DataError(f"Cannot read {form.name} as json: {first_line(e)}. Is it whole?") from e
+            raise DataError(f"Cannot read {form.name} as json: {first_line(e)}. Is the file complete?") from e
         yield from enumerate(rows, 1)
         return
     yield from enumerate(rows_in(value, form.name), 1)
@@ -549,7 +549,7 @@ def rows_in(
     if len(lists) > 1 and not _is_row(value):
         raise DataError(f"{name} holds several lists of rows: {', '.join(lists)}. Save the one that you mean as a file of its own.")
     if inside is None: return [value]
-    say_once(f"{name}: the rows are those under {inside!r}.")
+    say_once(f"{name}: the rows are taken from {inside!r}.")
     return rows_in(value[inside], name)
 
 # %% ../../nbs/data/03_formats.ipynb #c3bd3490
@@ -628,7 +628,7 @@ def look_at(
     if head.startswith(b"PK\x03\x04") and chats and _set_chats(form, gap_hours, hide_names): return form
     if path.is_dir():
         pages = any(p.suffix.lower() in (".html", ".htm") for p in path.iterdir())
-        raise DataError(f"{form.name} is a folder, and no export of a messenger that can be read. "
+        raise DataError(f"{form.name} is a folder, but not an export of a messenger that can be read. "
                         + ("It holds web pages (HTML): export the chat as JSON." if pages else "Name one of its files."))
     _check_ours(head, form.name)
     form.encoding = encoding_of(path, form.name)

@@ -204,7 +204,7 @@ def read_book(folder:Path) -> dict: # parts (file, rows, sha256, state); complet
     good = [(folder / p["file"]).exists() and sha256_file(folder / p["file"]) == p["sha256"] for p in book["parts"]] + [False]
     n = good.index(False)
     if n == len(book["parts"]): return book
-    say_once(f"{folder / book['parts'][n]['file']} is not what was written there; it is read from the hub again.")
+    say_once(f"{folder / book['parts'][n]['file']} has changed since it was written; it is read from the hub again.")
     return dict(book, parts=book["parts"][:n], complete=False) if book["datasets"] == version("datasets") else _new_book()
 
 # %% ../../nbs/data/00_hub.ipynb #0f591a9e
@@ -310,8 +310,8 @@ def _kept_rows(name:str, flag:str, split:str, folder:Path, names:list, parquet:b
 # %% ../../nbs/data/00_hub.ipynb #cb21fbb8
 def _only_kept(name:str, flag:str, split:str, rows:int):
     "Raise `DataError` for a dataset of which only the first rows are kept, without a network for the others."
-    raise DataError(f"Of dataset {name!r} ({split}) {rows:,} rows are in the local cache, and the hub cannot be reached for the others. "
-                    "Connect and try again, or ask for fewer rows (the caps are --max-train-samples and --pretrain-...-max-samples-...).")
+    raise DataError(f"Only {rows:,} rows of dataset {name!r} ({split}) are in the local cache, and the hub cannot be reached for the others. "
+                    "Connect and try again, or ask for fewer rows with --max-train-samples or --pretrain-...-max-samples-... .")
 
 def _open_cached(datasets, name:str, split:str, choose:Callable) -> tuple:
     "Without a network and without a copy of ours: open a dataset that the `datasets` library downloaded earlier."

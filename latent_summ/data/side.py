@@ -69,7 +69,7 @@ def pack_facts(
     limit:int, # bytes in total, including the one for the length; at most 255
 ) -> bytes: # without the byte for the length
     "Pack as many facts as fit. Raises `DataError` for a limit above 255, which a byte cannot express."
-    if not 0 <= limit <= 255: raise DataError(f"A side-channel takes 0 to 255 bytes a text, got {limit}.")
+    if not 0 <= limit <= 255: raise DataError(f"A side-channel takes 0 to 255 bytes for each text, got {limit}.")
     out = b""
     for fact in facts:
         longer = out + b"\n" * bool(out) + fact.encode("utf-8", "replace")

@@ -83,7 +83,7 @@ def summary_columns(
     one = find_column(available, ["summary"])
     lists = list(filter(None, (find_column(available, [name]) for name in REFERENCE_LISTS)))
     if lists:
-        say_once(f"{source}: its column {' and '.join(map(repr, lists))} is read for references (--summary-column names another).")
+        say_once(f"{source}: the references are read from its column {' and '.join(map(repr, lists))} (--summary-column names another).")
         return [*filter(None, [one]), *lists] if one or len(lists) > 1 else lists[0]
     numbered = _numbered_columns(available)
     if numbered:
@@ -208,10 +208,10 @@ def _in_folder(folder:Path, cfg:Config) -> list:
 def _by_split(files:list) -> dict:
     "Files by split. Files without a split count as `all`, unless another file is the train split: then they are left out, and a note says so."
     two = next((f for f in files if f.split and f.split not in ALIASES), None)
-    if two: raise DataError(f"The name of {two.path} says two splits, {two.split}. Rename it, so that it says which rows it holds.")
+    if two: raise DataError(f"The name of {two.path} says two splits, {two.split}. Rename it, so that it says only one.")
     has_train = any(f.split == "train" for f in files)
     unnamed = [f for f in files if not f.split] if has_train else []
-    if unnamed: say_once(f"left out, because their names say no split: {_file_names(unnamed)}.")
+    if unnamed: say_once(f"left out, because their names do not say a split: {_file_names(unnamed)}.")
     splits = {}
     for f in files:
         if f not in unnamed: splits.setdefault(f.split or "all", []).append(f)
@@ -221,7 +221,7 @@ def _by_split(files:list) -> dict:
 def _say_splits(name:str, files:dict) -> dict:
     "Report which files were taken for which split, where the names decided it."
     parts = [f"{split}: {_file_names(group)}" for split, group in files.items()]
-    if set(files) != {"all"}: say_once(f"{name} by the names of its files: {'; '.join(parts)}.")
+    if set(files) != {"all"}: say_once(f"{name} is divided by the names of its files: {'; '.join(parts)}.")
     return files
 
 def _file_names(files:list) -> str: return ", ".join(f.path.name for f in files)
@@ -321,7 +321,7 @@ def _no_doubles(files:dict) -> dict:
 
 # %% ../../nbs/data/04_sources.ipynb #7bcd0ba5
 def read_files(
-    files:list, # of one source and split, as local_files gives them
+    files:list, # of one source and split, from local_files
     columns:Optional[list]=None, # read only these where the format allows it (None: all)
     cfg:Optional[Config]=None, # says how exported chats are read (None: the defaults)
 ):
@@ -444,7 +444,7 @@ def pick_split(
     only = source.splits[0] if len(source.splits) == 1 and not any(names.values()) else None
     whole = names["train"] or ("all" if "all" in source.splits else only)
     if split == "test" and not names["test"]:
-        say_once(f"{source.name} has no test split; its validation rows stand in for it.")
+        say_once(f"{source.name} has no test split; its validation rows are used instead.")
         split = "validation"
     if split != "train" and names[split]: return names[split], None
     if whole is None: raise DataError(f"{source.name} has no {split} split; it has {', '.join(source.splits)}. Name one with --{split}-split.")
@@ -462,7 +462,7 @@ def _load(
     duplicates:bool=False, # as for clean_rows
 ) -> Rows:
     "Open, clean and report one split of one source."
-    if split not in ALIASES: raise DataError(f"Unknown split {split!r}; there are {', '.join(ALIASES)} (--train-split and so on say what a source calls them).")
+    if split not in ALIASES: raise DataError(f"Unknown split {split!r}; there are {', '.join(ALIASES)} (--train-split and so on name the splits of a source).")
     source = open_source(cfg, name)
     theirs, side = pick_split(source, cfg, split)
     columns, raw = source.open(theirs, choose, max_rows)
@@ -481,12 +481,12 @@ def _check(report:dict, cfg:Config):
     if not report["read"]: raise DataError(f"{where} holds no rows.")
     if not report["kept"] and drops and not report["other_split"]: raise DataError(f"{where}: all {report['read']:,} rows were dropped: {drops}.")
     if not report["kept"]:
-        raise DataError(f"{where}: none of its {report['other_split']:,} rows falls on this side with --preprocess-validation-fraction "
+        raise DataError(f"{where}: none of its {report['other_split']:,} rows falls into this split with --preprocess-validation-fraction "
                         f"{cfg.preprocess_validation_fraction}; choose another fraction, or give a file for this split.")
     if drops: say_once(f"{where}: {sum(report['dropped'].values()):,} of {report['read']:,} rows dropped: {drops}.")
     again, several = report["renamed_ids"], report["several_references"]
-    if again and report["columns"].get("id"): say_once(f"{where}: {again:,} rows have an id that an earlier row has; theirs end in #2 and so on.")
-    if several and report["split"] == "train": say_once(f"{where}: {several:,} rows have several references; training reads the first of each.")
+    if again and report["columns"].get("id"): say_once(f"{where}: repeated ids: {again:,}; those of later rows end in #2 and so on.")
+    if several and report["split"] == "train": say_once(f"{where}: rows with several references: {several:,}; training reads the first reference of each.")
 
 # %% ../../nbs/data/04_sources.ipynb #d5321704
 def _smaller(*caps):
@@ -539,7 +539,7 @@ def _unique_ids(ids:list, name:str) -> list:
             new = f"{given_id}#{again[given_id] + 1}"
         taken.add(new)
         out.append(new)
-    if again: say_once(f"{name}: {sum(map(bool, again.values())):,} ids occur again; the later rows' end in #2 and so on.")
+    if again: say_once(f"{name}: repeated ids: {sum(map(bool, again.values())):,}; those of later rows end in #2 and so on.")
     return out
 
 # %% ../../nbs/data/04_sources.ipynb #1efef7f0
@@ -553,7 +553,7 @@ def input_rows(
     if form.kind == "txt":
         with open_text(form) as f: return [(None, *_input_text(dict(text=f.read()), ("text",)))], False
     rows = list(numbered_rows(form))
-    if not rows: raise DataError(f"{form.name} holds {'no message that somebody wrote' if form.kind == 'chats' else 'no rows'}: there is nothing to summarise.")
+    if not rows: raise DataError(f"{form.name} holds {'no message that a person wrote' if form.kind == 'chats' else 'no rows'}: there is nothing to summarise.")
     available = list(dict.fromkeys(key for _, row in rows for key in row or ()))
     keys = tuple(dict.fromkeys(k for k in (cfg.dialogue_column, cfg.text_column, "dialogue", "text") if k))
     id_name = id_column(cfg, available, form.name)

@@ -91,7 +91,7 @@ def checked_output(
     "Where to write, with the home folder expanded. Raises `DataError` if the place or the format cannot be written."
     if path is None: return None
     if path.suffix.lower() in _NOT_WRITTEN:
-        raise DataError(f"--output {path}: {path.suffix} is not written here. "
+        raise DataError(f"--output {path}: {path.suffix} cannot be written. "
                         "Write .csv (a spreadsheet opens it), .tsv, .json, .jsonl or .parquet.")
     if not path.exists(): check_writable(path.expanduser().parent)
     return path.expanduser()

@@ -7,7 +7,7 @@ __all__ = ['SHARD_ROWS', 'FORMAT_VERSION', 'fingerprint_hash', 'differences', 'f
            'nearest_cache']
 
 # %% ../../nbs/encode/05_cache.ipynb #d5b00c78
-import contextlib, hashlib, json, os, re, shutil, socket
+import contextlib, hashlib, json, os, re, shutil, socket, stat
 from collections import Counter
 from pathlib import Path
 from typing import Optional
@@ -194,13 +194,12 @@ def _is_field(f:dict) -> bool:
     return len(f["shape"]) == 2 and all(type(n) is int and n > 0 for n in f["shape"])
 
 # %% ../../nbs/encode/05_cache.ipynb #0efc4cf8
-def _is_shard(s:dict, state:dict) -> bool:
+def _is_shard(s:dict, format:str, row_bytes:int) -> bool:
     "Whether a shard lies in the manifest's own folder and is large enough for its vectors."
-    if not (_SHARD.fullmatch(s["name"]) and s["name"].endswith(state["format"])): return False
+    if not (_SHARD.fullmatch(s["name"]) and s["name"].endswith(format)): return False
     if not isinstance(s["sha256"], str) or not s["rows"]: return False
     if not all(map(_is_count, [s["rows"], s["bytes"], *s["counts"].values()])): return False
-    shapes = [f["shape"] for f in (state["fields"] or {}).values() if "shape" in f]
-    return all(s["rows"] * vectors * dim <= s["bytes"] for vectors, dim in shapes)
+    return s["rows"] * row_bytes <= s["bytes"]
 
 # %% ../../nbs/encode/05_cache.ipynb #97cbd75f
 def _is_whole(state:dict) -> bool:
@@ -208,7 +207,9 @@ def _is_whole(state:dict) -> bool:
     try:
         if not isinstance(state["fingerprint"], dict) or not isinstance(state["fields"], dict | None): return False
         if not all(map(_is_field, (state["fields"] or {}).values())) or state["format"] not in SHARDS: return False
-        if not all(_is_shard(s, state) for s in state["shards"]): return False
+        shapes = [f["shape"] for f in (state["fields"] or {}).values() if "shape" in f]
+        row_bytes = max((vectors * dim for vectors, dim in shapes), default=0) # of the largest vectors alone
+        if not all(_is_shard(s, state["format"], row_bytes) for s in state["shards"]): return False
         rows = sum(s["rows"] for s in state["shards"])
         return state["rows"] == rows and bool(state["fields"] or not state["shards"])
     except (KeyError, TypeError, AttributeError): return False
@@ -229,12 +230,13 @@ def _read_state(path:Path) -> tuple: # (state, None), (None, what is wrong) or (
 # %% ../../nbs/encode/05_cache.ipynb #4d66b2b2
 def _shard_problem(folder:Path, entry:dict, verify:bool=True) -> Optional[str]:
     "What is wrong with a shard on disk, or None."
-    path = folder / entry["name"]
-    if not path.is_file() or path.is_symlink(): return "is missing"
+    path = os.path.join(folder, entry["name"]) # text: a large cache has hundreds of shards, and a Path costs more
     try:
-        if (size := path.stat().st_size) != entry["bytes"]: return f"has {size:,} bytes instead of {entry['bytes']:,}"
+        file = os.lstat(path)
+        if not stat.S_ISREG(file.st_mode): return "is missing"
+        if (size := file.st_size) != entry["bytes"]: return f"has {size:,} bytes instead of {entry['bytes']:,}"
         if verify and sha256_file(path) != entry["sha256"]: return "has changed (its SHA-256 differs)"
-    except FileNotFoundError: return "is missing" # deleted while we looked
+    except (FileNotFoundError, NotADirectoryError): return "is missing" # or deleted while we looked
 
 # %% ../../nbs/encode/05_cache.ipynb #75d921cd
 def _intact(folder:Path, entries:list) -> list:
@@ -336,14 +338,32 @@ class Cache:
         self.folder = Path(folder)
         self.manifest = manifest
         self.fields = manifest["fields"]
-        kind = SHARDS[manifest["format"]]
-        index = manifest.get("offsets", False)
-        self.shards = [kind(self.folder / s["name"], self.fields, s["rows"], index) for s in manifest["shards"]]
-        self.starts = np.cumsum([0] + [s.rows for s in self.shards])
+        self.starts = np.cumsum([0] + [s["rows"] for s in manifest["shards"]])
+        self.opened = {} # shard number -> Shard; only those that were read
 
     def __reduce__(self): return type(self), (self.folder, self.manifest) # a loader process opens the files itself
     def __len__(self): return int(self.starts[-1])
     def __repr__(self): return f"Cache({str(self.folder)!r}, {len(self):,} rows: {', '.join(self.fields)})"
+
+# %% ../../nbs/encode/05_cache.ipynb #5e1fab01
+@patch
+def shard(self:Cache, k:int): # a shards.Shard
+    "Shard `k`, opened when it is first read: a large cache has hundreds, and one row needs one of them."
+    if k not in self.opened:
+        entry = self.manifest["shards"][k]
+        kind = SHARDS[self.manifest["format"]]
+        index = self.manifest.get("offsets", False)
+        self.opened[k] = kind(self.folder / entry["name"], self.fields, entry["rows"], index)
+    return self.opened[k]
+
+@patch(as_prop=True)
+def shards(self:Cache) -> list: return [self.shard(k) for k in range(len(self.manifest["shards"]))]
+
+@patch
+def release(self:Cache):
+    "Give back the memory of mapped pages; what is read again comes from the system's file cache."
+    for shard in self.opened.values(): shard.release()
+
 
 # %% ../../nbs/encode/05_cache.ipynb #e5bf2a1d
 @patch(cls_method=True)
@@ -423,7 +443,7 @@ def _take(self:Cache, name:str, groups:list, n:int):
 
 # %% ../../nbs/encode/05_cache.ipynb #7326a2d8
 @patch
-def _pick(self:Cache, k:int, name:str, rows): return self.shards[k].read(self.shards[k].pick, name, rows)
+def _pick(self:Cache, k:int, name:str, rows): return self.shard(k).read(self.shard(k).pick, name, rows)
 
 def _placed(groups:list, picked:list, n:int) -> list:
     "Values of several shards, in the order that was asked for."

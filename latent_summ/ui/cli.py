@@ -56,8 +56,8 @@ def about(
     return COMMANDS[name][0].__doc__.strip()
 
 # %% ../../nbs/ui/07_cli.ipynb #6becc825
-_HINT = ("\n\nA setting comes from --preset, unless --config names it, unless a flag does. "
-         "`latent_summ config diff` with the same words shows the outcome.")
+_HINT = ("\n\nFlags take precedence over the file of --config, and that over --preset. "
+         "`latent_summ config diff` with the same options shows the resulting settings.")
 
 def overview() -> str:
     "The answer to `latent_summ` alone."

@@ -6,10 +6,11 @@
 __all__ = ['LADDER_ROWS', 'what_next', 'intervals_text', 'show_table', 'show_ladder', 'percent', 'show_scores', 'run_demo']
 
 # %% ../../nbs/ui/04_demo.ipynb #c0fb6a52
-import textwrap, time
+import shlex, textwrap, time
 from pathlib import Path
 
 from ..config import Config
+from ..data.example import example_chat
 from ..use.evaluate import evaluate
 from ..use.ladder import ladder_report, loss_ladder
 from ..use.inference import Summarizer
@@ -22,12 +23,12 @@ def what_next(
     folder, # of the run
 ) -> str: # a few lines
     "Where the results are, and what to try next."
-    chat = "Anna: can you lend me your tent? Ben: sure, pick it up on Friday"
+    chat = shlex.quote(example_chat()["dialogue"]) # one turn a line, for any shell
     return (f"In {folder}: report.json, report.png, predictions.jsonl, events.jsonl, checkpoints/best_model.pt\n"
             f"Next:\n"
-            f'  latent_summ summarize --run-dir {folder} "{chat}"\n'
             f"  latent_summ evaluate --run-dir {folder} --split validation\n"
-            f"  latent_summ train --preset mini --dataset-name YOUR_CHATS.jsonl --run-dir runs/mine")
+            f"  latent_summ train --preset mini --dataset-name YOUR_CHATS.jsonl --run-dir runs/mine\n"
+            f"  latent_summ summarize --run-dir {folder} {chat}")
 
 # %% ../../nbs/ui/04_demo.ipynb #db23ea94
 _NAMES = dict(rouge1="ROUGE-1", rouge2="ROUGE-2", rougeL="ROUGE-L",

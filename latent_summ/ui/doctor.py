@@ -7,7 +7,8 @@ __all__ = ['Check', 'ok', 'tokens', 'redacted', 'check_packages', 'check_device'
            'ask_dataset', 'is_cached', 'check_remote', 'check_hub', 'check_folder', 'backbones', 'Need', 'needs',
            'open_need', 'read_first_rows', 'check_sources', 'check_local_source', 'bytes_per_row', 'rows_of',
            'row_counts', 'check_disk', 'memory', 'check_memory', 'StageSize', 'stage_sizes', 'check_stages',
-           'check_enough', 'tiny_run', 'run_hours', 'check_first_batches', 'checks', 'lines', 'verdict', 'show']
+           'check_enough', 'tiny_run', 'run_hours', 'check_first_batches', 'checks', 'lines', 'verdict',
+           'findings_table', 'show']
 
 # %% ../../nbs/ui/05_doctor.ipynb #e4e4870a
 import contextlib, importlib.metadata, importlib.util, io, itertools, os, platform, re, shutil, sys, threading, time
@@ -55,6 +56,19 @@ def redacted(
     for secret in secrets: text = text.replace(secret, "***")
     return re.sub(r"hf_\w{4,}", "hf_***", text)
 
+# %% ../../nbs/ui/05_doctor.ipynb #0f871036
+def _version(name:str) -> Optional[str]:
+    "The installed version of a package, or None."
+    try: return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError: return None
+
+# %% ../../nbs/ui/05_doctor.ipynb #c150b4f7
+def _package_problem(requirement) -> str:
+    "What is wrong with an installed package; empty if it is as required."
+    version = _version(requirement.name)
+    if version and version in requirement.specifier: return ""
+    return f"{requirement.name} {version or 'is missing'} ({requirement.specifier} needed)"
+
 # %% ../../nbs/ui/05_doctor.ipynb #62b51b3c
 def check_packages() -> list:
     "Python and the packages that are required."
@@ -70,19 +84,6 @@ def check_packages() -> list:
         return [python, Check("packages", "fail", "; ".join(wrong), step)]
     shown = ", ".join(f"{name} {_version(name)}" for name in ("torch", "transformers", "datasets"))
     return [python, ok("packages", f"{shown} and {len(needed) - 3} more")]
-
-# %% ../../nbs/ui/05_doctor.ipynb #0f871036
-def _version(name:str) -> Optional[str]:
-    "The installed version of a package, or None."
-    try: return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError: return None
-
-# %% ../../nbs/ui/05_doctor.ipynb #c150b4f7
-def _package_problem(requirement) -> str:
-    "What is wrong with an installed package; empty if it is as required."
-    version = _version(requirement.name)
-    if version and version in requirement.specifier: return ""
-    return f"{requirement.name} {version or 'is missing'} ({requirement.specifier} needed)"
 
 # %% ../../nbs/ui/05_doctor.ipynb #e0ce61df
 def _gpu(i:int) -> str:
@@ -837,6 +838,22 @@ def verdict(
     if not warns: return "Everything is ready."
     return f"A run can work; {warns} thing{'s' * (warns > 1)} could not be honoured or checked."
 
+# %% ../../nbs/ui/05_doctor.ipynb #a5d0c110
+def findings_table(
+    findings:list, # of Check
+): # a table of rich, which a notebook shows as well
+    "The findings as they appear on a terminal, with the verdict below."
+    from rich.table import Table
+    from rich.text import Text
+    table = Table.grid(padding=(0, 2))
+    for c in findings:
+        step = Text(f"\n-> {c.next_step}" if c.next_step else "", "cyan")
+        table.add_row(Text(c.status, _COLOURS[c.status]), Text(c.name, "bold"), Text(c.text) + step)
+    whole = Table.grid()
+    whole.add_row(table)
+    whole.add_row(Text(verdict(findings)))
+    return whole
+
 # %% ../../nbs/ui/05_doctor.ipynb #a3be921c
 def show(
     findings:list, # of Check
@@ -848,12 +865,4 @@ def show(
         print("\n".join([*lines(findings), verdict(findings)]), file=file, flush=True)
         return
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-    table = Table.grid(padding=(0, 2))
-    for c in findings:
-        step = Text(f"\n-> {c.next_step}" if c.next_step else "", "cyan")
-        table.add_row(Text(c.status, _COLOURS[c.status]), Text(c.name, "bold"), Text(c.text) + step)
-    console = Console(file=file)
-    console.print(table)
-    console.print(Text(verdict(findings)))
+    Console(file=file).print(findings_table(findings))

@@ -113,7 +113,10 @@ def option(
 def _own_fields(own:type) -> list:
     "A command's own options for tyro."
     def annotation(f):
-        meta = Annotated[f.type, tyro.conf.arg(help=f.metadata["help"], metavar=f.metadata["metavar"])]
+        is_said = isinstance(f.default, bool) or f.default in (None, "", ()) # by the flag itself, or in its help
+        hint = "" if is_said else None
+        meta = Annotated[f.type, tyro.conf.arg(help=f.metadata["help"], metavar=f.metadata["metavar"],
+                                               help_behavior_hint=hint)]
         if f.metadata["positional"]: return tyro.conf.Positional[meta]
         return tyro.conf.FlagCreatePairsOff[meta] if f.type is bool else meta
     return [(f.name, annotation(f), dataclasses.field(default=f.default)) for f in dataclasses.fields(own)]

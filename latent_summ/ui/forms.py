@@ -20,19 +20,19 @@ from .flags import option, value_of
 
 # %% ../../nbs/ui/06_forms.ipynb #a658a87d
 _PRESET = f"Starting point: {', '.join(PRESETS)}"
-_FILE = "JSON file with settings; they win over the preset"
+_FILE = "JSON file with settings; they take precedence over the preset"
 
 def _preset(default:Optional[str], help:str=_PRESET): return option(default, help, "NAME", tuple(PRESETS))
 
 @dataclass
 class Plain:
-    "What every command takes."
-    traceback: bool = option(False, "Show where in the code an error came from")
+    "Options of every command."
+    traceback: bool = option(False, "Show the full Python traceback of an error")
 
 # %% ../../nbs/ui/06_forms.ipynb #ce2fcf8e
 @dataclass
 class Common(Plain):
-    "What every command with settings takes."
+    "Options of every command with settings."
     config: Optional[Path] = option(None, _FILE, "FILE")
 
 # %% ../../nbs/ui/06_forms.ipynb #80ec9533
@@ -47,65 +47,68 @@ DEMO_RUN = "runs/demo" # where the demo writes
 
 @dataclass
 class Demo(Common):
-    "Train a small model on built-in chats and show what it can do: about five minutes on two cores."
+    "Train a small model on built-in chats and show what it can do; takes about five minutes on two cores."
     preset: str = _preset("mini")
-    resume: bool = option(False, "Go on with a demo that was stopped")
-    overwrite: bool = option(False, "Replace a run in another folder than runs/demo (which is replaced without asking)")
+    resume: bool = option(False, "Continue a demo that was stopped")
+    overwrite: bool = option(False, "Replace an existing run in --run-dir (runs/demo is always replaced)")
 
 # %% ../../nbs/ui/06_forms.ipynb #1d0becaf
 @dataclass
 class Doctor(Common):
-    "Check that everything is here: packages, device, models, data, disk, memory; then try a few rows."
+    "Check packages, device, models, data, disk and memory, then try the first batch of every stage."
     preset: str = _preset("reference")
-    quick: bool = option(False, "Do not load the backbones to try the first batch of every stage")
+    quick: bool = option(False, "Skip the trial batches, which load the backbones")
 
 # %% ../../nbs/ui/06_forms.ipynb #599d453e
 @dataclass
 class Train(Common):
-    "Fill the cache where it is not there yet, then run the training stages."
+    "Build the caches that do not exist yet, then run the training stages."
     preset: str = _preset("reference")
     resume: bool = option(False, "Continue the run in run_dir")
     overwrite: bool = option(False, "Replace the run in run_dir")
-    few_rows: bool = option(False, "Train even where a file holds too few rows to learn from")
+    few_rows: bool = option(False, "Train even if a file has too few rows to learn from")
 
 # %% ../../nbs/ui/06_forms.ipynb #5f87e400
 @dataclass
 class Cache(Common):
-    "Embed all texts that training needs, once; or merge the parts that several machines made."
+    "Embed all texts that training needs, once, or merge the parts made on several machines."
     action: Literal["build", "merge"] = option(
-        "build", "build: embed; merge: join the parts that --shard has made", "build|merge", ("build", "merge"),
+        "build", "build: embed the texts; merge: join the parts made with --shard", "[build|merge]", ("build", "merge"),
         positional=True)
     folders: tuple[Path, ...] = option(
-        (), "merge: cache folders from other machines (default: the parts in --preprocess-cache-dir)", "FOLDER",
+        (), "merge: the cache folders to join (default: all parts in --preprocess-cache-dir)", "[FOLDER ...]",
         positional=True)
-    shard: Optional[str] = option(None, "Embed only part I of N, to be merged afterwards: 2/8", "I/N")
-    rebuild: bool = option(False, "Embed again even where a cache fits")
+    shard: Optional[str] = option(None, "Embed only part I of N, such as 2/8; merge the parts afterwards", "I/N")
+    rebuild: bool = option(False, "Embed again even if a matching cache exists")
     engine: Literal["local", "ray"] = option(
-        "local", "ray: on the Ray cluster that RAY_ADDRESS names, else on one on this machine "
+        "local", "Where to embed. local: in this process; ray: on the Ray cluster at RAY_ADDRESS, or on this machine "
+        "if it is unset "
         "(needs pip install 'latent_summ[ray]')", "local|ray", ("local", "ray"))
     models: Optional[int] = option(
-        None, "ray: at most this many encoders side by side (default: as many as there is room for)", "INT")
+        None, "ray: run at most this many encoders in parallel (default: as many as fit)", "INT")
     gpus_per_model: float = option(
-        1.0, "ray: share of a GPU for each encoder, where there are GPUs; 0.5 puts two on one", "FLOAT")
-    cpus_per_model: int = option(1, "ray: cores for each encoder", "INT")
+        1.0, "ray: share of a GPU for each encoder; 0.5 puts two on one GPU", "FLOAT")
+    cpus_per_model: int = option(1, "ray: CPU cores for each encoder", "INT")
     preset: str = _preset("reference")
 
 # %% ../../nbs/ui/06_forms.ipynb #63263bc7
 @dataclass
 class Sweep(Common):
-    "Train all combinations of some settings, round their latents, and compare quality and bytes; what is there is not made again."
+    "Train every combination of some settings, quantise the latents, compare quality and size; reuse finished runs."
     preset: str = _preset("reference")
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = option(
-        (), "Values of a setting: --set learning_rate=1e-3,3e-3; may be given several times", "NAME=VALUES")
+        (), "A setting and the values to try: --set learning_rate=1e-3,3e-3; repeat for more settings", "NAME=VALUES")
     latents: Optional[str] = option(
-        None, "Numbers of latents: 1,2,4,8 (short for --set latent_seq_len=...)", "LIST")
-    dim: Optional[str] = option(None, "Numbers in each latent: 64,128 (short for --set latent_dim=...)", "LIST")
-    bits: str = option("8", "Bits for each number, 2 to 16, or 32: 2,4,8,16", "LIST")
+        None, "Numbers of latent vectors to try: 1,2,4,8 (short for --set latent_seq_len=...)", "LIST")
+    dim: Optional[str] = option(
+        None, "Sizes of a latent vector to try: 64,128 (short for --set latent_dim=...)", "LIST")
+    bits: str = option("8", "Bits per stored number to try: 2 to 16, or 32; for example 2,4,8,16", "LIST")
     folder: Path = option(Path("runs/sweep"), "Folder for the runs, the table and the figure", "FOLDER")
-    split: Literal["test", "validation"] = option("validation", "Which rows are scored", values=("test", "validation"))
-    max_rows: int = option(200, "At most this many rows", "INT")
+    split: Literal["test", "validation"] = option("validation", "Split to score", values=("test", "validation"))
+    max_rows: int = option(200, "Score at most this many rows", "INT")
     trained: Optional[Path] = option(
-        None, "A trained model: train nothing, only round its latents (mini: the one that comes with the package)", "PATH")
+        None, "Train nothing; quantise the latents of this trained model instead (mini: the model that ships with "
+        "the package)", "PATH")
 
 # %% ../../nbs/ui/06_forms.ipynb #4c9ca15f
 SAYS_NO = ("false", "no", "off", "0")
@@ -146,12 +149,13 @@ def swept_bits(
         raise ConfigError(f"--bits takes whole numbers with commas between them, as in 2,4,8; got {words!r}.") from e
 
 # %% ../../nbs/ui/06_forms.ipynb #115b64d6
-_MODEL = "Run folder, .pt file, hub id or mini (default: --run-dir if given, else mini, the small model that comes with the package)"
-_OVER_MODEL = "that win over the model's own"
+_MODEL = ("Run folder, .pt file, hub id or mini (default: --run-dir if given, else mini, the small model that ships "
+          "with the package)")
+_OVER_MODEL = "that take precedence over the model's own"
 
 @dataclass
 class UsesModel(Common):
-    "What every command that uses a trained model takes."
+    "Options of every command that uses a trained model."
     model: Optional[Path] = option(None, _MODEL, "MODEL")
     preset: Optional[str] = _preset(None, f"Settings {_OVER_MODEL}")
     config: Optional[Path] = option(None, f"JSON file with settings {_OVER_MODEL}", "FILE")
@@ -159,76 +163,78 @@ class UsesModel(Common):
 # %% ../../nbs/ui/06_forms.ipynb #70e013de
 @dataclass
 class TakesTexts(UsesModel):
-    "What every command that reads texts takes."
+    "Options of every command that reads texts."
     text: Optional[str] = option(None, "The text itself", "[TEXT]", positional=True)
     input: Optional[str] = option(
-        None, "A text; rows with dialogue or text as jsonl, json, csv, tsv or parquet (packed, too); "
-        "a chat export or transcript; or - for standard input", "FILE")
+        None, "File to read: a plain text; rows with a dialogue or text column (jsonl, json, csv, tsv or parquet, also "
+        "compressed); a chat export or transcript; or - for standard input", "FILE")
     output: Optional[Path] = option(
-        None, "Write here instead of on the screen, complete or not at all; rows as csv, tsv, json or parquet "
-        "by its ending, else jsonl", "FILE")
+        None, "Write to this file instead of the screen, once everything has succeeded; rows are written as csv, tsv, "
+        "json or parquet, as the ending says, otherwise as jsonl", "FILE")
 
 # %% ../../nbs/ui/06_forms.ipynb #c6be9ca4
 @dataclass
 class Summarize(TakesTexts):
-    "Summarise a text, a file, standard input, or each row of a file."
+    "Summarise a text, a file, every row of a file, or standard input."
     long: Literal["join", "mean"] = option(
-        "join", "A text longer than max_seq_len is cut into parts. join: their summaries one after the other; "
-        "mean: one summary of their mean", values=("join", "mean"))
+        "join", "How to treat a text longer than max_seq_len, which is split into parts. join: summarise each part and join "
+        "the summaries; mean: write one summary from the mean of their latents", values=("join", "mean"))
     support: bool = option(
-        True, "Mark words that the text lacks with [?], and say how far to trust each summary (rows: all parts), "
-        "where the model is calibrated")
+        True, "Neither mark words that do not occur in the text with [?] nor say how far each summary can be trusted "
+        "(for rows: each part of it); both need a calibrated model")
     min_support: Optional[float] = option(
-        None, "Leave a summary empty where its support, 0 to 1, is lower, and say why", "FLOAT")
+        None, "Leave a summary empty, and say why, if its support (0 to 1) is lower than this", "FLOAT")
     candidates: int = option(
-        1, "Write so many summaries of each text, all but the first by sampling, and keep the best supported", "INT")
+        1, "Write this many summaries of each text, sampling all but the first, and keep the best supported one", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #7ac9acdc
 @dataclass
 class Reconstruct(TakesTexts):
-    "Write texts back from their own latents, without the middle: what the bottleneck keeps."
+    "Reconstruct texts from their own latents, without the middle; shows what the bottleneck keeps."
 
 @dataclass
 class Encode(TakesTexts):
-    "Keep the latents of texts in a file, about two kilobytes each. --latent-noise, given here, blurs what is stored."
-    summaries: bool = option(False, "Summary latents, which are ready to decode (else those of the texts themselves)")
-    source_hash: bool = option(False, "Keep a hash of each text, to see later whether it has changed")
+    "Store the latents of texts in a file, about two kilobytes each; --latent-noise adds noise to what is stored."
+    summaries: bool = option(False, "Store summary latents, ready to decode, instead of the latents of the texts")
+    source_hash: bool = option(False, "Also store a hash of each text, to tell later whether it has changed")
 
 # %% ../../nbs/ui/06_forms.ipynb #b8322d8b
 @dataclass
 class Interpolate(UsesModel):
-    "Walk from one text to another in latent space, and decode on the way."
+    "Move from one text to another in latent space, and decode the points in between."
     a: str = option("", "The text to start from", "TEXT_A", positional=True)
     b: str = option("", "The text to end at", "TEXT_B", positional=True)
     steps: int = option(5, "Points on the way, both ends included", "INT")
-    texts: bool = option(False, "Between the texts themselves (else between their summaries)")
+    texts: bool = option(False, "Interpolate between the texts instead of between their summaries")
 
 # %% ../../nbs/ui/06_forms.ipynb #8458c244
 @dataclass
 class Search(UsesModel):
-    "Find the texts in a file of latents that are most like a text."
-    text: str = option("", "What to look for", "TEXT", positional=True)
-    file: Optional[Path] = option(None, "The file that `latent_summ encode` wrote", "FILE", positional=True)
-    top: int = option(5, "How many", "INT")
-    ids: bool = option(False, "Only ids and cosines; else also what the model writes for each")
+    "Find the most similar texts in a file of latents."
+    text: str = option("", "The text to search for", "TEXT", positional=True)
+    file: Optional[Path] = option(None, "File of latents, written by `latent_summ encode`", "FILE", positional=True)
+    top: int = option(5, "Number of results", "INT")
+    ids: bool = option(False, "Print only ids and cosines, without decoding each result")
     index: bool = option(
-        False, "By an index beside the file, made on first use: quick for very many texts, not exact "
+        False, "Use an index stored beside the file and built on first use: fast for very many texts, but approximate "
         "(needs pip install 'latent_summ[faiss]')")
 
 # %% ../../nbs/ui/06_forms.ipynb #8cfe1a98
 @dataclass
 class Diff(UsesModel):
-    "Say in words how two texts differ in latent space."
-    a: str = option("", "A text", "TEXT_A", positional=True)
-    b: str = option("", "Another", "TEXT_B", positional=True)
-    file: Optional[Path] = option(None, "A file of latents: also name its nearest rows", "FILE", positional=True)
+    "Describe in words how two texts differ in latent space."
+    a: str = option("", "The first text", "TEXT_A", positional=True)
+    b: str = option("", "The second text", "TEXT_B", positional=True)
+    file: Optional[Path] = option(
+        None, "A file of latents, whose nearest rows are shown as well", "[FILE]", positional=True)
     steps: int = option(5, "Points on the way, both ends included", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #2a6798e1
 @dataclass
 class Talk(UsesModel):
-    "Summarise chat by chat, interactively; :help lists what else it does."
-    min_support: Optional[float] = option(None, "Show no summary whose support, 0 to 1, is lower, but why", "FLOAT")
+    "Summarise chats interactively; type :help for more commands."
+    min_support: Optional[float] = option(
+        None, "Hide a summary, and say why, if its support (0 to 1) is lower than this", "FLOAT")
 
 # %% ../../nbs/ui/06_forms.ipynb #ce623c89
 _SPLITS = ("test", "validation", "train")
@@ -236,130 +242,134 @@ _SPLITS = ("test", "validation", "train")
 # %% ../../nbs/ui/06_forms.ipynb #a2d413a5
 @dataclass
 class Evaluate(UsesModel):
-    "Score a trained model, or anybody's summaries, on held-out rows: ROUGE, facts, baselines."
+    "Score a trained model, or a file of summaries, on held-out rows: ROUGE, facts, baselines."
     split: Literal["test", "validation", "train"] = option(
-        "test", "Which rows; a source without a test split uses validation", values=_SPLITS)
-    max_rows: Optional[int] = option(None, "At most this many rows", "INT")
+        "test", "Split to score; a source without a test split uses validation", values=_SPLITS)
+    max_rows: Optional[int] = option(None, "Score at most this many rows (default: all)", "INT")
     predictions: Optional[Path] = option(
-        None, "Score this file instead of a model: jsonl, json, csv, tsv, txt (one a line, in order) or - for standard input; "
-        "--dataset-name says what it was written for", "FILE")
+        None, "Score the summaries in this file instead of a model: jsonl, json, csv, tsv, txt (one per line, in order) "
+        "or - for standard input; --dataset-name names the data they belong to", "FILE")
     prediction_column: Optional[str] = option(
-        None, "Its column with the prediction (default: the only one that can be it)", "NAME")
+        None, "The column of --predictions to score (default: the only possible one)", "NAME")
     output: Optional[Path] = option(
-        None, "Folder for the report (default: the run's folder, or beside the predictions)", "FOLDER")
+        None, "Folder for the report (default: the run folder, or the folder of the predictions)", "FOLDER")
     rouge_tokenizer: Literal["auto", "latin", "unicode"] = option(
-        "auto", "What ROUGE takes for words. auto: unicode where a reference is not in Latin script, else latin",
+        "auto", "How ROUGE splits words. auto: unicode if a reference is not in Latin script, otherwise latin",
         values=("auto", "latin", "unicode"))
     ladder: bool = option(
-        False, "Also show at which step what is lost: the same decoder given the text, the summary's latents, "
-        "the model's latents, wrong ones, none")
+        False, "Also measure where information is lost: the same decoder is given the text, the summary's latents, "
+        "the model's latents, wrong latents, and none")
     ladder_separator: str = option(
-        r"\n\nSummary: ", "What the decoder reads between a text and its summary on the ladder's first rung", "TEXT")
-    merge_references: bool = option(False, "Rows with the same dialogue become one row with several references")
+        r"\n\nSummary: ", "What separates a text from its summary on the first rung of the ladder", "TEXT")
+    merge_references: bool = option(False, "Merge rows with the same dialogue into one row with several references")
     bertscore: Optional[str] = option(
-        None, "Also compare meanings (BERTScore) with this encoder, a hub id or a folder; without a name "
-        "FacebookAI/roberta-large, for English (1.4 GB)", "[MODEL]")
-    bertscore_layer: Optional[int] = option(None, "Which of its layers; known for the usual models", "INT")
+        None, "Also compute BERTScore with this encoder (hub id or folder; default if no name follows: "
+        "FacebookAI/roberta-large, English, 1.4 GB)", "[MODEL]")
+    bertscore_layer: Optional[int] = option(
+        None, "The layer to use for BERTScore (default: known for common models)", "INT")
     entities: Optional[str] = option(
-        None, "Also count entities that this spaCy pipeline finds, an installed one or a folder; without a name "
-        "en_core_web_sm (needs pip install 'latent_summ[spacy]')", "[PIPELINE]")
+        None, "Also score entities found by this spaCy pipeline (installed name or folder; default if no name follows: "
+        "en_core_web_sm; needs pip install 'latent_summ[spacy]')", "[PIPELINE]")
 
 # %% ../../nbs/ui/06_forms.ipynb #964cf62c
 @dataclass
 class Calibrate(UsesModel):
-    "Fit how far a model's summaries can be trusted, on held-out rows of its own data; the fit is kept beside the model."
-    rows: int = option(500, "Held-out rows to summarise, three times each", "INT")
-    taught: int = option(4000, "Training rows that show which texts the model knows", "INT")
+    "Learn from held-out rows how far a model's summaries can be trusted, and store that beside the model."
+    rows: int = option(500, "Number of held-out rows to summarise, three times each", "INT")
+    taught: int = option(4000, "Number of training rows, from which unfamiliar texts are told apart", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #789c9066
 @dataclass
 class Measures(UsesModel):
-    "What every measurement on rows with summaries takes."
-    split: Literal["test", "validation", "train"] = option("test", "Which rows", values=_SPLITS)
-    max_rows: int = option(300, "At most this many rows", "INT")
+    "Options of every measurement on rows with summaries."
+    split: Literal["test", "validation", "train"] = option("test", "Split to measure", values=_SPLITS)
+    max_rows: int = option(300, "Measure at most this many rows", "INT")
     output: Optional[Path] = option(
-        None, "JSON file for the figures; pictures stand beside it (default: in the run's folder)", "FILE")
+        None, "JSON file for the results; figures are saved beside it (default: in the run folder)", "FILE")
 
 # %% ../../nbs/ui/06_forms.ipynb #d8203c0a
 @dataclass
 class Bits(Measures):
-    "What each latent carries, in bits, by type of fact: knocked out, shuffled between texts, left alone."
+    "Measure, in bits and by type of fact, what each latent contains: removed, shuffled between texts, or kept alone."
 
 @dataclass
 class Audit(Measures):
-    "Where names, numbers, times, negations and roles are lost, rung by rung, with the worst rows side by side."
-    worst: int = option(5, "Rows to show side by side", "INT")
+    "Find where names, numbers, times, negations and roles are lost, and show the worst rows side by side."
+    worst: int = option(5, "Number of rows to show side by side", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #87ff99c9
 @dataclass
 class Privacy(Measures):
-    "What can be read out of stored latents, with the model or without it, and what rounding and noise change."
-    known: int = option(1000, "Texts of the training split that a reader without the model has", "INT")
+    "Measure what can be recovered from stored latents, with and without the model, and what rounding and noise change."
+    known: int = option(1000, "Number of training texts known to an attacker without the model", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #44ad19ec
 @dataclass
 class Settings(Common):
     "Show settings and where each value comes from, or save them to a file."
     action: Literal["show", "diff", "flags", "save"] = option(
-        "show", "show all; diff: what is not at its default; flags: that, to paste behind a command; save",
-        "show|diff|flags|save", ("show", "diff", "flags", "save"), positional=True)
-    path: Optional[Path] = option(None, "save: where to; show: one setting, or part of its name", "FILE|NAME", positional=True)
+        "show", "show: all settings; diff: those that differ from their defaults; flags: the same as flags to paste; "
+        "save: write all to a file",
+        "[show|diff|flags|save]", ("show", "diff", "flags", "save"), positional=True)
+    path: Optional[Path] = option(
+        None, "save: the file to write; show: a setting, or part of its name", "[FILE|NAME]", positional=True)
     preset: str = _preset("reference")
 
 # %% ../../nbs/ui/06_forms.ipynb #3e38cf31
 @dataclass
 class Runs(Plain):
-    "List the runs in a folder, or compare some: settings, losses and scores."
-    action: str = option("list", "list: the runs in a folder; compare: those that are named", "list|compare",
+    "List the runs in a folder, or compare the settings, losses and scores of several."
+    action: str = option("list", "list: all runs in a folder; compare: the runs that are named", "[list|compare]",
                          ("list", "compare"), positional=True)
     folders: tuple[Path, ...] = option(
-        (), "list: a folder with runs (default: runs); compare: two run folders or more", "FOLDER", positional=True)
+        (), "list: the folder that contains runs (default: runs); compare: two or more run folders", "[FOLDER ...]",
+        positional=True)
 
 # %% ../../nbs/ui/06_forms.ipynb #7012c4b5
 @dataclass
 class Report(Plain):
-    "Figures and a page of a run: losses, rates, latents, scores, facts."
+    "Make a page with figures of a run: losses, learning rates, latents, scores, facts."
     run: Optional[Path] = option(
-        None, "Run folder (default: the newest finished run below runs/)", "RUN", positional=True)
-    texts: int = option(64, "Texts to encode for the figures of latents; 0: the model is not loaded", "INT")
+        None, "Run folder (default: the newest finished run below runs/)", "[RUN]", positional=True)
+    texts: int = option(64, "Number of texts to encode for the figures of latents; 0: do not load the model", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #55f485bd
 @dataclass
 class Export(Plain):
-    "Copy a trained model, with a card, to a folder that can be loaded, passed on or uploaded."
+    "Export a trained model with a model card, to a folder that can be loaded, shared or uploaded."
     run: Optional[Path] = option(None, "Run folder, .pt file, hub id or mini", "RUN", positional=True)
-    folder: Optional[Path] = option(None, "Where to: it is made if it is not there", "FOLDER", positional=True)
+    folder: Optional[Path] = option(None, "Folder to write to; it is created if needed", "FOLDER", positional=True)
 
 # %% ../../nbs/ui/06_forms.ipynb #96f8e5ae
 @dataclass
 class Plan(Plain):
-    "What embedding a corpus of any size takes: hours, bytes, files, traffic."
-    documents: int = option(1_000_000, "Texts in the corpus", "INT", positional=True)
-    devices: int = option(1, "Devices working side by side", "INT")
+    "Estimate what embedding a corpus takes: hours, storage, files, network traffic."
+    documents: int = option(1_000_000, "Number of texts in the corpus", "[TEXTS]", positional=True)
+    devices: int = option(1, "Number of devices working in parallel", "INT")
     tokens_per_s: Optional[float] = option(
-        None, "Of one device, from the progress line of `latent_summ cache` (default: what was measured on one CPU core)",
-        "FLOAT")
+        None, "Tokens per second of one device, from the progress line of `latent_summ cache` "
+        "(default: measured on one CPU core)", "FLOAT")
     tokens_per_text: Optional[float] = option(
-        None, "Of your texts (default: those of the arXiv abstracts and chats that were measured)", "FLOAT")
-    text_bytes: Optional[float] = option(None, "Of one text, to see the traffic to the devices", "FLOAT")
+        None, "Tokens in one of your texts (default: measured on arXiv abstracts and chats)", "FLOAT")
+    text_bytes: Optional[float] = option(None, "Bytes in one text, to estimate the traffic to the devices", "FLOAT")
 
 # %% ../../nbs/ui/06_forms.ipynb #7648b583
 _BENCHMARKS = ("startup", "generate", "train", "cache", "workload", "growth", "attention")
 
 @dataclass
 class Bench(Plain):
-    "Measure speed and memory on this machine, against alternatives, with the scripts of the repository; or show their results."
-    name: str = option("show", "show: what was found; all: run every script (some 20 minutes on two idle cores); "
-                       "else that one", "NAME", ("show", "all", *_BENCHMARKS), positional=True)
-    full: bool = option(False, "All sizes and more repeats: hours on a CPU")
-    device: str = option("cpu", "Results of another device go to files of their own", "DEVICE", ("cpu", "cuda"))
-    threads: Optional[int] = option(None, "Threads (default: all cores)", "INT")
+    "Measure speed and memory on this machine against alternatives, or show earlier results (needs the repository)."
+    name: str = option("show", "show: the results so far; all: run every script (about 20 minutes on two idle cores); "
+                       "otherwise the script to run", "[NAME]", ("show", "all", *_BENCHMARKS), positional=True)
+    full: bool = option(False, "Measure all sizes with more repeats; takes hours on a CPU")
+    device: str = option("cpu", "Device to measure on; each has its own result files", "DEVICE", ("cpu", "cuda"))
+    threads: Optional[int] = option(None, "Number of threads (default: all cores)", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #30817c82
 @dataclass
 class Completion(Plain):
-    "Print a script that makes TAB complete commands, options and values."
+    "Print a shell script that completes commands, options and values when you press TAB."
     shell: Literal["bash", "zsh", "fish"] = option(
         "bash", "Your shell. Put `source <(latent_summ completion bash)` into ~/.bashrc, or "
         "`eval \"$(latent_summ completion zsh)\"` into ~/.zshrc; for fish, write the script to "
-        "~/.config/fish/completions/latent_summ.fish", "bash|zsh|fish", ("bash", "zsh", "fish"), positional=True)
+        "~/.config/fish/completions/latent_summ.fish", "[bash|zsh|fish]", ("bash", "zsh", "fish"), positional=True)

@@ -279,8 +279,9 @@ def _stage_row(state:RunState, s:StageState, now:float, room:int) -> list:
     "The cells of a stage in the table; `room` is the width of its curve."
     steps, took, loss, best = _stage_cells(state, s, now)
     curve = sparkline([h["loss"] for h in s.history], room)[0] if room else ""
-    return [Text(*_MARKS["done" if state.done_before(s) else s.state]), Text(s.title, "bold" if s is state.current else ""),
-            steps, took, Text.assemble((f" {curve:<{room}}", "blue"), f" {loss}"), best]
+    mark = Text(*_MARKS["done" if state.done_before(s) else s.state])
+    title = Text(s.title, "bold" if s is state.current else "")
+    return [mark, title, steps, took, Text.assemble((f" {curve:<{room}}", "blue"), f" {loss}"), best]
 
 # %% ../../nbs/ui/01_tui.ipynb #75253b9e
 def stage_lines(
@@ -292,8 +293,9 @@ def stage_lines(
     stages = list(state.stages.values())
     name = max([len(s.title) for s in stages] + [16])
     room = min(max(width - name - 54, 0), 80)
-    columns = [Column(" ", width=2, justify="right"), Column("stage", width=name), Column("steps", width=9, justify="right"),
-               Column("time", width=12, justify="right"), Column(" training loss", width=room + 11),
+    columns = [Column(" ", width=2, justify="right"), Column("stage", width=name),
+               Column("steps", width=9, justify="right"), Column("time", width=12, justify="right"),
+               Column(" training loss", width=room + 11),
                Column("best validation", width=15, justify="right")]
     for column in columns: column.no_wrap = True
     kept = [c for i, c in enumerate(columns) if sum(before.width + 1 for before in columns[:i + 1]) <= width + 1]
@@ -336,7 +338,8 @@ def chart(
     head = Text.assemble(" ", (title, "bright_black"), " ", (short_number(values[-1]), "bold"))
     head.truncate(width, overflow="crop")
     curve = sparkline(values, width - 11, height)
-    return [head, *(Text.assemble((f"{number:>9} ", "bright_black"), (line, style)) for number, line in zip(scale, curve))]
+    def line_of(number, blocks): return Text.assemble((f"{number:>9} ", "bright_black"), (blocks, style))
+    return [head, *map(line_of, scale, curve)]
 
 # %% ../../nbs/ui/01_tui.ipynb #d7cdc3a1
 def chart_lines(

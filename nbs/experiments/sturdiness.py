@@ -3,8 +3,8 @@
     python nbs/experiments/sturdiness.py --name shipped
     python nbs/experiments/sturdiness.py --name "before" --model FOLDER
 
-The same held-out chats each time: as they are; without their first line (the facts of all but the chats whose first line matters); on one line; with
-made-up names for all who speak; and all three at once. Fifteen chats of our own, with their summaries as they come, show what no share tells.
+The same held-out chats each time: as they are; without their first line, where it says nothing that matters; on one line; with made-up names for all
+who speak; and all three at once.
 """
 import argparse
 import json

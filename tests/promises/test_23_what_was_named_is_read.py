@@ -89,7 +89,7 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "_load", lambda origin, model: pytest.fail("the model was loaded"))
     write(tmp_path / "in.csv", ROWS)
-    with pytest.raises(DataError, match="is not written here. Write .csv"): cli.run_command(["summarize", "--input", "in.csv", "--output", output])
+    with pytest.raises(DataError, match="cannot be written. Write .csv"): cli.run_command(["summarize", "--input", "in.csv", "--output", output])
     with pytest.raises(DataError, match="Cannot write into in.csv"): cli.run_command(["summarize", "--input", "in.csv", "--output", "in.csv/out.csv"])
     assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
 
