@@ -92,9 +92,11 @@ def main():
     p.add_argument("--rows", type=int, default=40)
     p.add_argument("--name", default="mini", help="under which the results file keeps it")
     opts = parse(p)
+    if opts.toy: opts.rows = 4
     where = f" --run-dir RUN --rows-file {opts.rows_file.name if opts.rows_file else 'ROWS'}" if opts.run_dir else ""
     result = dict(command=f"python benchmarks/drafts.py --name {opts.name} --rows {opts.rows}{where} --threads {opts.threads}", machine=machine(opts.device)) | bench(opts)
     print(json.dumps(result, indent=1))
+    if opts.toy: return
     path = opts.output or RESULTS / "drafts.json"
     write_json(path, (json.loads(path.read_text()) if path.exists() else {}) | {opts.name: result})
 

@@ -8,13 +8,16 @@ left out: 1 is linear. The models are small, as the rows matter here: the first 
 
 - cache: short rows, embedded into a cache
 - open: a cache of synthetic vectors: opened with the SHA-256 of all its bytes (`open_ms`), opened by its manifest alone and one row read (`index_ms`),
-  a shuffled batch of 32 read, one row read at random; jsonl and arrow. `read_growth_mb` is what a stage's reading in random order adds to peak memory
+  a shuffled batch of 32 read, one row read at random; jsonl and arrow. A stage's reading in random order keeps
+  `read_own_mb` of its own and `read_file_mb` of mapped pages, which the system takes back when it needs memory
 - stages: one epoch of each of the four stages on synthetic vectors of 8 x 32 and targets of 12 words, read from a cache on disk
 - length: encoder time per token for texts of 32 to 512 tokens, batches of the same number of tokens
 """
 import json
+import re
 import tempfile
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -67,17 +70,23 @@ def one_open(n:int, kind:str, folder:str) -> dict:
     batches = [timed(lambda o=o: cache.take(o.tolist(), ("embedding", "target_ids")))[0] for o in order[1:]]
     single = [timed(lambda i=i: cache[int(i)])[0] for i in order[:, 0]]
     median_ms = lambda times: 1e3 * float(np.median(times))
-    peak = peak_mb()
-    return dict(open_ms=median_ms([t[0] for t in opened]), index_ms=median_ms(indexed), batch_ms=median_ms(batches), row_ms=median_ms(single), loaded_mb=before, peak_mb=peak,
-                read_growth_mb=read_growth(cache, n))
+    out = dict(open_ms=median_ms([t[0] for t in opened]), index_ms=median_ms(indexed), batch_ms=median_ms(batches), row_ms=median_ms(single), loaded_mb=before, peak_mb=peak_mb())
+    return out | read_memory(cache, n)
 
 
-def read_growth(cache:Cache, n:int) -> int: # MB
-    "What a stage's reading adds to peak memory: batches of 512 in random order, at most 100,000 rows."
-    rows, before = CachedRows([(cache, np.arange(n))], dict(inputs="embedding", labels="target_ids")), peak_mb()
-    order = np.random.default_rng(2).permutation(n)[:100_000]
+def resident() -> tuple: # MB of its own, MB of mapped files
+    "What this process has in memory now."
+    status = Path("/proc/self/status")
+    kinds = dict(re.findall(r"Rss(Anon|File):\s+(\d+)", status.read_text())) if status.exists() else {}
+    return tuple(int(kinds.get(kind, 0)) / 1024 for kind in ("Anon", "File"))
+
+
+def read_memory(cache:Cache, n:int) -> dict: # MB
+    "What a stage's reading keeps in memory: batches of 512 in random order, at most 100,000 rows, from a cache that nothing was read of yet."
+    fresh, start = Cache(cache.folder, cache.manifest), resident()
+    rows, order = CachedRows([(fresh, np.arange(n))], dict(inputs="embedding", labels="target_ids")), np.random.default_rng(2).permutation(n)[:100_000]
     for i in range(0, len(order), BATCH): rows[order[i:i + BATCH].tolist()]
-    return peak_mb() - before
+    return dict(zip(("read_own_mb", "read_file_mb"), (b - a for a, b in zip(start, resident()))))
 
 
 DIM, BATCH = 32, 512 # numbers in the stages' vectors and latents; rows in a step

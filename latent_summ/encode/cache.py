@@ -359,12 +359,6 @@ def shard(self:Cache, k:int): # a shards.Shard
 @patch(as_prop=True)
 def shards(self:Cache) -> list: return [self.shard(k) for k in range(len(self.manifest["shards"]))]
 
-@patch
-def release(self:Cache):
-    "Give back the memory of mapped pages; what is read again comes from the system's file cache."
-    for shard in self.opened.values(): shard.release()
-
-
 # %% ../../nbs/encode/05_cache.ipynb #e5bf2a1d
 @patch(cls_method=True)
 def open(cls:Cache,

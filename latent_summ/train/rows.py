@@ -150,7 +150,6 @@ class CachedRows:
         self.fields = fields
         self.starts = np.concatenate([[0], np.cumsum([len(index) for _, index in self.parts])])
         self.ids = None
-        self.unreleased = 0 # rows read since mapped pages were last given back
 
     def __len__(self): return int(self.starts[-1])
     @property
@@ -183,24 +182,11 @@ def __getitem__(self:CachedRows,
         if not len(positions): continue
         columns = cache.take(index[cut[positions] - start].tolist(), tuple(self.fields.values()))
         for j, i in enumerate(positions): rows[i] = {k: columns[f][j] for k, f in self.fields.items()}
-    self._release(len(cut))
 
     def stacked(key):
         values = [row[key] for row in rows]
         return pad_labels(values) if key == "labels" else torch.from_numpy(np.stack(values))
     return {key: stacked(key) for key in self.fields}
-
-# %% ../../nbs/train/03_rows.ipynb #5e1fab05
-_RELEASE_ROWS = 512 # a row read at random brings up to 64 KB of its file into memory
-
-@patch
-def _release(self:CachedRows, rows:int):
-    "Give back the memory of mapped files now and then, so that it does not grow with the rows."
-    self.unreleased += rows
-    if self.unreleased < _RELEASE_ROWS: return
-    for cache, _ in self.parts: cache.release()
-    self.unreleased = 0
-
 
 # %% ../../nbs/train/03_rows.ipynb #72182b6e
 _LAST_SECONDS = 30 # of a loader process after a SIGTERM

@@ -7,7 +7,8 @@ __all__ = ['COMMANDS', 'completion', 'about', 'overview', 'run_command', 'status
 
 # %% ../../nbs/ui/07_cli.ipynb #8a7a6b5e
 import importlib, shutil, sys, textwrap
-from typing import Callable, Optional
+from collections.abc import Callable
+from typing import Optional
 
 import tyro
 
