@@ -299,7 +299,8 @@ def write_pages(docs: Path, sections: list[tuple[str, list[Page]]], address: str
         ends = [a(order[i - 1].to, f"← {names[order[i - 1].to]}") if i else "<span></span>", a(order[i + 1].to, f"{names[order[i + 1].to]} →") if i + 1 < len(order) else ""]
         up = posixpath.relpath(".", posixpath.dirname(page.to) or ".")
         title = page.title if page.to == "index.html" else f"{page.title} – latent_summ"
-        text = template.substitute(title=html.escape(title), site=address, page=page.to, top_folder=up, code_style=style, script=scripts(), top="".join(a(to, text) for text, to in top), side=side,
+        text = template.substitute(title=html.escape(title), site=address, page=page.to, top_folder=up, code_style=style, script=scripts(),
+                                   top="".join(a(to, text) for text, to in top), side=side,
                                    body=relink(body, page, known, address, anchors), toc=toc, before_after="".join(ends))
         (docs / page.to).parent.mkdir(parents=True, exist_ok=True)
         (docs / page.to).write_text(text, encoding="utf-8")

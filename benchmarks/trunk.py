@@ -62,7 +62,10 @@ def product_rate() -> float: # GFLOP/s, in processor time
 
 
 def bench(opts, name:str) -> dict:
-    decoder = load_decoder(Config(gpt2_model=str(opts.weights), gpt2_hidden_dim=opts.width, attn_implementation="sdpa"), torch.device("cpu")) if opts.weights else random_decoder(name, opts.toy)
+    if opts.weights:
+        cfg = Config(gpt2_model=str(opts.weights), gpt2_hidden_dim=opts.width, attn_implementation="sdpa")
+        decoder = load_decoder(cfg, torch.device("cpu"))
+    else: decoder = random_decoder(name, opts.toy)
     trunks = dict(trunk=Trunk(decoder.model, torch.bfloat16), compiled=Trunk(decoder.model, torch.bfloat16, compiled=True))
     ways = dict(autocast=decoder) | {k: replace(decoder, trunk=t) for k, t in trunks.items()}
     prefix, labels = rows_of(decoder, opts.rows, 32)
@@ -73,7 +76,8 @@ def bench(opts, name:str) -> dict:
     for way, d in ways.items():
         other, other_slope = one_pass(d, prefix[:4], labels[:4])
         accuracy[way] = dict(loss_off=abs(other - loss) / loss, gradient_cosine=F.cosine_similarity(slope.flatten(), other_slope.flatten(), dim=0).item())
-    return dict(weights=opts.weights.name if opts.weights else "random", rows=opts.rows, bf16_gflops_of_processor_time=round(rate, 1), cpu_seconds={k: spread([t[1] for t in v]) for k, v in runs.items()},
+    return dict(weights=opts.weights.name if opts.weights else "random", rows=opts.rows, bf16_gflops_of_processor_time=round(rate, 1),
+                cpu_seconds={k: spread([t[1] for t in v]) for k, v in runs.items()},
                 times_autocast={k: ratio(runs["autocast"], v, clock=1) for k, v in runs.items() if k != "autocast"},
                 share_of_bf16_matmul={k: spread([flops / t[1] / rate / 1e9 for t in v]) for k, v in runs.items()}, accuracy=accuracy)
 

@@ -5,7 +5,8 @@
     python tests/axe.py [--chromium /usr/bin/chromium] [--out benchmarks/results/axe.json]      (make axe)
 
 Not part of `make test`: it needs a browser (any Chromium; without --chromium, the one that `playwright install chromium` fetched). Beside axe's own rules
-it checks that no page is wider than the window, and that the tables of settings need no scrolling. Status 1 if any finding is serious or critical, or any page is too wide. Takes about ten minutes.
+it checks that no page is wider than the window, and that the tables of settings need no scrolling. Status 1 if any finding is serious or critical, or any page is too wide.
+Takes about ten minutes.
 """
 import argparse
 import json

@@ -430,9 +430,11 @@ MORE = {
                                "[Tom] [6:03 PM] yes: at 9\nand more\n[Maya] [6:04 PM] Photo\n",
     "KakaoTalk in Korean": f"Maya 님과 카카오톡 대화\n저장한 날짜 : 2024-03-12 18:10:00\n\n{DASHES} 2024년 3월 12일 화요일 {DASHES}\n[Maya] [오후 6:02] hi there\n"
                            "[Tom] [오후 6:03] yes: at 9 and more\n[Maya] [오후 6:04] 사진 2장\n",
-    "KakaoTalk on a telephone": "2024년 3월 12일 화요일\n2024년 3월 12일 오후 6:02, Maya : hi there\n2024년 3월 12일 오후 6:03, Tom : yes: at 9 and more\n2024년 3월 12일 오후 6:04, Tom님이 나갔습니다.\n",
+    "KakaoTalk on a telephone": "2024년 3월 12일 화요일\n2024년 3월 12일 오후 6:02, Maya : hi there\n"
+        "2024년 3월 12일 오후 6:03, Tom : yes: at 9 and more\n2024년 3월 12일 오후 6:04, Tom님이 나갔습니다.\n",
     "KakaoTalk in English": "Tuesday, March 12, 2024\nMarch 12, 2024 at 6:02 PM, Maya : hi there\nMarch 12, 2024 at 6:03 PM, Tom : yes: at 9 and more\n",
-    "Discord as text": f"{'=' * 62}\nGuild: Zoo\nChannel: Text / birds\n{'=' * 62}\n\n[3/12/2024 6:02 PM] Maya\nhi there\n\n[3/12/2024 6:03 PM] Tom (pinned)\nyes: at 9\nand more\n\n"
+    "Discord as text": f"{'=' * 62}\nGuild: Zoo\nChannel: Text / birds\n{'=' * 62}\n\n[3/12/2024 6:02 PM] Maya\nhi there\n\n"
+        f"[3/12/2024 6:03 PM] Tom (pinned)\nyes: at 9\nand more\n\n"
                        f"{{Reactions}}\n👍\n\n[3/12/2024 6:04 PM] Maya\n\n{{Attachments}}\nhttps://a.org/b.png\n\n{'=' * 62}\nExported 3 message(s)\n{'=' * 62}\n",
     "copied from Discord": "Maya — 12/03/2024 18:02\nhi there\nTom — Today at 6:03 PM\nyes: at 9\nand more\n",
     "iMessage": "Mar 12, 2024  6:02:11 PM\nMaya\nhi there\n\nMar 12, 2024  6:03:11 PM (Read by you after 2 minutes)\nTom\nyes: at 9\nand more\n",
@@ -458,7 +460,8 @@ def test_facebook_and_instagram(tmp_path):
 
 
 def test_google_chat_is_named_after_its_folder(tmp_path):
-    room = [dict(creator=dict(name=who), created_date=f"Tuesday, March 12, 2024 at 6:0{i}:11\u202fPM UTC", text=text) for i, (who, text) in enumerate([("Maya", "hi"), ("Tom", "yes")])]
+    said = enumerate([("Maya", "hi"), ("Tom", "yes")])
+    room = [dict(creator=dict(name=who), created_date=f"Tuesday, March 12, 2024 at 6:0{i}:11\u202fPM UTC", text=text) for i, (who, text) in said]
     (tmp_path / "Space Zoo").mkdir()
     row, = read_chats(write(tmp_path / "Space Zoo", dict(messages=room), "messages.json"))
     assert (row["id"], row["text"], row["start"]) == ("Space Zoo", "Maya: hi\nTom: yes", "2024-03-12 18:00:11")
@@ -469,7 +472,8 @@ def test_slack_answers_are_put_in_order(tmp_path):
     assert texts(tmp_path, answer) == [["U1: hi", "U2: yes"]]
 
 
-LATER = ["このメッセージは削除されました。", "此訊息已刪除", "此消息已删除", "삭제된 메시지입니다.", "यह मैसेज डिलीट किया गया", "تم حذف هذه الرسالة", "הודעה זו נמחקה", "Pesan ini telah dihapus",
+LATER = ["このメッセージは削除されました。", "此訊息已刪除", "此消息已删除", "삭제된 메시지입니다.", "यह मैसेज डिलीट किया गया", "تم حذف هذه الرسالة", "הודעה זו נמחקה",
+         "Pesan ini telah dihapus",
          "Tato zpráva byla smazána", "Повідомлення видалено", "Tin nhắn này đã bị xóa", "Du tog bort det här meddelandet"]
 
 
@@ -518,7 +522,8 @@ def test_a_zip_with_a_password_is_told(tmp_path):
     with pytest.raises(DataError, match="has a password. Unpack it"): read_chats(tmp_path / "a.zip")
 
 
-@pytest.mark.parametrize("mark", ["このメッセージは編集されました", "此訊息已編輯", "此消息已编辑", "수정된 메시지", "تم تعديل هذه الرسالة", "הודעה זו נערכה", "Pesan ini diedit", "Tato zpráva byla upravena",
+@pytest.mark.parametrize("mark", ["このメッセージは編集されました", "此訊息已編輯", "此消息已编辑", "수정된 메시지", "تم تعديل هذه الرسالة", "הודעה זו נערכה", "Pesan ini diedit",
+                                  "Tato zpráva byla upravena",
                                   "Повідомлення змінено"])
 def test_edited_messages_of_more_languages(mark, tmp_path):
     assert texts(tmp_path, f"12.03.2024, 18:02 - Maya: hi\n12.03.2024, 18:03 - Tom: ok <{mark}>") == [["Maya: hi", "Tom: ok"]]

@@ -164,7 +164,7 @@ def test_tables_of_messages_are_conversations(form, names, tmp_path, capsys):
     want = ["\n".join(lines) for lines in TALKS]
     assert [text for _, text, _ in as_summarised(tmp_path / form)] == want
     assert [r["text"] for r in load_texts(Config(preprocess_validation_fraction=WHOLE), str(tmp_path / form))] == want
-    assert f"3 messages in 2 conversations" in capsys.readouterr().err
+    assert "3 messages in 2 conversations" in capsys.readouterr().err
     asked = load_texts(Config(preprocess_validation_fraction=WHOLE, text_column=names[2]), str(tmp_path / form))
     assert [r["text"] for r in asked] == [text for _, _, text in SAID]
 
@@ -331,7 +331,8 @@ def test_pages_are_refused_with_the_next_step(name, tmp_path):
     with pytest.raises(DataError, match=re.escape("web pages (HTML): export the chat as JSON")): as_summarised(tmp_path / "ChatExport")
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [("h.csv", "id,dialogue,summary\n", "h.csv holds no rows"), ("e.json", "[]", "e.json holds no rows"), ("e.jsonl", "", "e.jsonl holds no rows"),
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("h.csv", "id,dialogue,summary\n", "h.csv holds no rows"), ("e.json", "[]", "e.json holds no rows"), ("e.jsonl", "", "e.jsonl holds no rows"),
     ("n.csv", "1,Ann: hi,S.\n2,Bob: yo,T.\n", "If the first line is a row already, put a line with names above it"),
     ("s.json", json.dumps(dict(name="Zoo", type="x", messages=[dict(type="service", date="2024-03-12T18:00:00")])), "no message that a person wrote")])
 def test_files_without_rows_say_so(name, content, message, tmp_path):

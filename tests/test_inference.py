@@ -101,7 +101,9 @@ def test_odd_texts(s, name):
 @pytest.mark.parametrize("text", ["Anna: shall we meet at 5?\nBen: yes, at the station.\n" * 19000, "a" * 1_000_000], ids=["chat", "one character"])
 def test_a_megabyte_is_read_to_its_end(s, text):
     read, embed = [], inference.Embedder.__call__
-    def watched(embedder, ids, advance=None): read.extend(ids); return embed(embedder, [i[:10] for i in ids], advance)  # first token, latent tokens and one more: the whole would take a minute
+    def watched(embedder, ids, advance=None):
+        read.extend(ids)
+        return embed(embedder, [i[:10] for i in ids], advance)  # first token, latent tokens and one more: the whole would take a minute
     with mock.patch.object(inference.Embedder, "__call__", watched): summary = s.summarize(text, long="mean", max_generation_length=4)
     parts, = s.parts(text)
     assert isinstance(summary, str) and sum(len("".join(p.split())) for p in parts) == len("".join(text.split())), "nothing is left out"

@@ -16,7 +16,7 @@ MADE_BY = dict(kind="document", encoder=dict(revision="0123456789abcdef", tokeni
 WRITTEN = [[[.6, .8, 0, 0], [0, 0, 5 / 13, -12 / 13]], [[1, 0, 0, 0], [.5, -.5, .5, .5]], [[-8 / 17, 0, 15 / 17, 0], [2 / 3, -1 / 3, 2 / 3, 0]]]
 IDS = ["chat-1", 2, "čaj"]
 TEXTS = ["Anna: hi\nBen: hello", "Ben: bye", "čaj"]
-FACTS = ["Anna\nBen\n7 pm".encode(), b"", "čaj".encode()]
+FACTS = [b"Anna\nBen\n7 pm", b"", "čaj".encode()]
 
 
 def vector(version: int) -> Path: return VECTORS / f"latents-{version}.safetensors"

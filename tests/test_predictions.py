@@ -48,9 +48,11 @@ def test_the_cases_score_100(name): assert pr.score_predictions(CASES / name, RO
 
 
 SHAPES = {"list.jsonl": "".join(json.dumps(dict(id=i, prediction=[text])) + "\n" for i, text in RECORDS), "pipeline.json": json.dumps([dict(summary_text=text) for text in TEXTS]),
-          "strings.jsonl": "".join(json.dumps(text) + "\n" for text in TEXTS), "by-id.json": json.dumps(dict(RECORDS)), "inside.json": json.dumps(dict(model="m", predictions=TEXTS)),
+          "strings.jsonl": "".join(json.dumps(text) + "\n" for text in TEXTS), "by-id.json": json.dumps(dict(RECORDS)), "inside.json": json.dumps(dict(model="m",
+                                                            predictions=TEXTS)),
           "objects.json": json.dumps(dict(predictions=[dict(id=i, text=text) for i, text in RECORDS])), "last-lines.txt": "\n".join(TEXTS) + "\n\n\n",
-          "pandas.csv": ",prediction\n" + "".join(f'{n},"{text}"\n' for n, text in enumerate(TEXTS)), "with-scores.json": json.dumps({i: dict(prediction=t, score=1) for i, t in RECORDS})}
+          "pandas.csv": ",prediction\n" + "".join(f'{n},"{text}"\n' for n, text in enumerate(TEXTS)), "with-scores.json": json.dumps({i: dict(prediction=t,
+                                                            score=1) for i, t in RECORDS})}
 
 
 @pytest.mark.parametrize("name", SHAPES)

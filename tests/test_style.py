@@ -6,7 +6,7 @@ import pytest
 import style
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = (".", "data")  # of nbs/ ("." for the notebooks at its top), where no long run of export cells is left
+FOLDERS = (".", "data", "encode", "model", "train", "use", "ui", "mini")  # of nbs/ ("." for the notebooks at its top), where no long run of export cells is left
 
 
 @pytest.fixture(scope="module")

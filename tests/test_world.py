@@ -302,7 +302,8 @@ def test_an_option_of_transformers_names_ours(s, texts, theirs, ours):
         with pytest.raises(ConfigError, match=f"{theirs} .* here it is .*{ours}"): call()
 
 
-@pytest.mark.parametrize(("option", "says"), [("convert_to_tensor", "convert_to_numpy"), ("normalize_embeddings", "similarity"), ("prompt", "as it is"), ("precision", "save_latents"),
+@pytest.mark.parametrize(("option", "says"), [("convert_to_tensor", "convert_to_numpy"), ("normalize_embeddings", "similarity"), ("prompt", "as it is"), ("precision",
+                                                            "save_latents"),
                                               ("truncate_dim", "latent_dim"), ("quantization_config", "GGUF"), ("load_in_8bit", "GGUF"), ("generation_config", "temperature")])
 def test_an_option_that_is_not_here_says_what_is(s, texts, option, says):
     with pytest.raises(ConfigError, match=f"There is no {option} here.*{says}"): s.encode(texts, **{option: "x"})

@@ -82,7 +82,8 @@ def test_what_was_not_tried_is_not_ready(tmp_path):
     mini = settings(modernbert_hidden_dim=160, gpt2_hidden_dim=160)
     quick = checks(mini, quick=True)
     assert (quick[-1].name, quick[-1].status) == ("first batches", "warn") and "ready" not in verdict(quick)
-    with patch("latent_summ.ui.doctor.ask_model", lambda name: None), patch("latent_summ.ui.doctor.is_cached", lambda name, kind: False), patch("huggingface_hub.is_offline_mode", lambda: False):
+    with (patch("latent_summ.ui.doctor.ask_model", lambda name: None), patch("latent_summ.ui.doctor.is_cached", lambda name, kind: False),
+          patch("huggingface_hub.is_offline_mode", lambda: False)):
         far = checks(mini.override(gpt2_model="some/model"))
     assert (far[-1].name, far[-1].status) == ("first batches", "warn") and "hf download" in far[-1].next_step and "ready" not in verdict(far)
 
