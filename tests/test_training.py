@@ -186,7 +186,7 @@ def test_another_head_is_another_cache_and_a_run_takes_up_its_own(tmp_path):
         run_pipeline(finetuning.override(run_preprocessing=False), overwrite=True)
     other = config(tmp_path / "other", tmp_path, cache_store_latents=True, run_finetuning=False, seed=1)
     run_pipeline(other)
-    with pytest.raises(runtime.CacheError, match="encoder.head is"):
+    with pytest.raises(runtime.CacheError, match="encoder.head '"):
         run_pipeline(other.override(run_finetuning=True, run_pretraining=False, run_preprocessing=False), overwrite=True)
 
 

@@ -143,6 +143,9 @@ def judge(name:str, out:Path, rows:int, climbed:int):
         texts = summarizer.summarize([r["dialogue"] for r in pairs])
         (out / f"{Path(run).name}.{dataset}.txt").write_text("\n".join(f"{r['summary']}\n-> {t}\n" for r, t in zip(pairs, texts)))
         found["datasets"][dataset] = scores(pairs, texts)
+        if summarizer.cfg.side_channel: # the same model, from the latents alone
+            alone = summarizer.summarize([r["dialogue"] for r in pairs], side_channel=0)
+            found["datasets"][dataset]["without_facts"] = scores(pairs, alone)
         found["datasets"][dataset]["ladder"] = ladder_report(loss_ladder(summarizer, pairs[:climbed]))
         save(name, found)
 
