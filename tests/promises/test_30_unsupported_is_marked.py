@@ -154,7 +154,7 @@ def test_a_calibration_of_another_model_is_refused(tmp_path, mini, attacks):
     file.write_bytes(right)
     other = Summarizer.from_pretrained(tmp_path / "model")
     with torch.no_grad(): next(other.model.adapter.parameters()).add_(1e-3)
-    with pytest.raises(CheckpointError, match="calibrated for another model: adapter is"): other.summarize("Anna: hi", support=True)
+    with pytest.raises(CheckpointError, match="calibrated for another model: adapter '"): other.summarize("Anna: hi", support=True)
     file.unlink()
     without = Summarizer.from_pretrained(tmp_path / "model")
     assert without.summarize(BY_HAND[0], support=True).support is None
