@@ -87,7 +87,7 @@ def check_support(
 def clean_texts(
     texts, # a text, or any iterable of them
 ) -> list: # of strings, one for each row; those that say nothing are empty
-    "What the rows of the table above become. Raises `DataError` for what is no text and no list of texts."
+    "The texts as they are encoded; a row that holds none becomes empty, with a note. Raises `DataError` for what is no text and no list of texts."
     if isinstance(texts, str): texts = [texts]
     if isinstance(texts, (bytes, dict)) or not hasattr(texts, "__iter__"): raise DataError(f"A text or a list of texts is needed, got a {type(texts).__name__}.")
     texts = list(texts)
