@@ -212,13 +212,18 @@ def _pretrained_file(cfg:Config) -> Path:
 
 # %% ../../nbs/train/10_stages.ipynb #32c68a9d
 def _take_up_pretrained(run:Run):
-    "Start stages 3-4 from the output of stages 1-2."
+    """Start stages 3-4 from the output of stages 1-2.
+
+    They leave the decoder as it is, so a correction of it may be added here: it starts silent."""
     path = _pretrained_file(run.cfg)
     tensors, meta = load_finished(path)
-    check_use(config_of(meta), run.cfg)
+    saved = config_of(meta)
+    if not saved.decoder_lora_rank: saved = saved.override(decoder_lora_rank=run.cfg.decoder_lora_rank)
+    check_use(saved, run.cfg)
     check_backbone("encoder", meta["backbones"]["encoder"], run.encoder.identity)
     check_backbone("decoder", meta["backbones"]["decoder"], run.decoder.identity)
-    run.model.load_state_dict(tensors["model"])
+    fresh = {k: v for k, v in run.model.state_dict().items() if k.startswith("decoder_lora.")}
+    run.model.load_state_dict(fresh | tensors["model"])
 
 # %% ../../nbs/train/10_stages.ipynb #b6f484bf
 def _speed_up(cfg:Config, model:LatentSummarizer, decoder:Decoder, device):

@@ -50,6 +50,7 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
     "short, more pairs": ("short", "pretrain"),
     "short, facts": ("short, more pairs", "finetune"),
     "short, again": ("short, more pairs", "finetune"),
+    "short, facts, lora": ("short, facts", "finetune"),
 }
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
@@ -60,6 +61,8 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "short, facts": ("stage 4 once more, with 32 bytes of names, times and numbers beside the latents",
                      SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25)),
     "short, again": ("stage 4 once more, with the latents alone", SHORT | AGAIN),
+    "short, facts, lora": ("stage 4 a third time, on 8,000 pairs, with a correction of rank 8 (LoRA) of the decoder's attention",
+                           SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=8000, decoder_lora_rank=8)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
