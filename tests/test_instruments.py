@@ -136,6 +136,23 @@ def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert len(calls) == 3
 
 
+def test_the_sweep_command_names_the_runs_that_failed(tmp_path, monkeypatch, capsys):
+    "The table of the others is written first; the exit status tells a script that something is missing."
+    def train(heard, cfg, resume=False):
+        if cfg.seed == 2: raise DataError("no such rows")
+        folder = Path(cfg.run_dir)
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "events.jsonl").write_text("")
+    monkeypatch.setattr("latent_summ.ui.commands._train_one", train)
+    monkeypatch.setattr("latent_summ.use.sweep._scored", lambda *_: [dict(bits=8, bytes=1, facts=1.0, roles=1.0, rougeL=1.0, carried=1.0, ceiling=1.0)])
+    assert status_of(["sweep", "--preset", "mini", "--set", "seed=1,2", "--folder", str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    assert "run 2 of 2: seed=2" in told.out and "failed: no such rows" in told.out
+    assert "1 of 2 runs failed: seed=2. The same command tries it again." in told.err, told.err
+    assert [line["run"] for line in json.loads((tmp_path / "table.json").read_text())["lines"]] == ["seed=1"]
+
+
 @pytest.mark.parametrize("grid,words", [(dict(latent_dim=[64, 65]), "latent_dim=65 cannot be trained"), (dict(seed=[]), "no value for seed"),
                                         (dict(run_dir=["a"]), "run_dir is chosen by the sweep")])
 def test_grids_that_cannot_be(grid, words):

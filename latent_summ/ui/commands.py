@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
 
-from ..config import Config, ConfigError
+from ..config import Config, ConfigError, LatentSummError
 from ..data.texts import checked_output, given_texts, names_rows, tell_empty, whole_characters, write_lines, write_rows
 from ..runtime import DataError, atomic_write, check_writable, say_once
 from .flags import flag_words
@@ -512,7 +512,7 @@ def _sweep_command(options:Sweep, origin:Origin, grid:dict) -> list:
 def _train_one(heard:tuple, cfg:Config, resume:bool=False):
     "One run of a sweep."
     from latent_summ.train.stages import run_pipeline
-    print(f"{'going on with' if resume else 'training'} {cfg.run_dir}", flush=True)
+    if resume: print("continuing", flush=True)
     run_pipeline(cfg, resume=resume, listeners=heard)
 
 # %% ../../nbs/ui/07_commands.ipynb #67a63a39
@@ -545,6 +545,11 @@ def sweep(
     with atomic_write(options.folder/"table.csv", "w") as f: f.write(table.to_csv(index=False))
     command = _sweep_command(options, origin, grid)
     _keep(options.folder/"table.json", command, sweep_report(table), sweep_figure(table))
+    failed = table.attrs.get("failed")
+    if failed:
+        again = "it" if len(failed) == 1 else "them"
+        raise LatentSummError(f"{len(failed)} of {table.run.nunique() + len(failed)} runs failed: {', '.join(failed)}. "
+                              f"The same command tries {again} again.")
 
 # %% ../../nbs/ui/07_commands.ipynb #a77c0464
 def runs(

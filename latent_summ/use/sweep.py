@@ -7,24 +7,24 @@ __all__ = ['BITS', 'Point', 'point_name', 'grid_points', 'ready_run', 'check_bit
            'sweep_model', 'sweep_figure', 'sweep_report', 'sweep_lines']
 
 # %% ../../nbs/use/14_sweep.ipynb #6ba716aa
-import itertools, math, re
+import itertools, math, re, time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from ..config import Config, ConfigError, read_json
+from ..config import Config, ConfigError, LatentSummError, read_json
 from ..data.sources import load_pairs
 from ..encode.tokens import target_ids
-from ..runtime import CheckpointError, DataError, own_world, write_json
+from ..runtime import CheckpointError, DataError, Interrupted, own_world, speak, write_json
 from ..train.events import read_events
 from ..train.stages import run_pipeline
 from .evaluate import evaluate_predictions, rounded
 from .ladder import latents_loss, read_text
 from .inference import Summarizer
 from .privacy import coarse
-from .report import COLOURS, Picture, name_axes, tidy, write_report
+from .report import COLOURS, INK, Picture, name_axes, tidy, write_report
 from .runs import run_state
 
 # %% ../../nbs/use/14_sweep.ipynb #94348d7e
@@ -177,6 +177,28 @@ def _scored(point:Point, split:str, max_rows:int, bits) -> list: # of dicts
         write_json(file, stored)
     return [line | dict(ceiling=stored["ceiling"]["facts"]) for line in lines if line["bits"] in bits]
 
+# %% ../../nbs/use/14_sweep.ipynb #5c000002
+def _progress_line(
+    done:int, # runs finished or failed
+    total:int, # runs
+    name:str, # of the next one
+    seconds:float, # since the sweep began
+) -> str:
+    "Where a sweep is."
+    left = seconds / done * (total - done) / 60 if done else 0
+    return f"run {done + 1} of {total}: {name}" + (f" (about {left:,.0f} min left)" if left >= 1 else "")
+
+# %% ../../nbs/use/14_sweep.ipynb #5c000004
+def _scores_or_failure(point:Point, train:Callable, split:str, max_rows:int, bits):
+    "What `_scored` returns, or the `LatentSummError` that ended this run; Ctrl-C ends the sweep."
+    try:
+        ready_run(point, train)
+        return _scored(point, split, max_rows, bits)
+    except Interrupted: raise
+    except LatentSummError as e:
+        speak(f"failed: {e}")
+        return e
+
 # %% ../../nbs/use/14_sweep.ipynb #a22f42b8
 def run_sweep(
     cfg:Config, # what all combinations share
@@ -189,18 +211,26 @@ def run_sweep(
 ) -> pd.DataFrame: # a line for each combination and number of bits
     """Train, score and compare all combinations of a grid.
 
+    A run that fails is left out, and its message kept in the table's `attrs["failed"]`; the others go on.
     Raises `ConfigError` before anything is trained for an impossible combination, `CheckpointError` where a folder
-    holds another run, and what training raises."""
+    holds another run, `Interrupted` after Ctrl-C, and what training raises if every run fails."""
     check_bits(bits)
     points = grid_points(cfg, grid, folder)
-    finished = [p for p in points if (Path(p.cfg.run_dir)/"config.json").is_file()]
-    for p in finished: _check_same(p.cfg, Path(p.cfg.run_dir))
+    existing = [p for p in points if (Path(p.cfg.run_dir)/"config.json").is_file()]
+    for p in existing: _check_same(p.cfg, Path(p.cfg.run_dir))
     lines = []
-    for p in points:
-        ready_run(p, train)
-        for line in _scored(p, split, max_rows, bits):
-            lines.append(dict(run=Path(p.cfg.run_dir).name) | p.values | line)
-    return pd.DataFrame(lines)
+    failed = {}
+    start = time.monotonic()
+    for number, p in enumerate(points):
+        name = Path(p.cfg.run_dir).name
+        speak(_progress_line(number, len(points), name, time.monotonic() - start))
+        scores = _scores_or_failure(p, train, split, max_rows, bits)
+        if isinstance(scores, LatentSummError): failed[name] = scores
+        else: lines += [dict(run=name) | p.values | line for line in scores]
+    if not lines: raise next(iter(failed.values()))
+    table = pd.DataFrame(lines)
+    table.attrs["failed"] = {name: str(error) for name, error in failed.items()}
+    return table
 
 # %% ../../nbs/use/14_sweep.ipynb #519b0368
 def sweep_model(
@@ -218,28 +248,43 @@ def sweep_model(
     ceiling = _ceiling(summarizer, rows)["facts"]
     return pd.DataFrame([dict(run=name) | line | dict(ceiling=ceiling) for line in rounded(lines)])
 
+# %% ../../nbs/use/14_sweep.ipynb #5c000007
+def _draw_runs(ax, table:pd.DataFrame, quality:pd.Series):
+    "Quality against bytes, a line for each run; dotted, the best of all runs at each size."
+    for i, (name, lines) in enumerate(table.assign(quality=quality).groupby("run", sort=False)):
+        lines = lines.sort_values("bytes")
+        ax.plot(lines.bytes, lines.quality, "os^DvPX*"[i % 8] + "-", color=COLOURS[i % len(COLOURS)], markersize=6,
+                linewidth=1.2, label=name)
+        for p in lines.itertuples():
+            ax.annotate(f"{p.bits}", (p.bytes, p.quality), textcoords="offset points", xytext=(4, 4), fontsize=9)
+    if table.run.nunique() > 1:
+        best = quality.groupby(table.bytes).max().cummax()
+        ax.step(best.index, best, where="post", color=INK, linestyle=":", linewidth=1.5, label="best so far")
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+
 # %% ../../nbs/use/14_sweep.ipynb #0a220d0b
 def sweep_figure(
     table:pd.DataFrame, # of run_sweep or sweep_model
 ) -> Picture:
-    "Facts kept against bytes a text: one line for each run, one point for each number of bits; dashed, the ceiling."
-    figure = Picture(8, 3.8)
-    ax = figure.subplots()
-    for i, (name, lines) in enumerate(table.groupby("run", sort=False)):
-        lines = lines.sort_values("bytes")
-        ax.plot(lines.bytes, 100 * lines.facts, "os^DvPX*"[i % 8] + "-", color=COLOURS[i % len(COLOURS)], markersize=6,
-                linewidth=1.2, label=name)
-        for p in lines.itertuples():
-            ax.annotate(f"{p.bits}", (p.bytes, 100 * p.facts), textcoords="offset points", xytext=(4, 4), fontsize=7)
+    """Facts kept and bits carried against bytes a text.
+
+    One line for each run, one point for each number of bits; dotted, the best of all runs at each size; dashed, the
+    ceiling."""
+    figure = Picture(9.5, 4.2)
+    left, right = figure.subplots(1, 2)
+    _draw_runs(left, table, 100 * table.facts)
+    _draw_runs(right, table, table.carried)
     top = 100 * table.ceiling.max()
-    ax.axhline(top, color="grey", linestyle="--", linewidth=1, label="ceiling: "
-               f"the decoder reads the text ({top:.0f} %)")
-    ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.set_ylim(0, 105)
-    name_axes(ax, "numbers beside the points: bits", "bytes a text (latents and scales)", "facts kept (percent)")
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    tidy(ax, "both")
+    left.axhline(top, color=INK, linestyle="--", linewidth=1, label=f"the decoder reads the text: {top:.0f} %")
+    left.set_ylim(0, 105)
+    right.set_ylim(bottom=0)
+    name_axes(left, "facts of the text in its summary", "bytes a text (latents and scales)", "facts kept (percent)")
+    name_axes(right, "beside the points: bits of a number", "bytes a text (latents and scales)", "bits carried per text")
+    handles, names = left.get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=9, frameon=False, labelcolor=INK, loc="outside lower center",
+                  ncols=2 if max(map(len, names)) > 30 else 3)
+    for ax in (left, right): tidy(ax, "both")
     return figure
 
 # %% ../../nbs/use/14_sweep.ipynb #066aecf3
