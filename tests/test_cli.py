@@ -229,6 +229,13 @@ def test_no_command_shows_the_commands(call):
         assert status == 0 and all(f"• {name}" in out or f"* {name}" in out or f"  {name}" in out for name in COMMANDS)
 
 
+def test_overview_without_parser(tmp_path):
+    "The answer to `--help` alone needs no parser: half of its time was spent in loading one."
+    code = "import sys\nfrom latent_summ.ui.cli import status_of\nstatus_of(['--help'])\nprint('\\n', 'tyro' in sys.modules)"
+    p = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert p.stdout.splitlines()[-1].strip() == "False", p.stderr
+
+
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["config", "diff", "--preset", "mini"], ["train", "--learning-rat", "1"],
                                    ["completion", "bash"], ["--version"]])
 def test_quick_answers_without_torch(words, tmp_path):

@@ -10,8 +10,6 @@ import importlib, shutil, sys, textwrap
 from collections.abc import Callable
 from typing import Optional
 
-import tyro
-
 from .. import __version__
 from ..config import ConfigError, LatentSummError
 from ..runtime import speak
@@ -89,6 +87,7 @@ def _check_output(name:str, words:list):
 # %% ../../nbs/ui/07_cli.ipynb #7498d5da
 def _call(name:str, words:list):
     "Parse what follows a command, and run it."
+    import tyro # loaded late: the overview of all commands does not need it
     form, function = COMMANDS[name]
     prog = f"latent_summ {name}"
     def parse(own_form): return tyro.cli(own_form, args=words, prog=prog, description=about(name) + _HINT * takes_settings(form))

@@ -11,8 +11,6 @@ import argparse, dataclasses, json
 from dataclasses import dataclass
 from typing import Annotated, Optional
 
-import tyro
-
 from ..config import Config, ConfigError, SECTIONS, base_type, check_value
 
 # %% ../../nbs/ui/00_flags.ipynb #649263dd
@@ -60,6 +58,7 @@ def flag_type(
     field:dataclasses.Field, # of the config
 ): # an annotation for tyro
     "The type of a flag: help and choices from the field's metadata, values checked by the field's rule."
+    import tyro # loaded late: the overview of all commands does not need it
     meta = tyro.conf.arg(help=field.metadata["help"])
     if field.type is bool: return Annotated[bool, meta]
     kind, optional = base_type(field.type)
@@ -104,20 +103,24 @@ def option(
     metavar:Optional[str]=None, # what stands for its value in the help
     values:tuple=(), # what shell completion offers
     positional:bool=False, # a word in its place instead of a flag
+    repeats:bool=False, # a flag that may come several times, for a tuple
 ):
     "An option of a command that is not a field of the config."
     return dataclasses.field(default=default,
-                             metadata=dict(help=help, metavar=metavar, values=values, positional=positional))
+                             metadata=dict(help=help, metavar=metavar, values=values, positional=positional,
+                                           repeats=repeats))
 
 # %% ../../nbs/ui/00_flags.ipynb #95514fed
 def _own_fields(own:type) -> list:
     "A command's own options for tyro."
+    import tyro
     def annotation(f):
         is_said = isinstance(f.default, bool) or f.default in (None, "", ()) # by the flag itself, or in its help
         hint = "" if is_said else None
         meta = Annotated[f.type, tyro.conf.arg(help=f.metadata["help"], metavar=f.metadata["metavar"],
                                                help_behavior_hint=hint)]
         if f.metadata["positional"]: return tyro.conf.Positional[meta]
+        if f.metadata["repeats"]: return tyro.conf.UseAppendAction[meta]
         return tyro.conf.FlagCreatePairsOff[meta] if f.type is bool else meta
     return [(f.name, annotation(f), dataclasses.field(default=f.default)) for f in dataclasses.fields(own)]
 
@@ -127,6 +130,7 @@ def command_form(
     base:Optional[Config], # None: a command without settings
 ) -> type: # a dataclass with the options of own, and one attribute for each section of the config
     "All options of a command."
+    import tyro
     groups = _own_fields(own)
     for section in SECTIONS if base else ():
         group = section_form(section, base)

@@ -11,9 +11,7 @@ __all__ = ['DEMO_RUN', 'SAYS_NO', 'SAYS_YES', 'Plain', 'Common', 'takes_settings
 # %% ../../nbs/ui/06_forms.ipynb #c6c704e5
 from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal, Optional
-
-import tyro
+from typing import Literal, Optional
 
 from ..config import Config, ConfigError, PRESETS
 from .flags import option, value_of
@@ -96,8 +94,8 @@ class Cache(Common):
 class Sweep(Common):
     "Train every combination of some settings, quantise the latents, compare quality and size; reuse finished runs."
     preset: str = _preset("reference")
-    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = option(
-        (), "A setting and the values to try: --set learning_rate=1e-3,3e-3; repeat for more settings", "NAME=VALUES")
+    set: tuple[str, ...] = option((), "A setting and the values to try: --set learning_rate=1e-3,3e-3; repeat for more settings",
+                                  "NAME=VALUES", repeats=True)
     latents: Optional[str] = option(
         None, "Numbers of latent vectors to try: 1,2,4,8 (short for --set latent_seq_len=...)", "LIST")
     dim: Optional[str] = option(

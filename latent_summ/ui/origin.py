@@ -9,13 +9,11 @@ __all__ = ['Origin', 'layers', 'First', 'first_look', 'model_path', 'start_of', 
 import copy, dataclasses, json, os, shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Optional
-
-import tyro
+from typing import Optional
 
 from ..config import Config, ConfigError, PRESETS, SECTIONS, from_reference, read_json, unused_text
 from ..runtime import CheckpointError, say_once
-from .flags import flag_words
+from .flags import command_form, flag_words, option
 from .forms import Settings
 
 # %% ../../nbs/ui/06_origin.ipynb #b9761651
@@ -85,15 +83,13 @@ def layers(
     except ConfigError as e: raise ConfigError(f"{config}: {e}") from e
 
 # %% ../../nbs/ui/06_origin.ipynb #92c5335d
-_quiet = tyro.conf.arg(help="")
-
 @dataclass
 class First:
     "What chooses the starting point."
-    preset: Annotated[Optional[str], _quiet] = None
-    config: Annotated[Optional[Path], _quiet] = None
-    model: Annotated[Optional[Path], _quiet] = None
-    run_dir: Annotated[Optional[str], _quiet] = None
+    preset: Optional[str] = option(None, "")
+    config: Optional[Path] = option(None, "")
+    model: Optional[Path] = option(None, "")
+    run_dir: Optional[str] = option(None, "")
 
 # %% ../../nbs/ui/06_origin.ipynb #6a099115
 def first_look(
@@ -102,8 +98,9 @@ def first_look(
     prog:str, # for messages of the parser
 ) -> First:
     "Parse only the options of `First`; everything else waits."
-    first, _ = tyro.cli(First, args=words, prog=prog, return_unknown_args=True, add_help=False)
-    return dataclasses.replace(first, preset=first.preset or form.__dataclass_fields__["preset"].default)
+    import tyro # loaded late: the overview of all commands does not need it
+    first, _ = tyro.cli(command_form(First, None), args=words, prog=prog, return_unknown_args=True, add_help=False)
+    return First(**vars(first) | dict(preset=first.preset or form.__dataclass_fields__["preset"].default))
 
 # %% ../../nbs/ui/06_origin.ipynb #97126d1c
 def model_path(
