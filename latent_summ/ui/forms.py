@@ -94,8 +94,8 @@ class Cache(Common):
 class Sweep(Common):
     "Train every combination of some settings, quantise the latents, compare quality and size; reuse finished runs."
     preset: str = _preset("reference")
-    set: tuple[str, ...] = option((), "A setting and the values to try: --set learning_rate=1e-3,3e-3; repeat for more settings",
-                                  "NAME=VALUES", repeats=True)
+    set: tuple[str, ...] = option(
+        (), "A setting and the values to try: --set learning_rate=1e-3,3e-3; repeat for more settings", "NAME=VALUES", repeats=True)
     latents: Optional[str] = option(
         None, "Numbers of latent vectors to try: 1,2,4,8 (short for --set latent_seq_len=...)", "LIST")
     dim: Optional[str] = option(
