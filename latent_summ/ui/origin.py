@@ -115,7 +115,7 @@ def model_path(
 # %% ../../nbs/ui/06_origin.ipynb #77da684d
 def _model_start(model:Path) -> Origin:
     "A trained model's own settings; the defaults where there is no model, which the command will say later."
-    from latent_summ.use.inference import find_model
+    from latent_summ.use.loading import find_model
     from latent_summ.use.share import saved_config
     try: file = find_model(model)
     except CheckpointError: return Origin(Config())
