@@ -21,7 +21,7 @@ from rouge_score.tokenize import tokenize
 from rouge_score.tokenizers import Tokenizer
 
 from ..config import Config, ConfigError
-from ..data.messenger import KINDS
+from ..data.kinds import KINDS
 from ..data.sources import BUILT_IN, Rows, load_pairs, local_files, looks_local, shared_dialogues
 from ..encode.shards import quantize_int8
 from ..html import html_page, table_of
