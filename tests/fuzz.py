@@ -199,7 +199,7 @@ class Rows(Target):
     "Rows of a source: lines of JSON."
     def make(self): return [b'{"id": 1, "dialogue": "Ann: hi\\nBob: h\\u00e9", "summary": "They greet."}\n' * 3, b'{"dialogue": null}\n[]\n', "\u2028é\n".encode()]
     def read(self, data):
-        from latent_summ.data.formats import json_line
+        from latent_summ.data.shapes import json_line
         from latent_summ.data.sources import clean_rows
         rows = clean_rows((json_line(line) for line in data.decode(errors="replace").split("\n") if line.strip()), {"id": "id", "dialogue": "dialogue", "summary": "summary"})
         for row in rows: row["dialogue"].encode() + row["summary"].encode()

@@ -21,8 +21,9 @@ from typing import Optional
 
 from ..config import Config
 from ..runtime import DataError, say_once
-from .formats import chats_in, FORMATS, COMPRESSED, ID_COLUMNS, READABLE, TURN_COLUMNS, columns_in, endings
-from .formats import find_column, folded, id_text, look_at, numbered_rows, open_text, plain_text
+from .fields import ID_COLUMNS, TURN_COLUMNS, find_column, folded, id_text, plain_text
+from .files import FORMATS, COMPRESSED, READABLE, endings
+from .formats import chats_in, columns_in, look_at, numbered_rows, open_text
 from .rows import REFERENCE_LISTS, Rows, clean_rows, digest_of, in_validation
 from .names import nameless_row
 from .hub import column_names, hub_splits, read_hub

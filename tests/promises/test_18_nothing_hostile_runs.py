@@ -159,9 +159,9 @@ import resource, sys
 from pathlib import Path
 from latent_summ.config import Config, LatentSummError
 from latent_summ.data.sources import load_pairs, load_texts
-from latent_summ.data import formats
+from latent_summ.data import files
 import datasets
-formats._MOST_BYTES = 2**25  # as if the machine were smaller: the bombs can be, too
+files._MOST_BYTES = 2**25  # as if the machine were smaller: the bombs can be, too
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 400_000_000,) * 2)
 for path in sys.argv[1:]:
