@@ -37,11 +37,10 @@ def find_column(
         if len(same) == 1: return same[0]
     return None
 
-# %% ../../nbs/data/02_fields.ipynb #51e4432b
+# %% ../../nbs/data/02_fields.ipynb #720f1f25
 SPEAKER_KEYS = ("speaker", "role", "from", "name", "user", "author", "sender", "participant", "speaker_name")
 SAID_KEYS = ("text", "content", "value", "utterance", "message", "said", "body", "sentence")
 
-# %% ../../nbs/data/02_fields.ipynb #720f1f25
 def _under(turn:dict, keys:tuple):
     "The value of the first of these keys that a turn has."
     names = {folded(key): key for key in turn}
