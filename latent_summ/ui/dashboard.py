@@ -19,7 +19,8 @@ from ..train.run_state import RunState, StageState
 from .flags import flag_words
 from .tui import in_words, short_number
 from .widgets import _BAD, _LEFT, _SOFT, _bar, _button, _picture, _row, Face, image_of, text_block
-from ..use.report import RunLog, loss_figure, trained_stages
+from ..use.figures import loss_figure, trained_stages
+from ..use.run_log import RunLog
 from ..use.runs import run_state
 
 # %% ../../nbs/ui/02_dashboard.ipynb #6b376be2

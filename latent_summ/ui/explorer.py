@@ -15,7 +15,7 @@ from ..config import ConfigError, LatentSummError
 from ..html import table_of, to_html
 from ..runtime import DataError
 from .widgets import _BAD, _LEFT, _SOFT, _bar, _button, _picture, _row, Face, image_of, in_html, text_block
-from ..use.report import COLOURS, INK, Picture, name_axes, tidy
+from ..use.figures import COLOURS, INK, Picture, name_axes, tidy
 
 # %% ../../nbs/ui/02_explorer.ipynb #e2a8cb57
 def flatten_pca(
