@@ -26,7 +26,8 @@ import pytest
 import torch
 
 from latent_summ.ui import dashboard, explorer, widgets as faces
-from latent_summ.config import SECTIONS, Config, ConfigError, LatentSummError
+from latent_summ.config import Config, ConfigError, LatentSummError
+from latent_summ.sections import SECTIONS
 from latent_summ.ui.flags import flag_words
 from latent_summ.ui.widgets import ConfigForm, every_widget, in_html, somebody_there
 from latent_summ.ui.explorer import LatentExplorer

@@ -13,7 +13,8 @@ from typing import Annotated, Optional
 
 import tyro
 
-from ..config import Config, ConfigError, PRESETS, SECTIONS, from_reference, read_json, unused_text
+from ..config import Config, ConfigError, PRESETS, from_reference, read_json, unused_text
+from ..sections import SECTIONS
 from ..runtime import CheckpointError, say_once
 from .flags import flag_words
 from .forms import Settings

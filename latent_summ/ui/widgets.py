@@ -13,7 +13,8 @@ import ipywidgets as widgets
 from fastcore.basics import patch
 from fastcore.xml import Code, Details, Div, Img, Safe, Style, Summary, ft
 
-from ..config import Config, ConfigError, PRESETS, SECTIONS
+from ..config import Config, ConfigError, PRESETS
+from ..sections import SECTIONS
 from ..html import table_of, to_html
 from .flags import flag_words, value_of
 
