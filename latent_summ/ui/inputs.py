@@ -226,7 +226,8 @@ def needs(
 ) -> list: # of Need
     "The sources that the enabled stages read."
     from latent_summ.plan import SOURCE_FIELDS, pairs_cap, pretrain_caps, pretrain_sources
-    from latent_summ.data.sources import BUILT_IN, looks_local
+    from latent_summ.data.sources import looks_local
+    from latent_summ.data.built_in import BUILT_IN
     pairs = [("dataset_name", cfg.dataset_name, "pairs", pairs_cap(cfg))] if pairs_cap(cfg) != 0 else []
     names = pretrain_sources(cfg)
     texts = [(SOURCE_FIELDS[key], names[key], "texts", cap) for key, cap in pretrain_caps(cfg).items()]
@@ -238,7 +239,8 @@ def open_need(
     need:Need, # the source
 ):
     "Open a source, look at its columns, and read its first rows if it is local. Raises `DataError` if it is unusable."
-    from latent_summ.data.sources import OWN_TEXTS, open_source, pair_columns, pick_split, text_columns
+    from latent_summ.data.sources import OWN_TEXTS, open_source, pick_split
+    from latent_summ.data.columns import pair_columns, text_columns
     choose = pair_columns if need.kind == "pairs" else text_columns
     source = open_source(cfg, need.source)
     split, _ = pick_split(source, cfg, "train")

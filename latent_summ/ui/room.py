@@ -62,7 +62,8 @@ _COUNTED = 20e6 # bytes of files that are read to count their rows
 
 def _raw_rows(cfg:Config, need:Need) -> Optional[int]:
     "All rows of a local source, counted by reading it; None where it cannot be read."
-    from latent_summ.data.sources import open_source, pair_columns, pick_split, text_columns
+    from latent_summ.data.sources import open_source, pick_split
+    from latent_summ.data.columns import pair_columns, text_columns
     choose = pair_columns if need.kind == "pairs" else text_columns
     try:
         source = open_source(cfg, need.source)
@@ -73,7 +74,8 @@ def _raw_rows(cfg:Config, need:Need) -> Optional[int]:
 # %% ../../nbs/ui/04_room.ipynb #fc2b0aa7
 def _rows_on_disk(cfg:Config, need:Need) -> Optional[int]:
     "Training rows of a local source, or None."
-    from latent_summ.data.sources import BUILT_IN, local_files
+    from latent_summ.data.built_in import BUILT_IN
+    from latent_summ.data.local import local_files
     if need.source in BUILT_IN: return cfg.messenger_rows
     try: files = local_files(need.source, cfg)
     except LatentSummError: return None  # its own check says what is wrong with it
@@ -247,7 +249,8 @@ def stage_sizes(
     rows:dict, # field of the config -> rows of that source, or None
 ) -> list: # of StageSize
     "Rows and steps of each stage that reads a source of which `rows` knows."
-    from latent_summ.data.sources import BUILT_IN, looks_local
+    from latent_summ.data.sources import looks_local
+    from latent_summ.data.built_in import BUILT_IN
     from latent_summ.plan import SOURCE_FIELDS, stage_table
     from latent_summ.train.trainer import planned_steps
     is_file = cfg.dataset_name not in BUILT_IN and looks_local(cfg.dataset_name)
