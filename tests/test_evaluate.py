@@ -19,7 +19,7 @@ from latent_summ.encode.backbones import MINI, load_decoder, load_encoder
 from latent_summ.model.compress import normalize_latents
 from latent_summ.config import Config
 from latent_summ.ui.demo import show_ladder, show_table
-from latent_summ.encode.embed import embed_texts
+from latent_summ.encode.embedder import embed_texts
 from latent_summ.encode.tokens import target_ids
 from latent_summ.use.inference import Summarizer
 from latent_summ.data.messenger import chats

@@ -18,7 +18,8 @@ from fastcore.basics import patch
 
 from ..config import Config, ConfigError
 from ..data.side import pack_facts, side_facts
-from ..encode.embed import EmbedProgress, Embedder, clock
+from ..encode.progress import EmbedProgress, clock
+from ..encode.embedder import Embedder
 from ..encode.tokens import fact_ids, frame_of, plain_ids
 from ..model.compress import normalize_latents
 from ..model.decode import facts_before, generate, prompt_embeds

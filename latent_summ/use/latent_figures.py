@@ -31,7 +31,7 @@ def measure_latents(
 ) -> Measured:
     "Latents that the model makes of texts; of a text that is too long, its first part counts."
     import torch
-    from latent_summ.encode.embed import embed_texts
+    from latent_summ.encode.embedder import embed_texts
     parts = summarizer.parts(texts)
     model = summarizer.model
     device = summarizer.device

@@ -193,7 +193,7 @@ def test_bombs(tmp_path, attacks):
 def test_a_file_name_is_no_html(monkeypatch):
     import IPython.display
 
-    from latent_summ.encode.embed import EmbedProgress
+    from latent_summ.encode.progress import EmbedProgress
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda html, **_: shown.append(html.data))
     progress = EmbedProgress("embed <img src=x onerror=alert(1)>.jsonl train", 10)
