@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from ..config import Config, ConfigError, PRESETS, SECTIONS, from_reference, read_json, unused_text
+from ..config import Config, ConfigError, PRESETS, from_reference, read_json, unused_text
+from ..sections import SECTIONS
 from ..runtime import CheckpointError, say_once
 from .flags import command_form, flag_words, option
 from .forms import Settings
@@ -112,7 +113,7 @@ def model_path(
 # %% ../../nbs/ui/06_origin.ipynb #77da684d
 def _model_start(model:Path) -> Origin:
     "A trained model's own settings; the defaults where there is no model, which the command will say later."
-    from latent_summ.use.inference import find_model
+    from latent_summ.use.loading import find_model
     from latent_summ.use.share import saved_config
     try: file = find_model(model)
     except CheckpointError: return Origin(Config())
