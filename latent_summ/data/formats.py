@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Optional
 
-from ..runtime import DataError, say_once
+from ..runtime import DataError, counted, say_once
 from .hub import first_line
 from .chats import chat_rows, describe, read_chats
 from .encodings import first_wrong_line, foreign_lines, is_damaged_utf8, known_encoding, likely_encoding
@@ -118,7 +118,7 @@ def pieces(
         for piece in _raw_pieces(Path(path)):
             size += len(piece)
             if size > most:
-                raise DataError(f"{name} unpacks to more than {most:,} bytes, over {_MOST_TIMES} times its size. "
+                raise DataError(f"{name} unpacks to more than {counted(most, 'byte')}, over {_MOST_TIMES} times its size. "
                                 "If this is intended, unpack it yourself and name the unpacked file.")
             yield piece
     except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as e:
@@ -127,6 +127,12 @@ def pieces(
 # %% ../../nbs/data/03_formats.ipynb #eeae997b
 _SAMPLE = 2**16 # characters at the beginning of a file that are looked at
 
+def _what_is_wrong(e:UnicodeError) -> str:
+    "A reason of Python's decoders in words."
+    reason = getattr(e, "reason", str(e))
+    is_cut = any(words in reason for words in ("truncated", "end of data", "incomplete"))
+    return "it ends in the middle of a character" if is_cut else f"some of it is not ({reason})"
+
 def _check_decoded(path, name, encoding:str):
     "Raise `DataError` unless the whole file is text in this encoding."
     decoder = codecs.getincrementaldecoder(encoding)()
@@ -134,7 +140,7 @@ def _check_decoded(path, name, encoding:str):
         for piece in pieces(path, name): decoder.decode(piece)
         decoder.decode(b"", final=True)
     except UnicodeError as e:
-        raise DataError(f"Cannot read {name} as text: it begins as {encoding}, but {e.reason if hasattr(e, 'reason') else e}. "
+        raise DataError(f"Cannot read {name}: its first bytes look like {encoding} text, but {_what_is_wrong(e)}. "
                         "Save it as UTF-8.") from e
 
 # %% ../../nbs/data/03_formats.ipynb #0ffa2f93

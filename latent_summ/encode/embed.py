@@ -27,7 +27,7 @@ import torch
 from fastcore.basics import patch
 
 from ..config import Config
-from ..runtime import CacheError, Interrupted, ModelError, autocast, autocast_dtype, is_terminal, pick_device, say_once
+from ..runtime import CacheError, Interrupted, ModelError, autocast, autocast_dtype, counted, is_terminal, pick_device, say_once
 from ..runtime import speak, stop_on_signal
 from ..plan import pairs_cap, pretrain_caps, pretrain_sources
 from ..data.sources import Rows, load_pairs, load_texts, shared_dialogues
@@ -238,8 +238,8 @@ def _shrink(self:Embedder, rows:int, longest:int, error:BaseException):
     if rows == 1: raise ModelError(message) from error
     self.max_tokens = max(1, rows * longest // 2)
     if self.device.type == "cuda": torch.cuda.empty_cache()
-    say_once(f"Out of memory with {rows} texts of up to {longest} tokens: "
-             f"continuing with batches of at most {self.max_tokens:,} tokens.")
+    say_once(f"Out of memory with {counted(rows, 'text')} of up to {longest} tokens: "
+             f"continuing with batches of at most {counted(self.max_tokens, 'token')}.")
 
 # %% ../../nbs/encode/06_embed.ipynb #cd9f8a25
 @patch
@@ -323,7 +323,7 @@ def line(self:EmbedProgress) -> str:
     rest = f", {clock(seconds * (1 - self.share) / self.share)} left" if self.share else ""
     rate = lambda n: f"{n / seconds:,.0f}" if n >= 10 * seconds else f"{n / seconds:.1f}"
     speed = f"{rate(self.texts / self.each)} rows/s, {rate(self.tokens)} tokens/s"
-    return f"{self.label}: {self.texts // self.each:,}/{self.rows:,} rows, {speed}{rest}"
+    return f"{self.label}: {self.texts // self.each:,}/{counted(self.rows, 'row')}, {speed}{rest}"
 
 # %% ../../nbs/encode/06_embed.ipynb #35f7c0d8
 @patch
@@ -547,7 +547,7 @@ def _read_rows(cfg:Config, kind:str, name:str, split:str, max_rows:Optional[int]
 
 def _say_empty(label:str, rows:int, part:tuple):
     "Say that a slice has no rows."
-    say_once(f"{label}: its {rows:,} rows are too few for {part[1]} parts; part {part[0]} has none of them.")
+    say_once(f"{label}: {counted(rows, 'row')} cannot fill {part[1]} parts; part {part[0]} has none.")
 
 # %% ../../nbs/encode/06_embed.ipynb #52dd25b9
 def _say_cuts(cfg:Config, cache:Cache, label:str):
@@ -615,7 +615,7 @@ def _embed_into(folder, fingerprint, cfg, embedder, decoder, rows:Rows, bounds:t
         starts = range(first + writer.done, last, SHARD_ROWS)
         done = _embed_windows(cfg, embedder, read, starts, writer, progress, stopping)
         if done < last - first:
-            raise Interrupted(f"Stopped while embedding {label}: {done:,} of {last - first:,} rows "
+            raise Interrupted(f"Stopped while embedding {label}: {done:,} of {counted(last - first, 'row')} "
                               f"are kept in {folder}. The same command continues from there.")
         cache = writer.finish({"source": rows.report})
         if stopping(): raise Interrupted(f"Stopped: {label} is embedded. The same command continues from there.")

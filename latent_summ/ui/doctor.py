@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..config import Config, LatentSummError
-from ..runtime import DataError
+from ..runtime import DataError, counted
 
 # %% ../../nbs/ui/05_doctor.ipynb #3a71af7d
 @dataclass
@@ -231,7 +231,7 @@ def check_remote(
     from latent_summ.data.hub import hub_case
     has_copy = is_cached(repo, kind)
     if not isinstance(answer, BaseException) and answer is not None:
-        rows = f", {sum(answer.values()):,} rows" if answer and kind == "dataset" else ""
+        rows = f", {counted(sum(answer.values()), 'row')}" if answer and kind == "dataset" else ""
         copy = " It is in the local cache." if has_copy else ""
         return ok(name, f"{repo} can be read{rows}.{copy}")
     case = "was not asked about: HF_HUB_OFFLINE is set"
@@ -354,7 +354,7 @@ def read_first_rows(
     reasons = ", ".join(f"{n:,} {why}" for why, n in rows.report["dropped"].items())
     if not rows.report["read"]: raise DataError(f"{source} holds no rows.")
     if not len(rows):
-        raise DataError(f"{source}: none of its first {rows.report['read']:,} rows can be used: {reasons}.")
+        raise DataError(f"{source}: no row can be used of the {rows.report['read']:,} read: {reasons}.")
 
 # %% ../../nbs/ui/05_doctor.ipynb #ee33664b
 def check_sources(
@@ -630,9 +630,9 @@ def check_stages(
     "Rows and steps of each stage; fails where the last stage would learn nothing from a file of the user's own."
     sizes = stage_sizes(cfg, rows)
     if not sizes: return []
-    counted = [f"{s.title} {s.rows:,} rows, {s.steps:,} step{'s' * (s.steps != 1)}" for s in sizes if s.steps is not None]
+    known = [f"{s.title} {counted(s.rows, 'row')}, {counted(s.steps, 'step')}" for s in sizes if s.steps is not None]
     unknown = [s.title for s in sizes if s.steps is None]
-    text = "; ".join(counted + ([f"rows of {', '.join(unknown)}: not known"] if unknown else []))
+    text = "; ".join(known + ([f"rows of {', '.join(unknown)}: not known"] if unknown else []))
     last = sizes[-1]
     if not last.is_own or last.steps is None or last.steps >= _FEW_STEPS: return [ok("stages", text)]
     step = (f"A stage needs {_FEW_STEPS} steps at least to learn anything: bring more rows, lower {_flag_of(cfg, 'batch_size')}, "

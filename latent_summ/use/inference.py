@@ -33,7 +33,7 @@ from .arguments import joined_text, split_parts, unit_windows
 from .facts import same_length
 from .latents import LatentFile, SavedLatents, compressor_fingerprint, read_latents, write_latents
 from ..model.model import LatentSummarizer, build_model, check_use
-from ..runtime import CheckpointError, DataError, autocast_dtype, own_world, pick_device, say_once
+from ..runtime import CheckpointError, DataError, autocast_dtype, counted, own_world, pick_device, say_once
 from .support import SUPPORT_FILE, Judge, Support, agreement, certainty, claims, part_values, read_judge, support_fingerprint, write_judge
 from .share import export_model, fetch, is_hub_id, load_backbones, model_card, own_encoder, read_model
 from ..train.run import checkpoint_folder
@@ -164,8 +164,8 @@ def _parts(self:Summarizer, texts) -> list: # for each text the list of its Part
             out.append(split_parts(owner, text, array("i", ids), tokenizer, room) if text else [])
     long = [len(parts) for parts in out if len(parts) > 1]
     if long:
-        say_once(f"longer than {room} tokens (max_seq_len={self.cfg.max_seq_len}): {len(long):,} of {len(out):,} texts, "
-                 f"read in {sum(long):,} parts.")
+        say_once(f"longer than {room} tokens (max_seq_len={self.cfg.max_seq_len}): {len(long):,} of {counted(len(out), 'text')}, "
+                 f"read in {counted(sum(long), 'part')}.")
     return out
 
 # %% ../../nbs/use/04_inference.ipynb #8c39644f
@@ -251,7 +251,7 @@ class TextProgress(EmbedProgress):
         "The state in words."
         seconds = max(time.monotonic() - self.start, 1e-9)
         remaining = f", {clock(seconds * (self.rows - self.texts) / self.texts)} left" if self.texts else ""
-        return f"{self.label}: {self.texts:,}/{self.rows:,} texts, {self.texts / seconds:.1f} texts/s{remaining}"
+        return f"{self.label}: {self.texts:,}/{counted(self.rows, 'text')}, {self.texts / seconds:.1f} texts/s{remaining}"
 
 # %% ../../nbs/use/04_inference.ipynb #9934f6a2
 @patch
