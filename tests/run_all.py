@@ -34,7 +34,7 @@ TAIL_LINES = 60
 # Those that take longest, longest first: the others fill the gaps that these leave at the end.
 LONGEST = """tests/promises tests/test_training.py tests/test_hub.py tests/test_inference.py tests/test_cli.py tests/test_demo.py
     nbs/mini/make_mini.ipynb tests/test_world.py tests/test_teach.py tests/test_repository.py nbs/tutorials/04_training_run.ipynb
-    tests/test_experiments.py tests/test_scale.py nbs/use/06_ladder.ipynb tests/test_fuzz.py nbs/ui/02_widgets.ipynb""".split()
+    tests/test_experiments.py tests/test_scale.py nbs/use/06_ladder.ipynb tests/test_fuzz.py nbs/ui/02_dashboard.ipynb""".split()
 
 running: set[Fresh | zygote.Process] = set()
 say_lock = threading.Lock()
