@@ -4,13 +4,11 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'said', 'split_names', 'parse_whatsapp', 'is_telegram', 'parse_telegram', 'slack_messages', 'is_slack',
-           'slack_people', 'slack_text', 'parse_slack', 'is_discord', 'parse_discord', 'visible_lines', 'is_captions',
-           'Part', 'parse_captions', 'turn_of', 'is_transcript', 'parse_transcript', 'is_plain', 'parse_plain',
-           'Format', 'is_whatsapp', 'may_be_export', 'parse_file', 'conversations', 'read_export', 'chat_rows',
-           'describe', 'read_chats']
+           'slack_people', 'slack_text', 'parse_slack', 'is_discord', 'parse_discord', 'Format', 'is_whatsapp',
+           'may_be_export', 'parse_file', 'conversations', 'read_export', 'chat_rows', 'describe', 'read_chats']
 
 # %% ../../nbs/data/02_chats.ipynb #c0000005
-import hashlib, html, io, json, re, zipfile
+import hashlib, html, json, re, zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +17,12 @@ from pathlib import Path, PurePosixPath
 from typing import Optional
 
 from .names import anonymise
-from .messages import APP_MARK, INVISIBLE, MONTH, Chat, Message, day_numbers, day_order, first_match, habit_of
+from .messages import APP_MARK, INVISIBLE, Chat, Message, day_numbers, day_order, habit_of
 from .messages import is_object_list, iso_time, phrases, stamp_of, time_of, visible
 from .encodings import decoded
 from .exports import is_facebook, is_google_chat, is_kakao, is_line, is_stamped
 from .exports import parse_facebook, parse_google_chat, parse_kakao, parse_line, parse_stamped
+from .transcripts import is_captions, is_plain, is_transcript, parse_captions, parse_plain, parse_transcript
 from ..runtime import DataError, counted, say_once
 
 # %% ../../nbs/data/02_chats.ipynb #c0000018
@@ -333,239 +332,6 @@ def parse_discord(
         message, why = _discord_message(m, people)
         if why: chat.dropped[why] += 1
         else: chat.messages.append(message)
-    return [chat]
-
-# %% ../../nbs/data/02_chats.ipynb #c0000043
-_ARROW = re.compile(r"\d+:\d+(?::\d+)?[.,]\d+\s*-->\s*\d+:\d+")
-_SBV = re.compile(r"(\d+:\d\d:\d\d\.\d+),(\d+:\d\d:\d\d\.\d+)", re.M)
-_WHO = r"(?:#Person\d+#|(?:[^\W\d_]|\+\d|[\U0001f000-\U0001faff])[^:\[\]<>{}\"\n]{0,48}?)" # or a phone number
-_SPEAKS = re.compile(rf"(?:>>+\s*)?(?:\[(?P<in_brackets>{_WHO})\]:?|(?P<who>{_WHO})\s?:)\s+(?P<text>\S.*)")
-_SOUND = re.compile(r"[\[(][^\[\]()]{1,40}[\])]|[♪♫][^♪♫]*[♪♫]?")
-
-def visible_lines(
-    text:str, # of any number of lines
-) -> list: # of its lines, without surrounding whitespace
-    "The lines of a text as a reader sees them."
-    return [visible(line) for line in text.splitlines()]
-
-# %% ../../nbs/data/02_chats.ipynb #f2130cc8
-def is_captions(
-    text:str, # beginning of a file
-) -> bool:
-    "Whether this is WebVTT, SRT or YouTube's SBV."
-    lines = [line for line in visible_lines(text) if line][:2]
-    return bool(lines) and (lines[0].split()[0] == "WEBVTT" or any(_ARROW.match(line) or _SBV.fullmatch(line) for line in lines))
-
-# %% ../../nbs/data/02_chats.ipynb #224b796c
-def _dots(text:str) -> str:
-    "Captions with the decimal points of WebVTT instead of the commas of SRT."
-    return re.sub(r"(\d\d),(\d{3})(?=\s*(?:-->|$))", r"\1.\2", text, flags=re.M)
-
-# %% ../../nbs/data/02_chats.ipynb #945a4e75
-def _cues(text:str) -> list: # of raw texts, one for each caption
-    "The captions of a file in any of the formats."
-    import webvtt
-    from webvtt.errors import MalformedFileError
-    text = text.lstrip("\ufeff\n\r ")
-    kind = "srt" if text[:1].isdigit() and not _ARROW.match(text) and not _SBV.match(text) else "vtt"
-    if _SBV.match(text): text = re.sub(_SBV.pattern, r"0\1 --> 0\2", text)
-    if kind == "vtt" and not text.startswith("WEBVTT"): text = "WEBVTT\n\n" + _dots(text)  # captions without numbers
-    try: cues = list(webvtt.from_buffer(io.StringIO(text), format=kind))
-    except MalformedFileError as e:
-        raise DataError(f"These captions are not a valid {kind.upper()} file: {e}. Export them again.") from e
-    if not cues: raise DataError("These captions have no line with times (00:00:01.000 --> 00:00:03.000). Export them again.")
-    names = [re.fullmatch(r'\d+\s+"(.*)"\s+\(\d+\)', cue.identifier or "") for cue in cues]  # Zoom: 1 "Maya Ode" (331)
-    return [f"<v {name[1] or 'Somebody'}>{cue.raw_text}" if name else cue.raw_text for cue, name in zip(cues, names)]
-
-# %% ../../nbs/data/02_chats.ipynb #c0000044
-@dataclass
-class Part:
-    "A piece of a caption that is spoken by one voice."
-    voice: str # from a tag; a dash for a new voice without a name; otherwise empty
-    lines: list # of strings
-
-# %% ../../nbs/data/02_chats.ipynb #dfe504cc
-def _parts(raw:str) -> list: # of Part
-    "Divide a caption into its voices, and remove its tags."
-    pieces = re.split(r"<v(?:\.[^\s>]*)?\s+([^>]+)>", raw)
-    parts = []
-    for voice, text in [("", pieces[0]), *zip(pieces[1::2], pieces[2::2])]:
-        clean = html.unescape(re.sub(r"</?[^<>]*>|\{\\[^{}]*\}", "", text))
-        lines = [line for line in visible_lines(clean) if line]
-        if lines: parts += [Part(visible(html.unescape(voice)), lines)] if voice else _dashes(lines)
-    return parts
-
-# %% ../../nbs/data/02_chats.ipynb #89ed1329
-def _dashes(lines:list) -> list: # of Part
-    "Divide a caption without tags at lines that begin with a dash or with the name of a speaker."
-    parts = []
-    for line in lines:
-        dash = re.fullmatch(r"(?:[-–—]|>>+)\s*(\S.*)", line)
-        if dash: parts.append(Part("-", [dash[1]]))
-        elif _SPEAKS.fullmatch(line) or not parts: parts.append(Part("", [line]))
-        else: parts[-1].lines.append(line)
-    return parts
-
-# %% ../../nbs/data/02_chats.ipynb #c0000047
-def _named(line:str) -> tuple: # (name, text), or ("", line)
-    "Divide a line into the name in front of it and its text."
-    match = _SPEAKS.fullmatch(line)
-    return (match["who"] or match["in_brackets"], match["text"]) if match else ("", line)
-
-def _is_like_a_name(name:str) -> bool:
-    "Whether some words are written like a name: at most three, with capital letters."
-    return len(name.split()) <= 3 and all(word[:1].isupper() or not word[:1].isalpha() for word in name.split())
-
-# %% ../../nbs/data/02_chats.ipynb #ec152700
-def _speakers(parts:list) -> set: # of names
-    "The speakers among the words before a colon."
-    if any(part.voice not in ("", "-") for part in parts): return set()
-    names = [_named(part.lines[0])[0] for part in parts]
-    counts = Counter(filter(None, names))
-    many = 3 * sum(counts.values()) >= len(parts)
-    return {name for name, n in counts.items() if n > 1 or many and _is_like_a_name(name)}
-
-# %% ../../nbs/data/02_chats.ipynb #4d215d58
-def _names_above(parts:list) -> bool:
-    "Whether each caption has a speaker's name as its first line."
-    firsts = [part.lines[0] for part in parts if part.voice == "" and len(part.lines) > 1]
-    alike = all(_is_like_a_name(name) and name[-1].isalnum() and name[0].isalpha() for name in firsts)
-    return len(firsts) == len(parts) and alike and len(set(firsts)) < len(firsts)
-
-# %% ../../nbs/data/02_chats.ipynb #c0000147
-def _add_turn(chat:Chat, voice:str, words:str):
-    "Continue the last turn, or begin one."
-    same = chat.messages and voice != "-" and (not voice or chat.messages[-1].speaker == voice)
-    if same: chat.messages[-1].text += " " + words
-    else: chat.messages.append(Message(voice.strip("-"), words))
-
-# %% ../../nbs/data/02_chats.ipynb #8143d52d
-def parse_captions(
-    text:str, # a WebVTT or SRT file
-) -> list: # of one Chat
-    "Read captions as turns of their speakers."
-    parts = [part for raw in _cues(text) for part in _parts(raw)]
-    speakers = _speakers(parts)
-    above = _names_above(parts)
-    chat = Chat([])
-    last = ""
-    for part in parts:
-        voice, lines = (part.lines[0], part.lines[1:]) if above else (part.voice, part.lines)
-        name, rest = _named(lines[0])
-        if name in speakers: voice, lines = name, [rest, *lines[1:]]
-        if not voice and lines[0] == last: lines = lines[1:]  # a rolling caption shows its last line again
-        last = lines[-1] if lines else last
-        words = visible(_SOUND.sub("", " ".join(lines)))
-        if words: _add_turn(chat, voice, words)
-        else: chat.dropped["sounds" if lines else "repeated captions"] += 1
-    return [chat]
-
-# %% ../../nbs/data/02_chats.ipynb #c0000050
-_AT = r"[\[(]?\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?(?:\s?[ap]\.?m\.?)?[\])]?"
-_ON = r"(?:[\[(]?\d{1,4}[-./]\d{1,2}[-./]\d{1,4},?[ T])?" # perhaps with a date before the time
-_TURNS = [re.compile(pattern, re.I) for pattern in (
-    rf"{_ON}{_AT}\s+(?:from|von|de|van)\s+(?P<who>.+?)(?:\s+(?:to|an|à|para|aan)\s+[^:]+?)?\s*:(?:\s+(?P<text>.*))?",  # Zoom's chat
-    rf"{_ON}{_AT}\s+<[@+~&%\s]?(?P<who>[^<>\s]+)>\s+(?P<text>\S.*)",  # IRC
-    rf"{_ON}{_AT}\s*[-–|]?\s*(?P<who>{_WHO})\s?:\s+(?P<text>\S.*)",
-    rf"(?P<who>{_WHO})\s*{_AT}\s?:(?:\s+(?P<text>.*))?",
-    rf"(?P<who>{_WHO})\s+{_AT}(?P<text>)",
-    rf"\[(?P<who>{_WHO})\]\s+{_AT}(?P<text>)",
-    rf"[\[(][^\[\]()]{{0,24}}\d:\d\d[^\[\]()]{{0,8}}[\])]\s+(?P<who>{_WHO})(?:\s?:\s+(?P<text>\S.*))?",
-    rf"(?P<who>{_WHO}),\s\[[^\[\]]{{0,16}}\d:\d\d[^\[\]]{{0,8}}\]:?(?P<text>)")]  # copied from Telegram
-_NOT_A_NAME = re.compile(rf"(?:{MONTH}\.? \d{{1,2}},?(?: \d{{4}},?)?|\d{{1,2}}\.? {MONTH}(?: \d{{4}})?)(?: at)?", re.I) # a date
-_NOTICE = re.compile(rf"""(?:{_ON}{_AT}\s+)?(?:\*\*\*|-!-|-->|<--)\s.*
-    |{_ON}{_AT}\s+\*\s.*|transcribed\sby\shttps?://\S+
-    |.{{0,60}}(?:started|stopped)\s(?:transcription|recording)
-    |(?:reacted\sto|removed\sa\s.{{1,30}}reaction\sfrom)\s["“].*""", re.I | re.X)
-_LEVEL = re.compile(r"\b(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\b") # the log of a program is not a chat
-_REPLY = re.compile(r"replying to [\"“].*[\"”]\s*|\[in reply to [^\[\]]*\]"
-                    r"|[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?$", re.I) # or a time alone
-
-# %% ../../nbs/data/02_chats.ipynb #c0000150
-def turn_of(
-    line:str, # of a transcript
-) -> Optional[tuple]: # (speaker, the rest of the line, which may be empty)
-    "Who begins to speak on a line with a name and a time; None for any other line."
-    line = line.replace("**", "")  # bold in Markdown
-    match = first_match(pattern.fullmatch(line) for pattern in _TURNS)
-    if not match or len(match["who"].split()) > 6 or _LEVEL.search(match["who"]) or _NOT_A_NAME.fullmatch(match["who"]): return None
-    return visible(match["who"]), visible(match["text"] or "")
-
-# %% ../../nbs/data/02_chats.ipynb #f5365542
-def is_transcript(
-    text:str, # beginning of a file
-) -> bool:
-    "Whether names with times are as frequent in a text as in a transcript."
-    lines = [line for line in visible_lines(text) if line]
-    turns = [i for i, line in enumerate(lines) if turn_of(line)]
-    return len(turns) > 1 and turns[0] < 10 and 5 * len(turns) >= len(lines)
-
-# %% ../../nbs/data/02_chats.ipynb #c0000052
-def parse_transcript(
-    text:str, # a transcript whose turns have times
-) -> list: # of one Chat
-    "Read a transcript. The lines below a name and a time are what was said."
-    chat = Chat([])
-    speaker = None
-    for line in visible_lines(text):
-        turn = turn_of(line)
-        if turn: speaker = turn[0]
-        body = turn[1] if turn else line
-        body = body[_REPLY.match(body).end():] if _REPLY.match(body) else body
-        continues = not turn and chat.messages and chat.messages[-1].speaker == speaker
-        if not body: continue
-        if _NOTICE.fullmatch(body): chat.dropped["system lines"] += 1
-        elif speaker is None: chat.dropped["lines before the first message"] += 1
-        elif continues: chat.messages[-1].text += " " + body
-        else: chat.messages.append(Message(speaker, body))
-    return [chat]
-
-# %% ../../nbs/data/02_chats.ipynb #c0000055
-_PLAIN = re.compile(rf"(?:[-*•]\s+|\d+[.)]\s+)?(?P<who>{_WHO})\s?:(?:\s+(?P<text>.*))?")
-_CLOCK_LINE = re.compile(r"[\[(]?\d{1,2}:\d{2}(?::\d{2})?[\])]?") # Google Meet writes the time between turns
-
-def _plain_turns(text:str) -> list: # of (name or "", text), one for each line that is not empty
-    "Divide each line into a name and a text."
-    turns = []
-    for line in visible_lines(text):
-        line = re.sub(r"^([^:：]{1,30})：\s*", r"\1: ", line)  # the wide colon of Chinese and Japanese
-        match = _PLAIN.fullmatch(line.replace("**", ""))
-        named = match and len(match["who"].split()) <= 5 and not _LEVEL.search(match["who"])
-        if named: turns.append((visible(match["who"]), match["text"] or ""))
-        elif line and not _CLOCK_LINE.fullmatch(line): turns.append(("", line))
-    return turns
-
-# %% ../../nbs/data/02_chats.ipynb #489bf386
-def _without_title(turns:list) -> list:
-    "Remove the few short lines of a title, as Google Meet writes it, from the turns."
-    first = next((i for i, (name, _) in enumerate(turns) if name), 0)
-    title = [line for _, line in turns[:first]]
-    return turns[first:] if first <= 6 and not any(len(line) > 80 or line[-1] in ".!?…" for line in title) else turns
-
-# %% ../../nbs/data/02_chats.ipynb #6dfeb863
-def is_plain(
-    text:str, # beginning of a file
-) -> bool:
-    "Whether most lines begin with one of a few names."
-    turns = _without_title(_plain_turns(text))
-    names = Counter(name for name, _ in turns if name)
-    named = sum(names.values())
-    if not names or max(names.values()) < 2 or 2 * named < len(turns): return False
-    speaks = re.compile(" (?:" + "|".join(map(re.escape, names)) + "): ")
-    inside = sum(bool(speaks.search(line)) for _, line in turns)  # lines that hold more than one turn
-    return 5 * inside < len(turns) and len(names) <= max(2, named / 2)
-
-# %% ../../nbs/data/02_chats.ipynb #c0000155
-def parse_plain(
-    text:str, # lines of Name: text
-) -> list: # of one Chat
-    "Read a chat in the form that the model learns from. A line without a name continues the message before it."
-    chat = Chat([])
-    for name, body in _plain_turns(text):
-        if name: chat.messages.append(Message(name, body))
-        elif chat.messages: chat.messages[-1].text = f"{chat.messages[-1].text} {body}".strip()
-        else: chat.dropped["lines before the first message"] += 1
-    chat.messages = [m for m in chat.messages if m.text]
     return [chat]
 
 # %% ../../nbs/data/02_chats.ipynb #c0000058
