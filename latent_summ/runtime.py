@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['DataError', 'CacheError', 'ModelError', 'CheckpointError', 'peak_memory_mb', 'is_terminal', 'speak', 'Interrupted',
-           'stop_on_signal', 'say_once', 'pick_device', 'autocast_dtype', 'autocast', 'own_world', 'seed_everything',
-           'hash_seed', 'atomic_write', 'write_json', 'sha256_file', 'check_writable', 'Progress', 'with_parameters']
+           'stop_on_signal', 'counted', 'say_once', 'pick_device', 'autocast_dtype', 'autocast', 'own_world',
+           'seed_everything', 'hash_seed', 'atomic_write', 'write_json', 'sha256_file', 'check_writable', 'Progress',
+           'with_parameters']
 
 # %% ../nbs/01_runtime.ipynb #7cdbf702
 import contextlib, hashlib, json, os, random, signal, sys, tempfile, threading, time
@@ -86,6 +87,14 @@ def stop_on_signal(
     try: yield lambda: bool(received)
     finally:
         for s, h in before.items(): signal.signal(s, h)
+
+# %% ../nbs/01_runtime.ipynb #c26a0012
+def counted(
+    n:int, # how many
+    noun:str, # of what, in the singular
+) -> str: # 1 row; 1,200 rows
+    "A number with its noun."
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 # %% ../nbs/01_runtime.ipynb #b3b4e3dd
 _said = set()

@@ -139,7 +139,7 @@ def test_thousands_of_texts_one_of_them_bad(s):
 def test_a_long_text_is_told_and_joined(s, texts, capsys):
     long = "\n".join(texts[:8])
     parts, = s.parts(long)
-    assert len(parts) > 2 and "longer than 246 tokens (max_seq_len=256): 1 of 1 texts" in capsys.readouterr().err
+    assert len(parts) > 2 and "longer than 246 tokens (max_seq_len=256): 1 of 1 text, read in" in capsys.readouterr().err
     assert s.summarize([texts[0], long]) == [s.summarize(texts[0]), " ".join(filter(None, s.summarize(parts)))]
     mean = codec.normalize_latents(s.compress_meaning(s.encode(parts)).mean(0, keepdim=True))
     assert s.summarize(long, long="mean") == s.decode(mean)[0]

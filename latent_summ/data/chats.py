@@ -23,7 +23,7 @@ from .encodings import decoded
 from .exports import is_facebook, is_google_chat, is_kakao, is_line, is_stamped
 from .exports import parse_facebook, parse_google_chat, parse_kakao, parse_line, parse_stamped
 from .transcripts import is_captions, is_plain, is_transcript, parse_captions, parse_plain, parse_transcript
-from ..runtime import DataError, say_once
+from ..runtime import DataError, counted, say_once
 
 # %% ../../nbs/data/02_chats.ipynb #c0000018
 _THINGS = r"""(?:image|photo|picture|video(?:[ ]note)?|audio|voice[ ]message|gif|sticker|document|contact[ ]card|media
@@ -421,7 +421,7 @@ def _zipped(path:Path) -> dict: # name -> function that reads the file
     infos = sorted((i for i in archive.infolist() if not i.is_dir()), key=lambda i: i.filename)
     size = sum(i.file_size for i in infos if i.filename.lower().endswith(_TEXTS))
     if size > _MOST_BYTES:
-        raise DataError(f"Its texts unpack to {size:,} bytes. Unpack it, and name the unpacked folder.")
+        raise DataError(f"Its texts unpack to {counted(size, 'byte')}. Unpack it, and name the unpacked folder.")
     if any(i.flag_bits & 1 for i in infos): raise DataError("This zip has a password. Unpack it, and name the unpacked folder.")
     return {i.filename: lambda i=i: archive.read(i) for i in infos}
 

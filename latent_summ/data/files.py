@@ -20,7 +20,7 @@ from typing import Optional
 
 from .encodings import first_wrong_line, foreign_lines, is_damaged_utf8, known_encoding, likely_encoding
 from .hub import first_line
-from ..runtime import DataError, say_once
+from ..runtime import DataError, counted, say_once
 
 # %% ../../nbs/data/02_files.ipynb #319eab7f
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "csv", ".tab": "csv",
@@ -104,13 +104,19 @@ def pieces(
         for piece in _raw_pieces(Path(path)):
             size += len(piece)
             if size > most:
-                raise DataError(f"{name} unpacks to more than {most:,} bytes, over {_MOST_TIMES} times its size. "
+                raise DataError(f"{name} unpacks to more than {counted(most, 'byte')}, over {_MOST_TIMES} times its size. "
                                 "If this is intended, unpack it yourself and name the unpacked file.")
             yield piece
     except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile) as e:
         raise DataError(f"Cannot read {name}: {getattr(e, 'strerror', None) or first_line(e)}.") from e
 
 # %% ../../nbs/data/02_files.ipynb #eeae997b
+def _what_is_wrong(e:UnicodeError) -> str:
+    "A reason of Python's decoders in words."
+    reason = getattr(e, "reason", str(e))
+    is_cut = any(words in reason for words in ("truncated", "end of data", "incomplete"))
+    return "it ends in the middle of a character" if is_cut else f"some of it is not ({reason})"
+
 def _check_decoded(path, name, encoding:str):
     "Raise `DataError` unless the whole file is text in this encoding."
     decoder = codecs.getincrementaldecoder(encoding)()
@@ -118,7 +124,7 @@ def _check_decoded(path, name, encoding:str):
         for piece in pieces(path, name): decoder.decode(piece)
         decoder.decode(b"", final=True)
     except UnicodeError as e:
-        raise DataError(f"Cannot read {name} as text: it begins as {encoding}, but {e.reason if hasattr(e, 'reason') else e}. "
+        raise DataError(f"Cannot read {name}: its first bytes look like {encoding} text, but {_what_is_wrong(e)}. "
                         "Save it as UTF-8.") from e
 
 # %% ../../nbs/data/02_files.ipynb #0ffa2f93

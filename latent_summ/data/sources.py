@@ -26,7 +26,7 @@ from .hub import column_names, hub_splits, read_hub
 from .local import ALIASES, _look_at, local_files, split_names
 from .names import nameless_row
 from .rows import Rows, clean_rows, digest_of, in_validation
-from ..runtime import DataError, say_once
+from ..runtime import DataError, counted, say_once
 
 # %% ../../nbs/data/04_sources.ipynb #7bcd0ba5
 def read_files(
@@ -167,11 +167,11 @@ def _check(report:dict, cfg:Config):
     "Raise `DataError` with the reason if there are no rows; report dropped rows once."
     where, drops = f"{report['source']} ({report['split']})", ", ".join(f"{n:,} {why}" for why, n in report["dropped"].items())
     if not report["read"]: raise DataError(f"{where} holds no rows.")
-    if not report["kept"] and drops and not report["other_split"]: raise DataError(f"{where}: all {report['read']:,} rows were dropped: {drops}.")
+    if not report["kept"] and drops and not report["other_split"]: raise DataError(f"{where}: no row is left of the {report['read']:,} read: {drops}.")
     if not report["kept"]:
-        raise DataError(f"{where}: none of its {report['other_split']:,} rows falls into this split with --preprocess-validation-fraction "
+        raise DataError(f"{where}: no row falls into this split ({report['other_split']:,} read) with --preprocess-validation-fraction "
                         f"{cfg.preprocess_validation_fraction}; choose another fraction, or give a file for this split.")
-    if drops: say_once(f"{where}: {sum(report['dropped'].values()):,} of {report['read']:,} rows dropped: {drops}.")
+    if drops: say_once(f"{where}: {sum(report['dropped'].values()):,} of {counted(report['read'], 'row')} dropped: {drops}.")
     again, several = report["renamed_ids"], report["several_references"]
     if again and report["columns"].get("id"): say_once(f"{where}: repeated ids: {again:,}; those of later rows end in #2 and so on.")
     if several and report["split"] == "train": say_once(f"{where}: rows with several references: {several:,}; training reads the first reference of each.")

@@ -16,7 +16,7 @@ from .formats import given_file, rows_as_bytes
 from .files import FORMATS, endings
 from .names import anonymise
 from .sources import input_rows
-from ..runtime import DataError, atomic_write, check_writable, is_terminal, say_once
+from ..runtime import DataError, atomic_write, check_writable, counted, is_terminal, say_once
 
 # %% ../../nbs/data/07_texts.ipynb #5e733710
 class GivenText(NamedTuple):
@@ -41,7 +41,7 @@ def _no_text(texts:list) -> str:
     "Why none of the rows holds a text."
     reasons = dict.fromkeys(t.reason for t in texts if t.reason and t.reason != "empty")
     if not reasons: return "The text is empty: there is nothing to summarise."
-    return f"None of the {len(texts):,} rows has a text: {'; '.join(reasons)}."
+    return f"No row has a text ({len(texts):,} given): {'; '.join(reasons)}."
 
 # %% ../../nbs/data/07_texts.ipynb #f6d39745
 def given_texts(
@@ -67,7 +67,7 @@ def tell_empty(
 ):
     "Report how many rows have no text."
     empty = sum(not t.text for t in texts)
-    if empty: say_once(f"{empty:,} of {len(texts):,} rows are empty{outcome}")
+    if empty: say_once(f"{empty:,} of {counted(len(texts), 'row')} are empty{outcome}")
 
 # %% ../../nbs/data/07_texts.ipynb #9c478b0a
 def whole_characters(

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from ..config import LatentSummError
 from .shards import SHARDS, dequantize_int8, fields_of_row, line_offsets
-from ..runtime import CacheError, atomic_write, say_once, sha256_file, write_json
+from ..runtime import CacheError, atomic_write, counted, say_once, sha256_file, write_json
 
 # %% ../../nbs/encode/05_cache.ipynb #dea09fa4
 def fingerprint_hash(
@@ -158,7 +158,7 @@ def _take_up(self:CacheWriter):
         if complete and not damaged:
             raise CacheError(f"{self.folder} is complete; open it, or pass overwrite=True to replace it.")
         if damaged:
-            say_once(f"{self.folder}: {state['rows'] - self.done:,} rows in damaged shards are dropped and made again.")
+            say_once(f"{self.folder}: damaged shards are dropped; their {counted(state['rows'] - self.done, 'row')} will be made again.")
         if complete:
             self._save("partial.json")
             (self.folder / "manifest.json").unlink()
@@ -234,7 +234,7 @@ def _shard_problem(folder:Path, entry:dict, verify:bool=True) -> Optional[str]:
     try:
         file = os.lstat(path)
         if not stat.S_ISREG(file.st_mode): return "is missing"
-        if (size := file.st_size) != entry["bytes"]: return f"has {size:,} bytes instead of {entry['bytes']:,}"
+        if (size := file.st_size) != entry["bytes"]: return f"has {counted(size, 'byte')} instead of {entry['bytes']:,}"
         if verify and sha256_file(path) != entry["sha256"]: return "has changed (its SHA-256 differs)"
     except (FileNotFoundError, NotADirectoryError): return "is missing" # or deleted while we looked
 
@@ -343,7 +343,7 @@ class Cache:
 
     def __reduce__(self): return type(self), (self.folder, self.manifest) # a loader process opens the files itself
     def __len__(self): return int(self.starts[-1])
-    def __repr__(self): return f"Cache({str(self.folder)!r}, {len(self):,} rows: {', '.join(self.fields)})"
+    def __repr__(self): return f"Cache({str(self.folder)!r}, {counted(len(self), 'row')}: {', '.join(self.fields)})"
 
 # %% ../../nbs/encode/05_cache.ipynb #5e1fab01
 @patch
@@ -385,7 +385,7 @@ def _no_manifest(folder:Path) -> str:
     "Why a folder without a manifest cannot be opened."
     partial, _ = _read_state(folder / "partial.json")
     if not partial: return f"There is no cache in {folder}. `latent_summ cache` makes one."
-    return f"{folder} is unfinished ({partial['rows']:,} rows so far). Run the command that began it again to continue."
+    return f"{folder} is unfinished ({counted(partial['rows'], 'row')} so far). Run the command that began it again to continue."
 
 # %% ../../nbs/encode/05_cache.ipynb #9f9326d7
 def nearest_cache(

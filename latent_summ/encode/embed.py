@@ -26,7 +26,7 @@ from .parts import part_fingerprint, part_folder, part_rows
 from .progress import EmbedProgress
 from .tokens import input_ids, n_vectors, targets_and_cuts
 from ..plan import pairs_cap, pretrain_caps, pretrain_sources
-from ..runtime import CacheError, Interrupted, say_once, stop_on_signal
+from ..runtime import CacheError, Interrupted, counted, say_once, stop_on_signal
 
 # %% ../../nbs/encode/06_embed.ipynb #981f82fa
 def _stored(cfg:Config) -> list: # of text, input_ids ...
@@ -193,7 +193,7 @@ def _read_rows(cfg:Config, kind:str, name:str, split:str, max_rows:Optional[int]
 
 def _say_empty(label:str, rows:int, part:tuple):
     "Say that a slice has no rows."
-    say_once(f"{label}: its {rows:,} rows are too few for {part[1]} parts; part {part[0]} has none of them.")
+    say_once(f"{label}: {counted(rows, 'row')} cannot fill {part[1]} parts; part {part[0]} has none.")
 
 # %% ../../nbs/encode/06_embed.ipynb #52dd25b9
 def _say_cuts(cfg:Config, cache:Cache, label:str):
@@ -261,7 +261,7 @@ def _embed_into(folder, fingerprint, cfg, embedder, decoder, rows:Rows, bounds:t
         starts = range(first + writer.done, last, SHARD_ROWS)
         done = _embed_windows(cfg, embedder, read, starts, writer, progress, stopping)
         if done < last - first:
-            raise Interrupted(f"Stopped while embedding {label}: {done:,} of {last - first:,} rows "
+            raise Interrupted(f"Stopped while embedding {label}: {done:,} of {counted(last - first, 'row')} "
                               f"are kept in {folder}. The same command continues from there.")
         cache = writer.finish({"source": rows.report})
         if stopping(): raise Interrupted(f"Stopped: {label} is embedded. The same command continues from there.")

@@ -23,7 +23,7 @@ from .cache import SHARD_ROWS
 from .packed import Packed, can_pack
 from .progress import EmbedProgress
 from .tokens import input_ids, n_vectors
-from ..runtime import ModelError, autocast, autocast_dtype, pick_device, say_once
+from ..runtime import ModelError, autocast, autocast_dtype, counted, pick_device, say_once
 
 # %% ../../nbs/encode/05_embedder.ipynb #fccbd839
 def vector_shape(
@@ -225,8 +225,8 @@ def _shrink(self:Embedder, rows:int, longest:int, error:BaseException):
     if rows == 1: raise ModelError(message) from error
     self.max_tokens = max(1, rows * longest // 2)
     if self.device.type == "cuda": torch.cuda.empty_cache()
-    say_once(f"Out of memory with {rows} texts of up to {longest} tokens: "
-             f"continuing with batches of at most {self.max_tokens:,} tokens.")
+    say_once(f"Out of memory with {counted(rows, 'text')} of up to {longest} tokens: "
+             f"continuing with batches of at most {counted(self.max_tokens, 'token')}.")
 
 # %% ../../nbs/encode/05_embedder.ipynb #cd9f8a25
 @patch

@@ -13,7 +13,7 @@ from typing import Optional
 
 from fastcore.basics import patch
 
-from ..runtime import is_terminal, speak
+from ..runtime import counted, is_terminal, speak
 
 # %% ../../nbs/encode/05_progress.ipynb #233013cc
 def clock(
@@ -86,7 +86,7 @@ def line(self:EmbedProgress) -> str:
     rest = f", {clock(seconds * (1 - self.share) / self.share)} left" if self.share else ""
     rate = lambda n: f"{n / seconds:,.0f}" if n >= 10 * seconds else f"{n / seconds:.1f}"
     speed = f"{rate(self.texts / self.each)} rows/s, {rate(self.tokens)} tokens/s"
-    return f"{self.label}: {self.texts // self.each:,}/{self.rows:,} rows, {speed}{rest}"
+    return f"{self.label}: {self.texts // self.each:,}/{counted(self.rows, 'row')}, {speed}{rest}"
 
 # %% ../../nbs/encode/05_progress.ipynb #35f7c0d8
 @patch

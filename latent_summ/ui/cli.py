@@ -18,7 +18,7 @@ from .flags import choices_of, command_form, completion_script, flags_given
 from .forms import DEMO_RUN, takes_settings
 from .origin import start_of
 from .streams import failed_output, lost_output, ready_streams
-from .words import check_bools, check_theirs, command_first, no_command, usual_values
+from .words import check_bools, check_theirs, check_values, command_first, no_command, usual_values
 
 # %% ../../nbs/ui/07_cli.ipynb #b8c2b46e
 def completion(
@@ -90,6 +90,7 @@ def _call(name:str, words:list):
     import tyro # loaded late: the overview of all commands does not need it
     form, function = COMMANDS[name]
     prog = f"latent_summ {name}"
+    if "--help" not in words and "-h" not in words: check_values(words, form, name)
     def parse(own_form): return tyro.cli(own_form, args=words, prog=prog, description=about(name) + _HINT * takes_settings(form))
     if not takes_settings(form): function(parse(command_form(form, None))); return
     check_bools(words)

@@ -15,7 +15,7 @@ from typing import Optional
 
 from ..config import Config, ConfigError, LatentSummError
 from ..data.texts import checked_output, given_texts, names_rows, tell_empty, whole_characters, write_lines, write_rows
-from ..runtime import DataError, atomic_write, check_writable, say_once
+from ..runtime import DataError, atomic_write, check_writable, counted, say_once
 from .flags import flag_words
 from .forms import DEMO_RUN, Audit, Bench, Bits, Cache, Calibrate, Demo, Diff, Doctor, Encode, Evaluate, Export
 from .forms import Interpolate, Measures, Plan, Privacy, Reconstruct, Report, Runs, Search, Settings
@@ -123,7 +123,7 @@ def _build_here(cfg:Config, part, done:Callable) -> dict:
 def _merge(cfg:Config, folders:tuple):
     "Join the parts that several machines made."
     from latent_summ.encode.parts import merge_parts
-    for joined in merge_parts(cfg.preprocess_cache_dir, list(folders)): print(f"{joined.folder}: {len(joined):,} rows")
+    for joined in merge_parts(cfg.preprocess_cache_dir, list(folders)): print(f"{joined.folder}: {counted(len(joined), 'row')}")
     print("The .part- folders can be deleted now.")
 
 # %% ../../nbs/ui/07_commands.ipynb #5f1e50bf
@@ -147,7 +147,7 @@ def cache(
     def done(source, cache, seconds): view(dict(event="preprocess", source=source, rows=len(cache), seconds=seconds))
     caches = _build_on_ray(options, cfg, done) if options.engine == "ray" else _build_here(cfg, part, done)
     count = f"Part {part[0]} of {part[1]}: {len(caches)} slices" if part else f"{len(caches)} caches"
-    print(f"{count} in {cfg.preprocess_cache_dir}: {sum(map(len, caches.values())):,} rows.")
+    print(f"{count} in {cfg.preprocess_cache_dir}: {counted(sum(map(len, caches.values())), 'row')}.")
     if part: print(f"When all {part[1]} parts are there (or copied here): latent_summ cache merge [FOLDER ...]")
 
 # %% ../../nbs/ui/07_commands.ipynb #16e4d637
@@ -297,7 +297,7 @@ def encode(
     facts = summarizer.facts_of(texts)
     path = summarizer.save_latents(output, latents, ids, options.summaries, sources, noise, facts)
     tell_empty(rows, "; they hold the latents that stand for no text.")
-    print(f"{path}: {len(texts):,} texts, {path.stat().st_size / len(texts):,.0f} bytes each.")
+    print(f"{path}: {counted(len(texts), 'text')}, {path.stat().st_size / len(texts):,.0f} bytes each.")
     say_once("latents are not anonymous: names and words can be read back from them (latent_summ privacy measures it).")
 
 # %% ../../nbs/ui/07_commands.ipynb #0707cece
@@ -523,7 +523,7 @@ def _swept_table(options:Sweep, cfg:Config, grid:dict, bits:tuple):
     from latent_summ.use.inference import Summarizer
     from latent_summ.use.sweep import grid_points, run_sweep, sweep_model
     if options.trained: return sweep_model(Summarizer.from_pretrained(options.trained), bits, options.split, options.max_rows)
-    print(f"{len(grid_points(cfg, grid, options.folder))} runs in {options.folder}", flush=True)
+    print(f"{counted(len(grid_points(cfg, grid, options.folder)), 'run')} in {options.folder}", flush=True)
     with listeners(cfg) as heard:
         train_one = functools.partial(_train_one, heard)
         return run_sweep(cfg, grid, options.folder, bits, options.split, options.max_rows, train_one)

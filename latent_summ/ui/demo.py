@@ -15,7 +15,7 @@ from ..use.evaluate import evaluate
 from ..use.ladder import ladder_report, loss_ladder
 from ..use.inference import Summarizer
 from ..use.report import examples_text, rich_table, rows_of, scores_table, write_report
-from ..runtime import peak_memory_mb
+from ..runtime import counted, peak_memory_mb
 from ..train.stages import run_pipeline
 
 # %% ../../nbs/ui/04_demo.ipynb #8d1b2e8a
@@ -88,7 +88,7 @@ def show_ladder(
     "Print the loss ladder."
     from rich.console import Console
     from rich.table import Table
-    title = f"Where information is lost: the same decoder, given ... ({ladder['rows']:,} chats)"
+    title = f"Where information is lost: the same decoder, given ... ({counted(ladder['rows'], 'chat')})"
     table = Table("given", title=title, title_justify="left")
     for name in ("bits", "carried", "ROUGE-1", "facts %", "in role %"): table.add_column(name, justify="right")
     for rung, r in ladder["rungs"].items():
@@ -152,7 +152,7 @@ def show_scores(
         print(f"Summaries written back from their own latents: {_numbers(rebuilt)} ({rebuilt['settings']})")
     print(*_rouge_lines(report), sep="\n")
     if "latency_ms" in report:
-        print(f"A text takes, in ms: {_numbers(report['latency_ms'])}; its latents are {report['latent_bytes']['int8']:,} bytes.")
+        print(f"A text takes, in ms: {_numbers(report['latency_ms'])}; its latents are {counted(report['latent_bytes']['int8'], 'byte')}.")
     for setting, value in report["settings"].items(): print(f"{setting}: {value}")
 
 # %% ../../nbs/ui/04_demo.ipynb #c209a619

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..config import Config, LatentSummError
-from ..runtime import DataError
+from ..runtime import DataError, counted
 
 # %% ../../nbs/ui/04_inputs.ipynb #3a71af7d
 @dataclass
@@ -138,7 +138,7 @@ def check_remote(
     from latent_summ.data.hub import hub_case
     has_copy = is_cached(repo, kind)
     if not isinstance(answer, BaseException) and answer is not None:
-        rows = f", {sum(answer.values()):,} rows" if answer and kind == "dataset" else ""
+        rows = f", {counted(sum(answer.values()), 'row')}" if answer and kind == "dataset" else ""
         copy = " It is in the local cache." if has_copy else ""
         return ok(name, f"{repo} can be read{rows}.{copy}")
     case = "was not asked about: HF_HUB_OFFLINE is set"
@@ -263,7 +263,7 @@ def read_first_rows(
     reasons = ", ".join(f"{n:,} {why}" for why, n in rows.report["dropped"].items())
     if not rows.report["read"]: raise DataError(f"{source} holds no rows.")
     if not len(rows):
-        raise DataError(f"{source}: none of its first {rows.report['read']:,} rows can be used: {reasons}.")
+        raise DataError(f"{source}: no row can be used of the {rows.report['read']:,} read: {reasons}.")
 
 # %% ../../nbs/ui/04_inputs.ipynb #ee33664b
 def check_sources(

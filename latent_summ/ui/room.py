@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Optional
 
 from ..config import Config, LatentSummError
-from ..runtime import DataError
+from ..runtime import DataError, counted
 from .inputs import Check, Need, needs, ok
 
 # %% ../../nbs/ui/04_room.ipynb #1ed4563a
@@ -273,9 +273,9 @@ def check_stages(
     "Rows and steps of each stage; fails where the last stage would learn nothing from a file of the user's own."
     sizes = stage_sizes(cfg, rows)
     if not sizes: return []
-    counted = [f"{s.title} {s.rows:,} rows, {s.steps:,} step{'s' * (s.steps != 1)}" for s in sizes if s.steps is not None]
+    known = [f"{s.title} {counted(s.rows, 'row')}, {counted(s.steps, 'step')}" for s in sizes if s.steps is not None]
     unknown = [s.title for s in sizes if s.steps is None]
-    text = "; ".join(counted + ([f"rows of {', '.join(unknown)}: not known"] if unknown else []))
+    text = "; ".join(known + ([f"rows of {', '.join(unknown)}: not known"] if unknown else []))
     last = sizes[-1]
     if not last.is_own or last.steps is None or last.steps >= _FEW_STEPS: return [ok("stages", text)]
     step = (f"A stage needs {_FEW_STEPS} steps at least to learn anything: bring more rows, lower {_flag_of(cfg, 'batch_size')}, "

@@ -30,7 +30,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ..config import Config, STAGES
-from ..runtime import is_terminal, peak_memory_mb, say_once, speak
+from ..runtime import counted, is_terminal, peak_memory_mb, say_once, speak
 from ..train.run_state import RunState, StageState
 from ..train.sinks import sinks_for
 
@@ -116,7 +116,7 @@ def passing(self:LineView,
 # %% ../../nbs/ui/01_tui.ipynb #e03e6ec6
 @patch
 def _preprocess(self:LineView, e):
-    self.line("cached", f"{e['source']}: {e['rows']:,} rows in {in_words(e['seconds'])}")
+    self.line("cached", f"{e['source']}: {counted(e['rows'], 'row')} in {in_words(e['seconds'])}")
 
 # %% ../../nbs/ui/01_tui.ipynb #304903ab
 @patch
@@ -124,7 +124,7 @@ def _stage_start(self:LineView, e):
     "The stage's number, its size, and where it continues."
     number = f"stage {STAGES.index(e['stage']) + 1}/{len(STAGES)}" if e["stage"] in STAGES else "stage"
     epochs = f"{e['epochs']} epoch{'s' * (e['epochs'] != 1)}"
-    size = f"{e['steps']:,} steps, {epochs} of {e['rows']:,} rows in batches of {e['batch_size']}"
+    size = f"{counted(e['steps'], 'step')}, {epochs} of {counted(e['rows'], 'row')} in batches of {e['batch_size']}"
     resumed = f", going on after step {e['step']:,}" if e.get("step") else ""
     self.line(number, f"{e['stage'].replace('_', ' ')}: {size}{resumed}")
     self.last_line = time.monotonic()
@@ -258,9 +258,9 @@ def head_lines(
     number = sum(map(state.done_before, state.stages.values())) + (s.state != "done")
     bars = _bars(console, width)
     bars.add_task("run", total=1, completed=share, left=_left_words(state.left(now), len(state.stages) > 1),
-                  steps=f"{done:,}/{steps:,} steps" if steps else f"stage {number} of {len(state.stages)}")
+                  steps=f"{done:,}/{counted(steps, 'step')}" if steps else f"stage {number} of {len(state.stages)}")
     bars.add_task("stage", total=max(s.steps, 1), completed=s.step, left=_left_words(s.left(now)),
-                  steps=f"{s.step:,}/{s.steps:,} steps")
+                  steps=f"{s.step:,}/{counted(s.steps, 'step')}")
     return as_lines(_title(state, now), width, console) + as_lines(bars.get_renderable(), width, console)
 
 # %% ../../nbs/ui/01_tui.ipynb #8237026b

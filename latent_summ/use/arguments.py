@@ -17,7 +17,7 @@ import torch
 from ..config import Config, ConfigError
 from ..data.chunks import split_text
 from ..encode.tokens import plain_ids
-from ..runtime import DataError, ModelError, say_once
+from ..runtime import DataError, ModelError, counted, say_once
 
 # %% ../../nbs/use/04_arguments.ipynb #249ff4d0
 _THEIRS = dict(max_new_tokens="max_generation_length", max_length="max_generation_length", device_map="device, one for everything", dtype="use_bf16 and use_fp16",
@@ -92,8 +92,8 @@ def clean_texts(
     if isinstance(texts, (bytes, dict)) or not hasattr(texts, "__iter__"): raise DataError(f"A text or a list of texts is needed, got a {type(texts).__name__}.")
     texts = list(texts)
     odd = [i for i, t in enumerate(texts) if not isinstance(t, str)]
-    if odd and len(odd) == len(texts): raise DataError(f"None of the {len(texts):,} rows is a text; the first is a {type(texts[0]).__name__}, not a string.")
-    if odd: say_once(f"{len(odd):,} of {len(texts):,} rows are not text (the first is number {odd[0]}, a {type(texts[odd[0]]).__name__}); they stay empty.")
+    if odd and len(odd) == len(texts): raise DataError(f"No row is a text ({len(texts):,} given); the first is a {type(texts[0]).__name__}, not a string.")
+    if odd: say_once(f"{len(odd):,} of {counted(len(texts), 'row')} are not text (the first is number {odd[0]}, a {type(texts[odd[0]]).__name__}); they stay empty.")
     return [_clean(t) if isinstance(t, str) else "" for t in texts]
 
 # %% ../../nbs/use/04_arguments.ipynb #00e2cff3

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..html import html_page, table_of
 from ..encode.tokens import target_ids
-from ..runtime import DataError, own_world
+from ..runtime import DataError, counted, own_world
 from .bits import token_scores
 from .evaluate import rouge_rows
 from .facts import fact_spans, has_fact, references_of, role_recall, speakers_of, text_facts
@@ -236,7 +236,7 @@ def audit_lines(
     report:dict, # of audit_report
 ) -> list: # of lines
     "The audit as plain text, for a terminal."
-    lines = [f"{report['rows']:,} texts. Percent of the references' facts that are lost at each rung, and kept:",
+    lines = [f"{counted(report['rows'], 'text')}. Percent of the references' facts that are lost at each rung, and kept:",
              f"{'type':<10}{'facts':>7}" + "".join(f"{rung:>11}" for rung in RUNGS) + f"{'kept':>8}"]
     for kind, line in report["types"].items():
         if not line["facts"]: lines.append(f"{kind:<10}{0:>7}   none in these texts"); continue
@@ -259,5 +259,5 @@ def audit_page(
     report:dict, # of audit_report
 ) -> str: # HTML, all texts escaped
     "The worst rows side by side: source, reference, what its own latents give, what was written, what was lost where."
-    title = f"The worst {len(report['worst'])} of {report['rows']:,} rows"
+    title = f"The worst {len(report['worst'])} of {counted(report['rows'], 'row')}"
     return html_page(title, _STYLE, table_of(_COLUMNS, map(_page_row, report["worst"]), "audit", title))

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokeniz
 
 from ..encode.backbones import _FILES, _identity, _quiet_transformers, _weights_id, damaged
 from ..data.hub import first_line, hub_case
-from ..runtime import ModelError, say_once
+from ..runtime import ModelError, counted, say_once
 from .share import fetch
 
 # %% ../../nbs/use/05_bertscore.ipynb #cc5ad9c0
@@ -145,7 +145,7 @@ def _tell_of_cuts(scorer:BertScore, texts:list):
     tokens = scorer.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]
     long = sum(len(t) > scorer.limit for t in tokens)
     if long:
-        say_once(f"BERTScore: {long:,} of {len(tokens):,} texts exceed {scorer.limit} tokens; "
+        say_once(f"BERTScore: {long:,} of {counted(len(tokens), 'text')} exceed {scorer.limit} tokens; "
                  "what follows is not compared.")
 
 # %% ../../nbs/use/05_bertscore.ipynb #c15d4754

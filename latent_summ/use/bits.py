@@ -19,7 +19,7 @@ from ..encode.families import head_of
 from ..encode.tokens import target_ids
 from ..model.compress import normalize_latents
 from ..model.decode import pad_labels, prompt_embeds
-from ..runtime import DataError, autocast, own_world
+from ..runtime import DataError, autocast, counted, own_world
 from .evaluate import bootstrap_interval
 from .facts import fact_spans, references_of
 from .figures import Picture, name_axes, tidy
@@ -283,7 +283,7 @@ def bits_lines(
     "The report as plain text, for a terminal."
     names = list(report["bits"]["type/knocked out"][0])
     header = "latent  " + "".join(f"{('a text' if n == 'all' else n):>10}" for n in names) + f"{'alone':>10}"
-    lines = [f"{report['rows']:,} texts; all latents together carry {report['carried']:.1f} bits a text.",
+    lines = [f"{counted(report['rows'], 'text')}; all latents together carry {report['carried']:.1f} bits a text.",
              "Bits a token that are lost when a latent is knocked out (last but one: a text; last: gained by it alone):", header]
     for i, line in enumerate(report["bits"]["type/knocked out"]):
         alone = report["bits"]["type/alone"][i]["all"]

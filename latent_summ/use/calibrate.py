@@ -67,7 +67,7 @@ def support_values(
     "The parts of a summary of each row, and whether it is right; rows for which nothing is written are left out."
     supports = summarizer.summarize([r["dialogue"] for r in rows], support=True)
     kept = [(part_values(s), is_right(s.summary, r)) for s, r in zip(supports, rows) if s.summary]
-    if not kept: raise DataError(f"The model wrote nothing for any of the {len(rows):,} rows: there is nothing to calibrate.")
+    if not kept: raise DataError(f"The model wrote nothing for any row ({len(rows):,} tried): there is nothing to calibrate.")
     return torch.tensor([v for v, _ in kept]), torch.tensor([ok for _, ok in kept])
 
 # %% ../../nbs/use/09_calibrate.ipynb #71e1de1c

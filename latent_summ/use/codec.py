@@ -23,7 +23,7 @@ from ..encode.embedder import Embedder
 from ..encode.tokens import fact_ids, frame_of, plain_ids
 from ..model.compress import normalize_latents
 from ..model.decode import facts_before, generate, prompt_embeds
-from ..runtime import DataError, own_world, say_once
+from ..runtime import DataError, counted, own_world, say_once
 from ..train.checkpoint import config_of
 from .arguments import TEXTS_AT_ONCE, check_side, check_words, clean_texts, split_parts, unit_windows
 from .latents import LatentFile, SavedLatents, compressor_fingerprint, read_latents, write_latents
@@ -47,8 +47,8 @@ def _parts(self:LatentCodec, texts) -> list: # for each text the list of its Par
             out.append(split_parts(owner, text, array("i", ids), tokenizer, room) if text else [])
     long = [len(parts) for parts in out if len(parts) > 1]
     if long:
-        say_once(f"longer than {room} tokens (max_seq_len={self.cfg.max_seq_len}): {len(long):,} of {len(out):,} texts, "
-                 f"read in {sum(long):,} parts.")
+        say_once(f"longer than {room} tokens (max_seq_len={self.cfg.max_seq_len}): {len(long):,} of {counted(len(out), 'text')}, "
+                 f"read in {counted(sum(long), 'part')}.")
     return out
 
 # %% ../../nbs/use/04_codec.ipynb #8c39644f
@@ -134,7 +134,7 @@ class TextProgress(EmbedProgress):
         "The state in words."
         seconds = max(time.monotonic() - self.start, 1e-9)
         remaining = f", {clock(seconds * (self.rows - self.texts) / self.texts)} left" if self.texts else ""
-        return f"{self.label}: {self.texts:,}/{self.rows:,} texts, {self.texts / seconds:.1f} texts/s{remaining}"
+        return f"{self.label}: {self.texts:,}/{counted(self.rows, 'text')}, {self.texts / seconds:.1f} texts/s{remaining}"
 
 # %% ../../nbs/use/04_codec.ipynb #9934f6a2
 @patch

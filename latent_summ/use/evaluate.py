@@ -27,7 +27,7 @@ from ..data.built_in import BUILT_IN
 from ..data.local import local_files
 from ..encode.shards import quantize_int8
 from ..html import html_page, table_of
-from ..runtime import DataError, atomic_write, say_once
+from ..runtime import DataError, atomic_write, counted, say_once
 from .facts import fact_recall, fact_table, has_fact, read_roles, references_of, role_recall
 from .facts import same_length, text_fact_table
 
@@ -383,7 +383,7 @@ def side_by_side(
     records = sorted(score_rows(rows, predictions, tokenizer), key=lambda r: -r[by])
     shown = records if len(records) <= 2 * n else records[:n] + records[-n:]
     columns = ("id", "dialogue", "reference", "prediction")
-    title = f"{len(shown)} of {len(records):,} rows, best first"
+    title = f"{len(shown)} of {counted(len(records), 'row')}, best first"
     lines = [(f"{r[by]:.1f}", *(r[k] for k in columns)) for r in shown]
     return html_page(title, _STYLE, table_of([by, *columns], lines, "sbs", title))
 

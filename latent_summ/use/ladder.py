@@ -9,7 +9,7 @@ __all__ = ['SEPARATOR', 'RUNGS', 'NULLS', 'bleu_signed', 'bleu', 'reconstruction
 # %% ../../nbs/use/06_ladder.ipynb #217173dd
 import math, random
 
-from ..runtime import DataError, autocast, say_once
+from ..runtime import DataError, autocast, counted, say_once
 from .evaluate import exact_match, length_ratio, mean_scores, pick_tokenizer
 from .facts import references_of, same_length, text_fact_table
 
@@ -73,7 +73,7 @@ def text_prompts(
     longest = context - room - 1 if context else math.inf # tokens
     too_long = sum(len(p) > longest for p in prompts)
     if too_long:
-        say_once(f"loss ladder: {too_long:,} of {len(prompts):,} dialogues exceed the decoder's context of {context:,} tokens "
+        say_once(f"loss ladder: {too_long:,} of {len(prompts):,} dialogues exceed the decoder's context of {counted(context, 'token')} "
                  "and were cut for its rung `text`.")
         end = _token_ids(decoder, [cue])[0]
         prompts = [p if len(p) <= longest else p[:longest - len(end)] + end for p in prompts]

@@ -22,7 +22,7 @@ from ..encode.shards import dequantize_int8, quantize_int8
 from ..train.checkpoint import content_hash
 from ..model.compress import normalize_latents
 from ..config import Config
-from ..runtime import CacheError, DataError, atomic_write, hash_seed
+from ..runtime import CacheError, DataError, atomic_write, counted, hash_seed
 
 # %% ../../nbs/use/01_latents.ipynb #bb1a1435
 def _part_hash(model, part:str) -> Optional[str]:
@@ -239,7 +239,7 @@ class LatentFile:
 
     def __repr__(self):
         kind = "summary" if self.summary else "document"
-        return f"LatentFile({self.path.name!r}, {len(self):,} texts, {kind} latents of {self.shape[1]} x {self.shape[2]})"
+        return f"LatentFile({self.path.name!r}, {counted(len(self), 'text')}, {kind} latents of {self.shape[1]} x {self.shape[2]})"
 
     def _verify(self):
         info = self._file.metadata()

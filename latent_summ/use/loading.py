@@ -53,6 +53,9 @@ def find_model(
     folders = (checkpoint_folder(cfg.override(run_dir=name or ".")), path)
     for candidate in (folder/file for folder in folders for file in files):
         if candidate.is_file(): return candidate
+    unfinished = next((folder for folder in folders if any(folder.glob("step-*.pt"))), None)
+    if unfinished: raise CheckpointError(f"The training in {path} is not finished. "
+                                          "Repeat its command with --resume to continue it.")
     is_run = path.parent.exists() or path.parts[0] == Path(cfg.run_dir).parts[0]
     if is_hub_id(name) and not is_run: return _from_hub(name, revision, token)
     raise CheckpointError(f"There is no trained model in {path}. {_NONE}")

@@ -14,7 +14,7 @@ from ..data.formats import given_file, look_at, numbered_rows
 from ..data.fields import ID_COLUMNS, find_column, folded, id_text
 from ..data.sources import Rows, load_pairs
 from ..data.texts import whole_characters
-from ..runtime import DataError, say_once, write_json
+from ..runtime import DataError, counted, say_once, write_json
 from .evaluate import evaluate_predictions, rounded, write_predictions, write_side_by_side
 from .facts import references_of
 
@@ -85,7 +85,7 @@ def _in_order(texts:list, row_ids:Optional[list], path, places:dict) -> dict:
     if len(texts) == places.get("read"):
         say_once(f"{path}: predictions without ids are taken in the order of all {len(texts):,} rows of the file; {len(row_ids):,} of them are scored.")
         return {i: texts[int(number) - 1] for number, i in places.items() if number != "read"}
-    raise DataError(f"{path} has no id, and {len(texts):,} predictions for {len(row_ids):,} rows: give one a row in their order, "
+    raise DataError(f"{path} has no id, and {len(texts):,} predictions for {counted(len(row_ids), 'row')}: give one a row in their order, "
                     "or a column id (--id-column names another).")
 
 # %% ../../nbs/use/06_predictions.ipynb #5c0a7e08
@@ -177,7 +177,7 @@ def score_predictions(
     if len(missing) == len(row_ids):
         theirs = ", ".join(list(texts)[:3]) or "it is empty"
         raise DataError(f"No id in {path} is one of the {len(row_ids):,} references' ids: {theirs} there, {', '.join(row_ids[:3])} here.")
-    if missing: say_once(f"{path}: {len(missing):,} of {len(row_ids):,} rows have no prediction ({', '.join(missing[:3])} ...); they count as empty.")
+    if missing: say_once(f"{path}: {len(missing):,} of {counted(len(row_ids), 'row')} have no prediction ({', '.join(missing[:3])} ...); they count as empty.")
     if extra: say_once(f"{path}: {len(extra):,} predictions are for ids that no row has ({', '.join(extra[:3])} ...); they are left out.")
     predictions = [texts.get(i, "") for i in row_ids]
     if len(rows) > 1 and all(text == references_of(row)[0] for text, row in zip(predictions, rows)):

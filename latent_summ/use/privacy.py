@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from ..encode.shards import dequantize_int8, quantize_int8
 from ..model.compress import normalize_latents
-from ..runtime import DataError, own_world
+from ..runtime import DataError, counted, own_world
 from .facts import speakers_of, text_fact_table, text_facts
 from .latents import noisy
 from .figures import Picture, name_axes, tidy
@@ -250,7 +250,7 @@ def privacy_lines(
     report:dict, # of privacy_report
 ) -> list: # of lines
     "The report as plain text, for a terminal."
-    lines = [f"{report['rows']:,} texts in the file, {report['known']:,} known to a reader without the model.",
+    lines = [f"{counted(report['rows'], 'text')} in the file, {report['known']:,} known to a reader without the model.",
              "Percent read (words/names/numbers) by each reader; linked: found by a copy without its last line;",
              "facts: what summaries written from this form keep.",
              f"{'stored as':<11}" + "".join(f"{r:>12}" for r in READERS) + f"{'linked':>8}{'facts':>7}"]

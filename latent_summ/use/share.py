@@ -20,7 +20,7 @@ from ..data.example import example_chat
 from ..config import Config, STAGES
 from ..plan import LESSON
 from ..model.model import LatentSummarizer
-from ..runtime import CheckpointError, atomic_write, is_terminal, write_json
+from ..runtime import CheckpointError, atomic_write, counted, is_terminal, write_json
 
 # %% ../../nbs/use/02_share.ipynb #d84c7507
 FORMAT = 1
@@ -172,7 +172,7 @@ def _data_lines(cfg:Config, report:dict) -> list:
         if not name: continue
         page = f"[{name}](https://huggingface.co/datasets/{name})" if _on_hub(name) else name
         use = "dialogues and summaries" if field == "dataset_name" else "pretraining texts"
-        count = f", {rows[key]:,} rows" if key in rows else ""
+        count = f", {counted(rows[key], 'row')}" if key in rows else ""
         unknown = "see its page" if _on_hub(name) else "not known here; whoever publishes this model must add it"
         out.append(f"- {page} ({use}{count}). Licence: {_LICENCES.get(name, unknown)}.")
     return out
@@ -180,7 +180,7 @@ def _data_lines(cfg:Config, report:dict) -> list:
 # %% ../../nbs/use/02_share.ipynb #c77ca2ff
 def _stage_line(name:str, epochs:int, batch_size:int, rows:Optional[int]=None) -> str:
     "How long a stage trained, on what."
-    of_rows = f" of {rows:,} rows" if rows else ""
+    of_rows = f" of {counted(rows, 'row')}" if rows else ""
     return f"- {name}: {epochs} epoch{'s' * (epochs != 1)}{of_rows} in batches of {batch_size}"
 
 # %% ../../nbs/use/02_share.ipynb #5ce3c5df
@@ -191,7 +191,7 @@ def _stage_lines(cfg:Config, report:dict) -> list:
     if cfg.pipeline_mode == "legacy": return [_stage_line("end to end (legacy)", cfg.num_epochs, cfg.batch_size)]
     epochs = {s: getattr(cfg, s + "_epochs") for s in STAGES}
     size = cfg.stage_batch_size(LESSON)
-    lesson = [f"- teach encoder: {cfg.teach_encoder_steps:,} steps in batches of {size}"] if cfg.teach_encoder_steps else []
+    lesson = [f"- teach encoder: {counted(cfg.teach_encoder_steps, 'step')} in batches of {size}"] if cfg.teach_encoder_steps else []
     return lesson + [_stage_line(s.replace("_", " "), n, cfg.stage_batch_size(s), rows.get(s)) for s, n in epochs.items() if n]
 
 # %% ../../nbs/use/02_share.ipynb #02c4f69b
@@ -331,6 +331,6 @@ def model_note(
     words = [f"{name} {v:.0f}" for name, v in percent.items() if v is not None]
     note = f"using {model}"
     if words: note += f": {', '.join(words)} of 100"
-    if words and "source" in scores: note += f" on {scores['rows']['evaluated']:,} chats of {Path(scores['source']).name}"
+    if words and "source" in scores: note += f" on {counted(scores['rows']['evaluated'], 'chat')} of {Path(scores['source']).name}"
     if str(model) == "mini": return f"{note}. It knows made-up chats only; --model names another, `latent_summ train` makes yours."
     return f"{note}." if words else f"{note}, which has no scores yet (`latent_summ evaluate` makes them)."
