@@ -586,7 +586,8 @@ def tokenizer_corpus(
     n:int|None=None, # how many; None: TOKENIZER_TEXTS
 ) -> list:
     "Texts the tokenizers are trained on."
-    return [r["text"] for r in texts(n or TOKENIZER_TEXTS, seed=seed + 77, mix=dict(summary=.3, window=.1, chat=.3, general=.3))]
+    mix = dict(summary=.3, window=.1, chat=.3, general=.3)
+    return [r["text"] for r in texts(n or TOKENIZER_TEXTS, seed=seed + 77, mix=mix)]
 
 # %% ../nbs/mini/make_mini.ipynb #1dc4ce03
 def make_decoder(
