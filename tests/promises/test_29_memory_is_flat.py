@@ -1,4 +1,4 @@
-"""Memory stays flat over hundreds of calls of any length.
+"""Memory stays flat over thousands of calls of any length.
 
 Attack: 600 calls of `summarize` with one to three texts of 1 to 60 words, in bf16 and in fp32, each in its own process, which may grow by 100 MB
 from the moment the model is loaded (with torch's own bounds, bf16 grows by 660), and by 10 after the first 180 calls (by 230). And (elsewhere)
