@@ -27,7 +27,7 @@ from transformers import AttentionInterface
 from transformers.utils import is_flash_attn_2_available
 
 from latent_summ.config import Config
-from latent_summ.encode.embed import token_batches
+from latent_summ.encode.embedder import token_batches
 
 
 def lengths(n:int) -> tuple: # (where from, tokens of each text)

@@ -26,7 +26,8 @@ from latent_summ.encode.backbones import Encoder, load_decoder, load_encoder
 from latent_summ.encode.cache import CacheWriter
 from latent_summ.encode.shards import dequantize_int8, quantize_int8
 from latent_summ.config import Config
-from latent_summ.encode.embed import Embedder, build_cache, embed_texts
+from latent_summ.encode.embed import build_cache
+from latent_summ.encode.embedder import Embedder, embed_texts
 from latent_summ.encode.tokens import input_ids
 from latent_summ.runtime import autocast_dtype
 from latent_summ.data.sources import load_pairs, load_texts

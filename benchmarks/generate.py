@@ -29,7 +29,8 @@ from _common import gemma, options, parse, ratio, run_parts, spread, timed, turn
 from latent_summ.encode.backbones import load_encoder
 from latent_summ.config import Config
 from latent_summ.model.decode import prompt_embeds
-from latent_summ.use.inference import Summarizer, _settle
+from latent_summ.use.inference import Summarizer
+from latent_summ.use.loading import _settle
 from latent_summ.model.model import LatentSummarizer
 
 TOKENS = 48

@@ -328,10 +328,12 @@ def _add_parameters(function):
 def with_parameters(
     symbol, # a function, or a class
 ): # the same object
-    "Add the comments on parameters to a docstring, or to those of all public methods of a class, for `?` and `help`."
+    """Add the comments on parameters to a docstring, or to those of all public methods of a class, for `?` and `help`.
+    Methods that a class has from another package keep theirs."""
     import inspect
-    members = [getattr(symbol, name) for name in vars(symbol) if name[0] != "_"] if isinstance(symbol, type) else [symbol]
+    members = [getattr(symbol, name) for name in dir(symbol) if name[0] != "_"] if isinstance(symbol, type) else [symbol]
+    package = symbol.__module__.partition(".")[0]
     for member in members:
         function = getattr(member, "__func__", member) # of a class method
-        if inspect.isfunction(function): _add_parameters(function)
+        if inspect.isfunction(function) and function.__module__.partition(".")[0] == package: _add_parameters(function)
     return symbol

@@ -199,7 +199,7 @@ class Rows(Target):
     "Rows of a source: lines of JSON."
     def make(self): return [b'{"id": 1, "dialogue": "Ann: hi\\nBob: h\\u00e9", "summary": "They greet."}\n' * 3, b'{"dialogue": null}\n[]\n', "\u2028é\n".encode()]
     def read(self, data):
-        from latent_summ.data.formats import json_line
+        from latent_summ.data.shapes import json_line
         from latent_summ.data.sources import clean_rows
         rows = clean_rows((json_line(line) for line in data.decode(errors="replace").split("\n") if line.strip()), {"id": "id", "dialogue": "dialogue", "summary": "summary"})
         for row in rows: row["dialogue"].encode() + row["summary"].encode()
@@ -320,7 +320,7 @@ class Latents(Target):
 
 class Events(Target):
     def make(self):
-        import latent_summ.use.report  # noqa: F401  loaded before the clock runs
+        import latent_summ.use.run_log  # noqa: F401  loaded before the clock runs
         self.records = [dict(time=1.0, event="run_start", config=dict(latent_dim=256), resumed=False, processes=1), dict(time=1.5, event="plan", stages=[dict(stage="a", steps=2)]),
                         dict(time=2.0, event="preprocess", source="pairs/train", rows=5, seconds=0.1),
                         dict(time=2.1, event="stage_start", stage="a", step=0, steps=2, epochs=1, rows=5, batch_size=4),
@@ -347,7 +347,7 @@ class EventsReport(Events):
     "The same events in a report of one's own run, with the picture's numbers."
     def read(self, data):
         from latent_summ.train.events import read_events
-        from latent_summ.use.report import run_rows, run_seconds
+        from latent_summ.use.run_log import run_rows, run_seconds
         (self.folder / "events.jsonl").write_bytes(data)
         found = read_events(self.folder / "events.jsonl")
         run_seconds(found), run_rows(found)

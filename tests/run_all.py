@@ -34,7 +34,7 @@ TAIL_LINES = 60
 # Those that take 15 seconds and more, longest first: the others fill the gaps that these leave at the end.
 LONGEST = """tests/promises tests/test_training.py tests/test_inference.py tests/test_hub.py tests/test_demo.py tests/test_world.py
     tests/test_cli.py nbs/tutorials/04_training_run.ipynb tests/test_experiments.py tests/test_zygote.py tests/test_scale.py
-    nbs/use/06_ladder.ipynb nbs/ui/02_widgets.ipynb tests/test_teach.py tests/test_cache.py tests/test_families.py tests/test_tui.py
+    nbs/use/06_ladder.ipynb nbs/ui/02_dashboard.ipynb nbs/ui/02_explorer.ipynb tests/test_teach.py tests/test_cache.py tests/test_families.py tests/test_tui.py
     nbs/use/14_sweep.ipynb nbs/use/04_inference.ipynb tests/test_effects.py nbs/encode/06_embed.ipynb nbs/train/10_stages.ipynb
     tests/test_repository.py tests/test_widgets.py tests/test_predictions.py nbs/tutorials/01_first_run.ipynb nbs/mini/make_mini.ipynb
     nbs/model/03_adapter.ipynb nbs/use/11_bits.ipynb nbs/tutorials/06_scaling_out.ipynb nbs/ui/05_doctor.ipynb tests/test_fuzz.py""".split()

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from latent_summ.ui.cli import status_of
-from latent_summ.config import PRESETS, REFERENCE_SECTIONS, Config, ConfigError, check_value, fields_of, read_json
+from latent_summ.config import PRESETS, Config, ConfigError, fields_of, read_json
+from latent_summ.sections import REFERENCE_SECTIONS, check_value
 from latent_summ.ui.flags import flag_words
 
 ROOT = Path(__file__).resolve().parent.parent

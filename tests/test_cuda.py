@@ -14,7 +14,7 @@ from latent_summ.train.checkpoint import load_checkpoint, save_checkpoint
 from latent_summ.config import Config
 from latent_summ.model.decode import generate
 from latent_summ.model.head import prefix_loss
-from latent_summ.encode.embed import embed_texts
+from latent_summ.encode.embedder import embed_texts
 from latent_summ.train.events import EventLog
 from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import autocast, autocast_dtype

@@ -17,7 +17,8 @@ import yaml
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 from latent_summ.ui.cli import COMMANDS, takes_settings
-from latent_summ.config import Config, SECTIONS
+from latent_summ.config import Config
+from latent_summ.sections import SECTIONS
 from latent_summ.ui.flags import choices_of
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from latent_summ.encode import backbones, embed, scale, tokens
+from latent_summ.encode import backbones, embed, embedder, scale, tokens
 from latent_summ.model import model
 from latent_summ import runtime, plan
 from latent_summ.runtime import ModelError
@@ -496,7 +496,7 @@ def _(name):
 def _(name):
     assert not plan.needs_live_encoder(MINI) and plan.needs_live_encoder(MINI.override(cache_use_embeddings_for_training=False))
     folder = SCRATCH / "no-cache"
-    with mock.patch.object(runs, "encode_batch", side_effect=embed.encode_batch) as encoded:
+    with mock.patch.object(runs, "encode_batch", side_effect=embedder.encode_batch) as encoded:
         one_run(run_dir=str(SCRATCH / "live"), preprocess_cache_dir=str(folder), cache_use_embeddings_for_training=False, run_finetuning=False, pretrain_adapter_epochs=0)
     assert encoded.called and not folder.exists()
 
@@ -582,11 +582,11 @@ def _(name): assert [[s.name for s in plan.stage_table(Config(training_phase=p))
 
 @effect("encoder_pooling")
 def _(name):
-    found = [embed.embed_texts(MINI.override(encoder_pooling=p), encoder(), ["Anna: hi"]).shape for p in ("mean", "segments", "latent_tokens")]
+    found = [embedder.embed_texts(MINI.override(encoder_pooling=p), encoder(), ["Anna: hi"]).shape for p in ("mean", "segments", "latent_tokens")]
     assert found == [(1, 1, 160), (1, 8, 160), (1, 8, 160)]
     asked = teach.with_queries(backbones.load_encoder(MINI, torch.device("cpu")), 8)
-    queried = embed.embed_texts(MINI.override(encoder_pooling="queries"), asked, ["Anna: hi"])
-    assert queried.shape == (1, 8, 160) and not (queried == embed.embed_texts(MINI.override(encoder_pooling="segments"), asked, ["Anna: hi"])).any()
+    queried = embedder.embed_texts(MINI.override(encoder_pooling="queries"), asked, ["Anna: hi"])
+    assert queried.shape == (1, 8, 160) and not (queried == embedder.embed_texts(MINI.override(encoder_pooling="segments"), asked, ["Anna: hi"])).any()
 
 
 @effect("query_layers")
@@ -599,11 +599,11 @@ def _(name):
 def _(name):
     inputs = dict(input_ids=torch.tensor([[2, 40, 41, 3]]), attention_mask=torch.ones(1, 4, dtype=torch.long))
     hidden = encoder().model(**inputs, output_hidden_states=True).hidden_states
-    states = embed.token_states(MINI.override(encoder_early_layer=1), encoder(), **inputs)
+    states = embedder.token_states(MINI.override(encoder_early_layer=1), encoder(), **inputs)
     last = encoder().model(**inputs).last_hidden_state
     assert torch.allclose(states, (hidden[1] + last) / 2) and not torch.allclose(states, last)
     with pytest.raises(ModelError, match="layers, but encoder_early_layer=99"): backbones.load_encoder(MINI.override(encoder_early_layer=99), CPU)
-    with pytest.raises(ModelError, match="encoder_early_layer=99, but the encoder has"): embed.token_states(MINI.override(encoder_early_layer=99), encoder(), **inputs)
+    with pytest.raises(ModelError, match="encoder_early_layer=99, but the encoder has"): embedder.token_states(MINI.override(encoder_early_layer=99), encoder(), **inputs)
 
 
 @effect("embedding_normalizer")

@@ -19,10 +19,11 @@ from latent_summ.encode.backbones import MINI, load_decoder, load_encoder
 from latent_summ.model.compress import normalize_latents
 from latent_summ.config import Config
 from latent_summ.ui.demo import show_ladder, show_table
-from latent_summ.encode.embed import embed_texts
+from latent_summ.encode.embedder import embed_texts
 from latent_summ.encode.tokens import target_ids
 from latent_summ.use.inference import Summarizer
-from latent_summ.data.messenger import KINDS, chats
+from latent_summ.data.messenger import chats
+from latent_summ.data.kinds import KINDS
 from latent_summ.model.model import LatentSummarizer
 from latent_summ.runtime import DataError, ModelError
 from latent_summ.data.sources import load_pairs

@@ -17,7 +17,7 @@ from latent_summ.encode.backbones import check_files, load_decoder, load_encoder
 from latent_summ.config import Config
 from latent_summ.model.decode import generate, prompt_embeds
 from latent_summ.model.head import head_divergence, prefix_loss
-from latent_summ.encode.embed import embed_texts
+from latent_summ.encode.embedder import embed_texts
 from latent_summ.encode.families import head_of, layer_stack
 from latent_summ.encode.queries import Queries, save_queries
 from latent_summ.encode.tokens import input_ids

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 
 from latent_summ import runtime
 from latent_summ.config import Config
-from latent_summ.data.formats import find_column, id_text, join_turns, look_at, numbered_rows, rows_as_bytes
-from latent_summ.data.sources import input_rows, load_pairs, load_texts, local_files
+from latent_summ.data.formats import look_at, numbered_rows, rows_as_bytes
+from latent_summ.data.fields import find_column, id_text, join_turns
+from latent_summ.data.sources import input_rows, load_pairs, load_texts
+from latent_summ.data.local import local_files
 from latent_summ.runtime import DataError
-from latent_summ.ui.doctor import Need, check_local_source
+from latent_summ.ui.inputs import Need, check_local_source
 from latent_summ.use.evaluate import evaluate_predictions, merge_references, references_of, whole_file
 from latent_summ.use.predictions import read_predictions
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hub import COMMIT, Hub, _Handler, make_models
 
-from latent_summ.use import inference, share
+from latent_summ.use import codec, loading, share
 from latent_summ.ui.chat import Chat
 from latent_summ.config import Config, ConfigError
 from latent_summ.encode.tokens import input_ids
@@ -77,7 +77,7 @@ def test_what_would_be_ignored_is_refused(s, run, texts):
 
 
 def test_a_large_decoder_runs_in_the_precision_that_is_allowed(run, texts):
-    with mock.patch.object(inference, "_LARGE", 0), mock.patch.object(inference, "autocast_dtype", lambda *a, **k: torch.bfloat16):
+    with mock.patch.object(loading, "_LARGE", 0), mock.patch.object(loading, "autocast_dtype", lambda *a, **k: torch.bfloat16):
         s = Summarizer.from_pretrained(run)
     assert s.decoder.model.dtype is torch.bfloat16 and next(s.model.parameters()).dtype is torch.float32
     assert all(s.summarize(texts[:3])) and "".join(s.stream(texts[0])) == s.summarize(texts[0])
@@ -100,11 +100,11 @@ def test_odd_texts(s, name):
 
 @pytest.mark.parametrize("text", ["Anna: shall we meet at 5?\nBen: yes, at the station.\n" * 19000, "a" * 1_000_000], ids=["chat", "one character"])
 def test_a_megabyte_is_read_to_its_end(s, text):
-    read, embed = [], inference.Embedder.__call__
+    read, embed = [], codec.Embedder.__call__
     def watched(embedder, ids, advance=None):
         read.extend(ids)
         return embed(embedder, [i[:10] for i in ids], advance)  # first token, latent tokens and one more: the whole would take a minute
-    with mock.patch.object(inference.Embedder, "__call__", watched): summary = s.summarize(text, long="mean", max_generation_length=4)
+    with mock.patch.object(codec.Embedder, "__call__", watched): summary = s.summarize(text, long="mean", max_generation_length=4)
     parts, = s.parts(text)
     assert isinstance(summary, str) and sum(len("".join(p.split())) for p in parts) == len("".join(text.split())), "nothing is left out"
     assert len(read) == len(parts) and max(map(len, read)) <= s.cfg.max_seq_len
@@ -125,10 +125,10 @@ def test_rows_that_are_no_text(s, texts, capsys):
 def test_more_texts_than_are_embedded_at_a_time_one_of_them_bad(s):
     rows = [f"Anna: see you at {i}" for i in range(1_200)]
     rows[743] = None
-    most, embed = [], inference.Embedder.__call__
+    most, embed = [], codec.Embedder.__call__
     def watched(embedder, ids, advance=None): most.append(len(ids)); return embed(embedder, ids, advance)
     def first_number(decoder, prefix, cfg): return [f"{p[0, 0]:.6f}" for p in prefix]  # in place of a decoder: a text that depends on the latents
-    with mock.patch.object(inference.Embedder, "__call__", watched), mock.patch.object(inference, "generate", first_number):
+    with mock.patch.object(codec.Embedder, "__call__", watched), mock.patch.object(codec, "generate", first_number):
         out, some = s.summarize(rows), [0, 17, 742, 744, 1_199]
         again = [float(t) for t in s.summarize([rows[i] for i in some])]
     assert len(out) == 1_200 and [i for i, o in enumerate(out) if not o] == [743] and len(set(out)) > 500
@@ -141,7 +141,7 @@ def test_a_long_text_is_told_and_joined(s, texts, capsys):
     parts, = s.parts(long)
     assert len(parts) > 2 and "longer than 246 tokens (max_seq_len=256): 1 of 1 texts" in capsys.readouterr().err
     assert s.summarize([texts[0], long]) == [s.summarize(texts[0]), " ".join(filter(None, s.summarize(parts)))]
-    mean = inference.normalize_latents(s.compress_meaning(s.encode(parts)).mean(0, keepdim=True))
+    mean = codec.normalize_latents(s.compress_meaning(s.encode(parts)).mean(0, keepdim=True))
     assert s.summarize(long, long="mean") == s.decode(mean)[0]
     with pytest.raises(ConfigError, match="join, mean"): s.summarize(long, long="first")
 

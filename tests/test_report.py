@@ -16,7 +16,10 @@ from latent_summ.use.evaluate import evaluate_predictions
 from latent_summ.use.inference import Summarizer
 from latent_summ.data.messenger import chats
 from latent_summ.model.model import LatentSummarizer
-from latent_summ.use.report import INK, Picture, RunLog, latents_figure, loss_figure, measure_latents, quantisation_figure, rate_figure, run_events, write_report
+from latent_summ.use.report import rate_figure, write_report
+from latent_summ.use.figures import loss_figure, INK, Picture
+from latent_summ.use.latent_figures import latents_figure, measure_latents, quantisation_figure
+from latent_summ.use.run_log import RunLog, run_events
 from latent_summ.use.runs import FIGURES, write_page
 from latent_summ.runtime import DataError, pick_device
 

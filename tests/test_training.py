@@ -191,6 +191,20 @@ def test_another_head_is_another_cache_and_a_run_takes_up_its_own(tmp_path):
         run_pipeline(other.override(run_finetuning=True, run_pretraining=False, run_preprocessing=False), overwrite=True)
 
 
+def test_finetuning_may_add_a_correction_of_the_decoder(tmp_path):
+    "Stages 1-3 leave the decoder alone, so a pretraining without a correction serves one with it; another rank than before does not."
+    cfg = config(tmp_path / "run", tmp_path, finetune_middle_epochs=0)
+    before = weights(run_pipeline(cfg.override(run_finetuning=False)))
+    assert not any(k.startswith("decoder_lora") for k in before)
+    corrected = cfg.override(run_pretraining=False, decoder_lora_rank=2)
+    after = weights(run_pipeline(corrected, overwrite=True))
+    ups = [v for k, v in after.items() if k.startswith("decoder_lora") and k.endswith("up.weight")]
+    assert ups and all(v.abs().max() > 0 for v in ups)
+    (tmp_path / "run/checkpoints" / cfg.finetune_best_model_filename).rename(tmp_path / "run/checkpoints" / cfg.pretrain_best_model_filename)
+    with pytest.raises(runtime.LatentSummError, match="decoder_lora_rank is 2, not 3"):
+        run_pipeline(corrected.override(decoder_lora_rank=3), overwrite=True)
+
+
 # --- promise 1: complete or invisible ---------------------------------------------------------------------------------
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_named(shared, capsys):

@@ -25,10 +25,13 @@ import IPython.display
 import pytest
 import torch
 
-from latent_summ.ui import widgets as faces
-from latent_summ.config import SECTIONS, Config, ConfigError, LatentSummError
+from latent_summ.ui import dashboard, explorer, widgets as faces
+from latent_summ.config import Config, ConfigError, LatentSummError
+from latent_summ.sections import SECTIONS
 from latent_summ.ui.flags import flag_words
-from latent_summ.ui.widgets import ConfigForm, LatentExplorer, TrainingDashboard, every_widget, in_html, somebody_there
+from latent_summ.ui.widgets import ConfigForm, every_widget, in_html, somebody_there
+from latent_summ.ui.explorer import LatentExplorer
+from latent_summ.ui.dashboard import TrainingDashboard
 from latent_summ.use.support import Support
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -200,7 +203,7 @@ sys.exit(130)
 @pytest.fixture
 def toy(monkeypatch, tmp_path):
     "A dashboard whose runs are a toy that writes events until Ctrl-C."
-    monkeypatch.setattr(faces, "_CHILD", TOY)
+    monkeypatch.setattr(dashboard, "_CHILD", TOY)
     with TrainingDashboard(Config.preset("mini").override(run_dir=str(tmp_path / "run")), every=0.02) as d:
         yield d
         if d.process and d.process.poll() is None: os.killpg(d.process.pid, signal.SIGKILL)
@@ -244,7 +247,7 @@ def test_close_ends_the_thread_leaves_the_run_and_wakes_a_paused_one(toy):
 
 
 def test_what_a_failed_run_said_is_shown(toy, monkeypatch):
-    monkeypatch.setattr(faces, "_CHILD", f"import sys; print({EVIL!r}); sys.exit(1)")
+    monkeypatch.setattr(dashboard, "_CHILD", f"import sys; print({EVIL!r}); sys.exit(1)")
     toy.start.click()
     toy.process.wait(30)
     toy.refresh()
@@ -293,7 +296,7 @@ def quick(monkeypatch):
     class Drawn:
         def __init__(self, *what): self.what = what
         def png(self, dpi): return b"\x89PNG" + repr(self.what).encode()
-    for name in ("latents_picture", "map_picture"): monkeypatch.setattr(faces, name, Drawn)
+    for name in ("latents_picture", "map_picture"): monkeypatch.setattr(explorer, name, Drawn)
 
 
 def test_the_slider_changes_the_text_the_heat_map_and_the_neighbours():
@@ -431,7 +434,7 @@ form = ConfigForm()
 form
 """, run="""
 from latent_summ.config import Config
-from latent_summ.ui.widgets import TrainingDashboard
+from latent_summ.ui.dashboard import TrainingDashboard
 ----
 cfg = Config.preset("mini").override(use_bf16=False, run_dir="runs/live", preprocess_cache_dir="cache", messenger_rows=300, max_eval_samples=20, pretrain_middle_max_samples=200,
                                      pretrain_adapter_max_samples=1000, pretrain_adapter_epochs=1, finetune_middle_epochs=1, finetune_adapter_epochs=1)
@@ -441,7 +444,7 @@ dashboard
 import os
 from latent_summ.use.inference import Summarizer
 from latent_summ.data.messenger import chats
-from latent_summ.ui.widgets import LatentExplorer
+from latent_summ.ui.explorer import LatentExplorer
 ----
 explorer = LatentExplorer(Summarizer.from_pretrained(os.environ["LATENT_SUMM_TEST_MODEL"]), chats(40, "test", seed=0))
 explorer
@@ -452,7 +455,9 @@ from pathlib import Path
 from latent_summ.config import Config
 from latent_summ.use.inference import Summarizer
 from latent_summ.data.messenger import chats
-from latent_summ.ui.widgets import ConfigForm, LatentExplorer, TrainingDashboard
+from latent_summ.ui.widgets import ConfigForm
+from latent_summ.ui.explorer import LatentExplorer
+from latent_summ.ui.dashboard import TrainingDashboard
 evil = "<img src=x onerror=window.pwned=1><script>window.pwned=2</script>"
 run = Path("<img src=x onerror=window.pwned=3>")
 run.mkdir()

@@ -332,7 +332,7 @@ THEIRS = dict(wikitext_split="train", arxiv_split="train", english_pretrain_spli
 
 
 def test_a_config_that_the_reference_has_dumped_is_read(tmp_path):
-    from latent_summ.config import REFERENCE_SECTIONS
+    from latent_summ.sections import REFERENCE_SECTIONS
     import dataclasses
     documented = {f.name for section in REFERENCE_SECTIONS for f in dataclasses.fields(section)}
     dumped = {k: v for k, v in Config().__dict__.items() if k in documented} | dict(pretrain_adapter_epochs=24, batch_size=7, attn_implementation=None) | THEIRS

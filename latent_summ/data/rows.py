@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from ..runtime import DataError
-from .formats import find_column, folded, id_text, listed, plain_text
+from .fields import find_column, folded, id_text, listed, plain_text
 
 # %% ../../nbs/data/03_rows.ipynb #85164422
 MAX_TEXT_BYTES = 1_000_000

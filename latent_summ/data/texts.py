@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from ..config import Config
-from .formats import FORMATS, endings, given_file, rows_as_bytes
+from .formats import given_file, rows_as_bytes
+from .files import FORMATS, endings
 from .names import anonymise
 from .sources import input_rows
 from ..runtime import DataError, atomic_write, check_writable, is_terminal, say_once

@@ -9,7 +9,9 @@ __all__ = ['CHANCES', 'made_up_name', 'renamed', 'people_of', 'with_made_up_name
 # %% ../../nbs/data/01_varied.ipynb #5a710005
 import random, re
 
-from .messenger import NAMES, chats, general_text, texts, versions
+from .messenger import chats, texts, versions
+from .english import general_text
+from .kinds import NAMES
 
 # %% ../../nbs/data/01_varied.ipynb #5a710008
 _ONSETS = "b br d dr f g gl h j k kl l m n p r s t v z".split()

@@ -23,7 +23,8 @@ from .backbones import Decoder, Encoder, load_encoder
 from .cache import SHARD_ROWS, Cache, CacheWriter, differences
 from .parts import merge_parts, part_folder, part_rows
 from ..config import Config, ConfigError, LatentSummError
-from .embed import EmbedProgress, build_cache, cache_fingerprint, cache_folder
+from .embed import build_cache, cache_fingerprint, cache_folder
+from .progress import EmbedProgress
 from .embed import needed_rows, preprocess
 from ..runtime import CacheError, Interrupted, ModelError, say_once
 from ..data.sources import looks_local

@@ -20,7 +20,8 @@ from ..config import Config
 from ..runtime import autocast, autocast_dtype
 from .backbones import Encoder
 from .shards import quantize_int8
-from .embed import EmbedProgress, token_batches, token_states
+from .progress import EmbedProgress
+from .embedder import token_batches, token_states
 
 # %% ../../nbs/encode/08_states.ipynb #e47afecc
 class States:

@@ -21,7 +21,7 @@ from ..runtime import CheckpointError, LatentSummError, say_once, write_json
 from ..plan import Stage
 from ..encode.backbones import Decoder, Encoder
 from ..encode.cache import folder_lock
-from ..encode.embed import encode_batch
+from ..encode.embedder import encode_batch
 from ..model.compress import normalize_latents
 from ..model.model import LatentSummarizer
 from .checkpoint import Saver, load_checkpoint, save_checkpoint

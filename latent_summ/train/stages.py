@@ -25,7 +25,8 @@ from ..runtime import say_once, seed_everything
 from ..plan import LESSON, Stage, finished_models, holds_latents, needs_live_encoder, stage_table
 from ..plan import tuned_layers
 from ..encode.backbones import Decoder, Encoder, check_backbone, load_decoder, load_encoder
-from ..encode.embed import Embedder, check_pooling, embed_texts, needed_rows, preprocess
+from ..encode.embed import needed_rows, preprocess
+from ..encode.embedder import Embedder, check_pooling, embed_texts
 from ..encode.scale import shard_decoder
 from ..encode.trunk import with_trunk
 from ..model.head import teacher_prompts, token_importance

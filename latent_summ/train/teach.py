@@ -18,7 +18,7 @@ from torch import nn
 from ..encode.backbones import Decoder, Encoder
 from ..config import Config
 from ..model.head import prefix_loss, readout_loss
-from ..encode.embed import encode_batch
+from ..encode.embedder import encode_batch
 from ..encode.families import head_count
 from ..encode.tokens import n_vectors
 from ..model.middle import zero_

@@ -30,7 +30,7 @@ def demo(
 ):
     "Train, judge and show the small model."
     from latent_summ.ui.demo import run_demo
-    from latent_summ.ui.doctor import check_sources
+    from latent_summ.ui.inputs import check_sources
     from latent_summ.ui.tui import listeners
     cfg = origin.cfg
     check_sources(cfg)
@@ -46,7 +46,8 @@ def train(
 ):
     "Fill the cache, train, and say what can be done with the result."
     from latent_summ.train.stages import run_pipeline
-    from latent_summ.ui.doctor import check_enough, check_sources
+    from latent_summ.ui.room import check_enough
+    from latent_summ.ui.inputs import check_sources
     from latent_summ.ui.tui import listeners
     cfg = origin.cfg
     check_sources(cfg)
@@ -138,7 +139,7 @@ def cache(
     _check_cached(options, cfg)
     from latent_summ.encode.parts import parse_part
     part = parse_part(options.shard) if options.shard else None
-    from latent_summ.ui.doctor import check_sources
+    from latent_summ.ui.inputs import check_sources
     from latent_summ.ui.tui import LineView
     if options.rebuild: cfg = cfg.override(skip_preprocessing_if_cached=False)
     view = LineView()

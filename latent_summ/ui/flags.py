@@ -13,7 +13,8 @@ from typing import Annotated, Optional
 
 import tyro
 
-from ..config import Config, ConfigError, SECTIONS, base_type, check_value
+from ..config import Config, ConfigError
+from ..sections import SECTIONS, base_type, check_value
 
 # %% ../../nbs/ui/00_flags.ipynb #649263dd
 def _needs_quotes(word:str) -> bool:

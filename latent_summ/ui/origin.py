@@ -13,7 +13,8 @@ from typing import Annotated, Optional
 
 import tyro
 
-from ..config import Config, ConfigError, PRESETS, SECTIONS, from_reference, read_json, unused_text
+from ..config import Config, ConfigError, PRESETS, from_reference, read_json, unused_text
+from ..sections import SECTIONS
 from ..runtime import CheckpointError, say_once
 from .flags import flag_words
 from .forms import Settings
@@ -115,7 +116,7 @@ def model_path(
 # %% ../../nbs/ui/06_origin.ipynb #77da684d
 def _model_start(model:Path) -> Origin:
     "A trained model's own settings; the defaults where there is no model, which the command will say later."
-    from latent_summ.use.inference import find_model
+    from latent_summ.use.loading import find_model
     from latent_summ.use.share import saved_config
     try: file = find_model(model)
     except CheckpointError: return Origin(Config())

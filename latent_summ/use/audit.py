@@ -19,7 +19,7 @@ from ..runtime import DataError, own_world
 from .bits import token_scores
 from .evaluate import rouge_rows
 from .facts import fact_spans, has_fact, references_of, role_recall, speakers_of, text_facts
-from .report import Picture, name_axes, tidy
+from .figures import Picture, name_axes, tidy
 
 # %% ../../nbs/use/12_audit.ipynb #b37b4776
 RUNGS = ("text", "oracle", "predicted", "written")

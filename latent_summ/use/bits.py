@@ -22,7 +22,7 @@ from ..model.decode import pad_labels, prompt_embeds
 from ..runtime import DataError, autocast, own_world
 from .evaluate import bootstrap_interval
 from .facts import fact_spans, references_of
-from .report import Picture, name_axes, tidy
+from .figures import Picture, name_axes, tidy
 
 # %% ../../nbs/use/11_bits.ipynb #cfa3d7cd
 @dataclass

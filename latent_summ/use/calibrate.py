@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import torch
 
-from ..data.messenger import _KINDS
+from ..data.kinds import _KINDS
 from ..data.sources import load_pairs
 from ..data.varied import made_up_name, on_one_line, renamed
 from ..runtime import DataError

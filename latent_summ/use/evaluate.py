@@ -21,8 +21,10 @@ from rouge_score.tokenize import tokenize
 from rouge_score.tokenizers import Tokenizer
 
 from ..config import Config, ConfigError
-from ..data.messenger import KINDS
-from ..data.sources import BUILT_IN, Rows, load_pairs, local_files, looks_local, shared_dialogues
+from ..data.kinds import KINDS
+from ..data.sources import Rows, load_pairs, looks_local, shared_dialogues
+from ..data.built_in import BUILT_IN
+from ..data.local import local_files
 from ..encode.shards import quantize_int8
 from ..html import html_page, table_of
 from ..runtime import DataError, atomic_write, say_once

@@ -12,7 +12,7 @@ from collections import Counter
 
 import numpy as np
 
-from ..data.messenger import _KINDS, TYPES
+from ..data.kinds import _KINDS, TYPES
 from ..data.side import _CAPITAL, _NUMBER, _NUMBER_WORDS, _TIME, _capitals, speakers_of
 from ..runtime import DataError, ModelError
 

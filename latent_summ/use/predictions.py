@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Optional
 
 from ..config import Config
-from ..data.formats import ID_COLUMNS, find_column, folded, given_file, id_text, look_at, numbered_rows
+from ..data.formats import given_file, look_at, numbered_rows
+from ..data.fields import ID_COLUMNS, find_column, folded, id_text
 from ..data.sources import Rows, load_pairs
 from ..data.texts import whole_characters
 from ..runtime import DataError, say_once, write_json

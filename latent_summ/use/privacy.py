@@ -20,7 +20,7 @@ from ..model.compress import normalize_latents
 from ..runtime import DataError, own_world
 from .facts import speakers_of, text_fact_table, text_facts
 from .latents import noisy
-from .report import Picture, name_axes, tidy
+from .figures import Picture, name_axes, tidy
 
 # %% ../../nbs/use/13_privacy.ipynb #4609183a
 def coarse(

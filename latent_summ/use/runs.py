@@ -22,9 +22,10 @@ from rich.console import Console
 from ..html import html_page, table_of
 from ..config import Config, LatentSummError, PRESETS, STAGES, read_json
 from ..train.events import read_events
-from .report import Measured, facts_figure, ladder_of, latents_figure, loss_figure, measure_latents
-from .report import of_kind, quantisation_figure, rate_figure, rate_points, rows_of, run_events
-from .report import schedule_figure, scores_figure, scores_table
+from .report import facts_figure, ladder_of, rate_figure, rate_points, rows_of, scores_figure, scores_table
+from .figures import loss_figure, schedule_figure
+from .latent_figures import Measured, latents_figure, measure_latents, quantisation_figure
+from .run_log import of_kind, run_events
 from ..runtime import DataError, atomic_write
 
 # %% ../../nbs/use/08_runs.ipynb #d82d77de

@@ -24,7 +24,8 @@ from .evaluate import evaluate_predictions, rounded
 from .ladder import latents_loss, read_text
 from .inference import Summarizer
 from .privacy import coarse
-from .report import COLOURS, INK, Picture, name_axes, tidy, write_report
+from .report import write_report
+from .figures import COLOURS, INK, Picture, name_axes, tidy
 from .runs import run_state
 
 # %% ../../nbs/use/14_sweep.ipynb #94348d7e

@@ -18,7 +18,7 @@ from torch import nn
 
 from latent_summ.encode.backbones import load_encoder
 from latent_summ.config import Config
-from latent_summ.encode.embed import embed_texts
+from latent_summ.encode.embedder import embed_texts
 from latent_summ.use.evaluate import rounded
 from latent_summ.runtime import seed_everything, write_json
 from latent_summ.data.sources import load_pairs

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from latent_summ.config import Config
-from latent_summ.encode.embed import Embedder
+from latent_summ.encode.embedder import Embedder
 from latent_summ.runtime import ModelError
 
 ALSO = ["test_cache.py::test_out_of_memory_halves_the_budget_and_keeps_the_order"]

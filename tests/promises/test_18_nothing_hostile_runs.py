@@ -159,9 +159,9 @@ import resource, sys
 from pathlib import Path
 from latent_summ.config import Config, LatentSummError
 from latent_summ.data.sources import load_pairs, load_texts
-from latent_summ.data import formats
+from latent_summ.data import files
 import datasets
-formats._MOST_BYTES = 2**25  # as if the machine were smaller: the bombs can be, too
+files._MOST_BYTES = 2**25  # as if the machine were smaller: the bombs can be, too
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 400_000_000,) * 2)
 for path in sys.argv[1:]:
@@ -193,7 +193,7 @@ def test_bombs(tmp_path, attacks):
 def test_a_file_name_is_no_html(monkeypatch):
     import IPython.display
 
-    from latent_summ.encode.embed import EmbedProgress
+    from latent_summ.encode.progress import EmbedProgress
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda html, **_: shown.append(html.data))
     progress = EmbedProgress("embed <img src=x onerror=alert(1)>.jsonl train", 10)

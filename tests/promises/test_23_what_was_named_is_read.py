@@ -12,7 +12,7 @@ from latent_summ.data.formats import look_at, numbered_rows, rows_as_bytes
 from latent_summ.data.sources import input_rows, load_pairs
 from latent_summ.runtime import DataError
 from latent_summ.ui import cli, commands
-from latent_summ.ui.doctor import Need, check_local_source
+from latent_summ.ui.inputs import Need, check_local_source
 from latent_summ.use.evaluate import whole_file
 from latent_summ.use.predictions import read_predictions
 

@@ -10,7 +10,8 @@ import pytest
 
 from latent_summ.config import Config
 from latent_summ.data.formats import rows_as_bytes
-from latent_summ.data.sources import load_pairs, load_texts, local_files
+from latent_summ.data.sources import load_pairs, load_texts
+from latent_summ.data.local import local_files
 from latent_summ.runtime import DataError
 
 ALSO = [f"test_formats.py::{n}" for n in ("test_case_split_by_name",)] + [f"test_sources.py::{n}" for n in ("test_two_sides_are_the_whole",)]

@@ -16,7 +16,7 @@ from transformers import AutoModel
 
 from latent_summ.config import Config, LatentSummError
 from latent_summ.data.messenger import chats
-from latent_summ.encode.embed import Embedder
+from latent_summ.encode.embedder import Embedder
 from latent_summ.train.stages import run_pipeline
 
 ALSO = [f"test_world.py::{n}" for n in ("test_a_refused_resume_changes_nothing", "test_nothing_to_resume_makes_no_folder", "test_saving_onto_a_file",

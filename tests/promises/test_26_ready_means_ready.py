@@ -11,7 +11,8 @@ from test_families import DECODERS, ENCODERS, FAULTS, GPT, REFUSED, REFUSED_ENCO
 from transformers import AutoModel, AutoModelForCausalLM
 
 from latent_summ.encode.backbones import load_decoder, load_encoder
-from latent_summ.ui.doctor import check_first_batches, check_folder, checks, verdict
+from latent_summ.ui.doctor import check_first_batches, checks, verdict
+from latent_summ.ui.inputs import check_folder
 from latent_summ.runtime import ModelError
 
 ALSO = []
@@ -83,6 +84,7 @@ def test_what_was_not_tried_is_not_ready(tmp_path):
     quick = checks(mini, quick=True)
     assert (quick[-1].name, quick[-1].status) == ("first batches", "warn") and "ready" not in verdict(quick)
     with (patch("latent_summ.ui.doctor.ask_model", lambda name: None), patch("latent_summ.ui.doctor.is_cached", lambda name, kind: False),
+          patch("latent_summ.ui.inputs.is_cached", lambda name, kind: False),
           patch("huggingface_hub.is_offline_mode", lambda: False)):
         far = checks(mini.override(gpt2_model="some/model"))
     assert (far[-1].name, far[-1].status) == ("first batches", "warn") and "hf download" in far[-1].next_step and "ready" not in verdict(far)
