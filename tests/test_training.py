@@ -76,12 +76,11 @@ def start_two(cfg:Config, *more) -> list:
     return [start(cfg, *more, RANK=str(rank), LOCAL_RANK=str(rank), **world) for rank in range(2)]
 
 
-def finish_with_torchrun(cfg:Config) -> Path:
-    cfg.save(Path(cfg.run_dir + ".json"))
-    port = str(random.SystemRandom().randrange(20000, 40000))
-    launch = ["--nproc-per-node=2", "--master-port", port, "-m", "latent_summ"]
-    p = Command([*launch, "train", "--config", cfg.run_dir + ".json"], "torch.distributed.run").wait()
-    assert p.returncode == 0, p.stdout[-4000:]
+def finish_two(cfg:Config, *more) -> Path:
+    "Train in two processes to the end."
+    for p in start_two(cfg, *more):
+        done = p.wait()
+        assert done.returncode == 0, done.stdout[-4000:]
     return Path(cfg.run_dir)
 
 
@@ -246,7 +245,7 @@ def close(a:dict, b:dict) -> bool: return a.keys() == b.keys() and all(torch.all
 def test_two_processes_train_as_one_with_twice_the_accumulation(shared):
     plain = dict(use_stop_latent=False, latent_mixing=0.0, middle_dropout=0.0, use_bf16=False, optimizer="adamw", learning_rate=1e-3)
     one = finish(config(shared / "one", shared, gradient_accumulation_steps=2, **plain))
-    two = finish_with_torchrun(config(shared / "two", shared, gradient_accumulation_steps=1, **plain))
+    two = finish_two(config(shared / "two", shared, gradient_accumulation_steps=1, **plain))
     assert close(weights(one), weights(two))
     torn = config(shared / "two-to-one", shared, gradient_accumulation_steps=1, **plain)
     ranks = start_two(torn)
@@ -254,9 +253,7 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(shared):
     for p in ranks: p.kill()
     assert {p.wait(120).returncode for p in ranks} == {-signal.SIGKILL}
     killed(torn.override(gradient_accumulation_steps=2), 3, "--resume")
-    for p in start_two(torn, "--resume"):
-        done = p.wait()
-        assert done.returncode == 0, done.stdout[-4000:]
+    finish_two(torn, "--resume")
     assert close(weights(one), weights(Path(torn.run_dir)))
     assert all(not k.startswith("module.") for k in weights(two))
 
