@@ -31,10 +31,13 @@ SKIP_CELL = re.compile(r"^\s*#\s*\|\s*(slow|cuda|eval:\s*false)\s*$", re.M)
 SKIP_NOTEBOOK = re.compile(r"^\s*(?:-\s*)?skip_exec:\s*true\s*$", re.M | re.I)
 TAIL_LINES = 60
 
-# Those that take longest, longest first: the others fill the gaps that these leave at the end.
-LONGEST = """tests/promises tests/test_training.py tests/test_hub.py tests/test_inference.py tests/test_cli.py tests/test_demo.py
-    nbs/mini/make_mini.ipynb tests/test_world.py tests/test_teach.py tests/test_repository.py nbs/tutorials/04_training_run.ipynb
-    tests/test_experiments.py tests/test_scale.py nbs/use/06_ladder.ipynb tests/test_fuzz.py nbs/ui/02_dashboard.ipynb""".split()
+# Those that take 15 seconds and more, longest first: the others fill the gaps that these leave at the end.
+LONGEST = """tests/promises tests/test_training.py tests/test_inference.py tests/test_hub.py tests/test_demo.py tests/test_world.py
+    tests/test_cli.py nbs/tutorials/04_training_run.ipynb tests/test_experiments.py tests/test_zygote.py tests/test_scale.py
+    nbs/use/06_ladder.ipynb nbs/ui/02_dashboard.ipynb nbs/ui/02_explorer.ipynb tests/test_teach.py tests/test_cache.py tests/test_families.py tests/test_tui.py
+    nbs/use/14_sweep.ipynb nbs/use/04_inference.ipynb tests/test_effects.py nbs/encode/06_embed.ipynb nbs/train/10_stages.ipynb
+    tests/test_repository.py tests/test_widgets.py tests/test_predictions.py nbs/tutorials/01_first_run.ipynb nbs/mini/make_mini.ipynb
+    nbs/model/03_adapter.ipynb nbs/use/11_bits.ipynb nbs/tutorials/06_scaling_out.ipynb nbs/ui/05_doctor.ipynb tests/test_fuzz.py""".split()
 
 running: set[Fresh | zygote.Process] = set()
 say_lock = threading.Lock()
@@ -76,7 +79,7 @@ def environment(scratch: Path, flags: str) -> dict[str, str]:
     "One thread each, offline, with an empty model cache: what passes here passes on a machine that has never seen a hub."
     env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
     env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(scratch)}
+            "TMPDIR": str(scratch)}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [env.get("PYTHONPATH")])])
     env["PATH"] = os.pathsep.join([str(BIN), env.get("PATH", "")])
     env.setdefault("HF_HUB_OFFLINE", "1")
@@ -148,7 +151,8 @@ def count_junit(report: Path) -> tuple[int, int, int]:
 def run_tests(path: Path, env: dict[str, str], timeout: float, scratch: Path, start=Fresh) -> Result:
     "One test file with pytest, counted from its junit file; a crash, a collection error or an empty file is a failure."
     report = scratch / ("-".join(path.relative_to(ROOT).with_suffix(".xml").parts) if path.is_relative_to(ROOT) else f"{path.stem}.xml")
-    quiet = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # plugins that the zygote imported
+    unused = [word for name in ("cacheprovider", "anyio", "typeguard", "platformdirs") for word in ("-p", f"no:{name}")]  # half a second to import
+    quiet = ["-q", *unused, "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of plugins that the zygote imported
     ended = run(["-m", "pytest", *quiet, "--tb=short", f"--junitxml={report}", str(path)], env, timeout, start)
     status = ended.status
     r = Result(path, output=ended.output, processor=ended.seconds)

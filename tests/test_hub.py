@@ -120,7 +120,7 @@ def test_cache_and_train_by_the_default_names(hub, home, work):
 
 def test_the_preset_laptop_by_its_names(hub, tmp_path):
     "The command of the tutorial, with fewer steps: nothing is fetched but the pair and the dialogues, and what was trained summarises."
-    env, few = environment(hub, tmp_path / "home"), ["--teach-encoder-steps", "2", "--max-eval-samples", "5", "--no-use-tui"]
+    env, few = environment(hub, tmp_path / "home"), ["--teach-encoder-steps", "2", *EPOCHS, "--max-eval-samples", "5", "--no-use-tui"]
     hub.log.clear()
     done = latent_summ(["train", "--preset", "laptop", "--dataset-name", SAMSUM, *CPU, *few, "--run-dir", "run"], tmp_path, env)
     assert done.returncode == 0, done.stderr

@@ -37,7 +37,7 @@ BEFORE_HUB = """numpy torch torch.distributed.tensor torch._dynamo torch.distrib
 MODULES = [*BEFORE_HUB, *"""transformers transformers.modeling_utils transformers.models.auto.modeling_auto
     transformers.models.gemma3.modeling_gemma3 transformers.models.bert.modeling_bert transformers.models.llama.modeling_llama
     transformers.models.gpt2.modeling_gpt2 transformers.models.modernbert.modeling_modernbert tokenizers safetensors.torch datasets matplotlib_inline.backend_inline
-    IPython execnb.shell nbdev.test pytest _pytest.assertion.rewrite ipywidgets""".split()]
+    IPython execnb.shell nbdev.test pytest _pytest.assertion.rewrite hypothesis.internal.observability ipywidgets""".split()]
 READ_AT_IMPORT = re.compile(r"(OMP_|MKL_|TORCH|PYTORCH|PYTHON|LD_|CUDA|MPL|XDG_CACHE).*|HOME|PATH|LC_ALL|LANG")
 READ_BY_HUB = re.compile(r"(HF_|TOKENIZERS_).*")
 NOT_READ = {"TORCHINDUCTOR_CACHE_DIR", "PYTHONPATH", "PYTHONUNBUFFERED", "HF_TOKEN"}  # set by torch itself; obeyed; read when used

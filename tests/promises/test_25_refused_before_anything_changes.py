@@ -8,9 +8,10 @@ import json
 from pathlib import Path
 from unittest.mock import patch
 
+import forks
 import pytest
 from test_families import SMALL, saved
-from test_world import command, snapshot, tiny
+from test_world import snapshot, tiny
 from transformers import AutoModel
 
 from latent_summ.config import Config, LatentSummError
@@ -103,9 +104,9 @@ def test_a_run_folder_that_cannot_be(trained):
 def test_commands(words, tmp_path):
     (tmp_path / "taken").write_text("mine")
     before = snapshot(tmp_path)
-    status, _, err = command(words, cwd=tmp_path)
-    assert status != 0 and err and "Traceback" not in err, err
-    assert snapshot(tmp_path) == before and [p.name for p in tmp_path.iterdir()] == ["taken"], err
+    done = forks.run(["-m", "latent_summ", *words.split()], cwd=tmp_path)
+    assert done.returncode != 0 and done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert snapshot(tmp_path) == before and [p.name for p in tmp_path.iterdir()] == ["taken"], done.stderr
 
 
 def test_a_checkpoint_of_the_first_version_says_its_steps(trained):
