@@ -51,6 +51,7 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
     "short, facts": ("short, more pairs", "finetune"),
     "short, again": ("short, more pairs", "finetune"),
     "short, facts, lora": ("short, facts", "finetune"),
+    "short, facts, lora, both": ("short, facts, lora", "finetune"),
 }
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
@@ -63,6 +64,8 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "short, again": ("stage 4 once more, with the latents alone", SHORT | AGAIN),
     "short, facts, lora": ("stage 4 a third time, on 8,000 pairs, with a correction of rank 8 (LoRA) of the decoder's attention",
                            SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=8000, decoder_lora_rank=8)),
+    "short, facts, lora, both": ("stage 4 a fourth time, on 4,000 pairs drawn from both datasets (the first 14,732 of the file are SAMSum's)",
+                                 SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=4000, decoder_lora_rank=8)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
@@ -74,9 +77,22 @@ def backbones() -> dict:
     return dict(modernbert_model=f"{place}/minilm", gpt2_model=f"{place}/smollm2") if place else {}
 
 
+def shuffled_chats(out:Path) -> Path:
+    "A folder with the pairs of both datasets in random order: chats has first one, then the other."
+    folder = out / "shuffled_chats"
+    if folder.is_dir(): return folder
+    files = {path.name: path.read_text().splitlines(keepends=True) for path in (DATA / "chats").glob("*.jsonl")}
+    folder.mkdir(parents=True)
+    for name, lines in files.items():
+        random.Random(0).shuffle(lines)
+        (folder / name).write_text("".join(lines))
+    return folder
+
+
 def config(name:str, out:Path) -> Config:
     "The settings of a variant."
-    changes = dict(backbones(), dataset_name=str(DATA / "chats"), **VARIANTS[name][1])
+    data = shuffled_chats(out) if name.endswith("both") else DATA / "chats"
+    changes = dict(backbones(), dataset_name=str(data), **VARIANTS[name][1])
     if changes.get("gpt2_model") == "gemma":
         changes["gpt2_model"] = f"{os.environ['LATENT_SUMM_BACKBONES']}/gemma"
     folder = name.replace(", ", "-").replace(" ", "-")
