@@ -150,7 +150,8 @@ _SMALL = dict(
     save_every=50, max_eval_samples=500, num_workers=0, teach_encoder_steps=1500, teach_encoder_learning_rate=2e-3,
     teach_encoder_readout=1.0, teach_encoder_dialogues=0.0, teach_encoder_summaries=0.5, teach_encoder_words=0.5,
     readout_warmup=0.9, finetune_adapter_batch_size=16, pretrain_middle_epochs=1, pretrain_adapter_epochs=3,
-    finetune_middle_epochs=4, finetune_adapter_epochs=1, run_dir="runs/laptop")
+    finetune_middle_epochs=4, finetune_adapter_epochs=2, side_channel=32, side_channel_drop=0.25, decoder_lora_rank=8,
+    run_dir="runs/laptop")
 
 # %% ../nbs/00_config.ipynb #32e71c92
 PRESETS = {

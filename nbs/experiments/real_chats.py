@@ -45,7 +45,8 @@ RESULTS = Path(__file__).resolve().parent / "real_chats.json"
 DATASETS = ("samsum", "dialogsum")
 DATA = Path(os.environ.get("LATENT_SUMM_DATA", "."))
 SHORT = dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
-             readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_max_samples=5000, max_eval_samples=100)
+             readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_epochs=1,
+             finetune_adapter_max_samples=5000, side_channel=0, side_channel_drop=0.5, decoder_lora_rank=0, max_eval_samples=100)
 STARTS = { # variants that only finetune -> (the variant they start from, which of its two checkpoints)
     "short, more pairs": ("short", "pretrain"),
     "short, facts": ("short, more pairs", "finetune"),
