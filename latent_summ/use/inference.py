@@ -107,13 +107,14 @@ _UNCALIBRATED = "this model has no calibrated support: its parts are shown, but 
 @patch
 @own_world()
 def _certainties(self:Summarizer, cfg:Config, predicted:torch.Tensor, summaries:list, facts:Optional[list]) -> list:
-    "How sure the decoder is of each word of each summary."
-    out = []
-    for start in range(0, len(summaries), 4 * cfg.batch_size):
-        batch = slice(start, start + 4 * cfg.batch_size)
-        prefix = self._prefix(predicted[batch].to(self.device), facts and facts[batch])
-        out += certainty(self.decoder, prefix, summaries[batch])
-    return out
+    "How sure the decoder is of each word of each summary; summaries of like length share a batch."
+    order = sorted(range(len(summaries)), key=lambda i: len(summaries[i]))
+    out = {}
+    for start in range(0, len(order), cfg.batch_size):
+        rows = order[start:start + cfg.batch_size]
+        prefix = self._prefix(predicted[rows].to(self.device), facts and [facts[i] for i in rows])
+        out |= zip(rows, certainty(self.decoder, prefix, [summaries[i] for i in rows]))
+    return [out[i] for i in range(len(summaries))]
 
 # %% ../../nbs/use/04_inference.ipynb #44e27a8b
 @patch
