@@ -4,8 +4,9 @@
     python benchmarks/versions.py --full     more rounds
 
 - help: `latent_summ --help`
-- summarize: 400 built-in chats from a file, with the built-in model
-- train: all four stages of `--preset mini` on 2,000 chats, with caching
+- summarize: 400 built-in chats from a file, with the built-in model; today this also judges how far each summary can be trusted, which 0.1.0 could not
+- texts: the same chats in Python, `Summarizer.summarize(texts)`: summaries alone, in both versions
+- train: all four stages of `--preset mini` on 1,000 chats and as many texts, with caching
 """
 import json
 import os
@@ -21,16 +22,25 @@ from _common import HERE, options, parse, ratio, run_parts, spread
 from latent_summ.data.messenger import chats
 
 OLD = "7032156" # the last commit of 0.1.0's layout
-RUN = ["train", "--preset", "mini", "--device", "cpu", "--messenger-rows", "2000", "--no-use-tui", "--overwrite"]
+RUN = ["train", "--preset", "mini", "--device", "cpu", "--messenger-rows", "1000", "--no-use-tui", "--overwrite",
+       *(word for part in ("middle", "adapter") for word in (f"--pretrain-{part}-max-samples", "1000", f"--pretrain-{part}-max-samples-wikitext", "1000"))]
+SUMMARIZE = """
+import json, sys
+try: from latent_summ.use.inference import Summarizer
+except ImportError: from latent_summ.inference import Summarizer
+texts = [json.loads(line)["dialogue"] for line in open(sys.argv[1])]
+summaries = Summarizer.from_pretrained("mini").summarize(texts)
+assert len(summaries) == len(texts) and all(isinstance(s, str) for s in summaries)
+"""
 
 
 def spent(tree:Path, words:list) -> tuple: # (seconds on the clock, seconds of processor time)
-    "Run `latent_summ` with the code in `tree`."
+    "Run Python with these words and the code in `tree`."
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | dict(PYTHONPATH=str(tree), HF_HUB_OFFLINE="1")
-    p = subprocess.run([sys.executable, "-m", "latent_summ", *words], cwd=tree, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if p.returncode: sys.exit(f"latent_summ {' '.join(words)} ended with status {p.returncode} in {tree}:\n{p.stderr[-2000:]}")
+    p = subprocess.run([sys.executable, *words], cwd=tree, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if p.returncode: sys.exit(f"python {' '.join(words)} ended with status {p.returncode} in {tree}:\n{p.stderr[-2000:]}")
     seconds = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -62,20 +72,26 @@ def write_chats(folder:Path) -> Path:
     return path
 
 
-def helped(opts): return compared(opts, lambda folder: ["--help"], 15 if opts.full else 7)
+COMMAND = ["-m", "latent_summ"]
+
+
+def helped(opts): return compared(opts, lambda folder: [*COMMAND, "--help"], 15 if opts.full else 7)
 
 
 def summarized(opts):
-    def words(folder): return ["summarize", "--model", "mini", "--device", "cpu", "--input", str(write_chats(folder)), "--output", str(folder / "out.jsonl")]
+    def words(folder): return [*COMMAND, "summarize", "--model", "mini", "--device", "cpu", "--input", str(write_chats(folder)), "--output", str(folder / "out.jsonl")]
     return compared(opts, words, 7 if opts.full else 4)
+
+
+def summaries_alone(opts): return compared(opts, lambda folder: ["-c", SUMMARIZE, str(write_chats(folder))], 7 if opts.full else 4)
 
 
 def trained(opts):
     rows = ["--max-train-samples", "64"] if opts.toy else []
-    def words(folder): return [*RUN, *rows, "--run-dir", str(folder / "run"), "--preprocess-cache-dir", str(folder / "cache")]
+    def words(folder): return [*COMMAND, *RUN, *rows, "--run-dir", str(folder / "run"), "--preprocess-cache-dir", str(folder / "cache")]
     return compared(opts, words, 3 if opts.full else 2)
 
 
-PARTS = dict(help=helped, summarize=summarized, train=trained)
+PARTS = dict(help=helped, summarize=summarized, texts=summaries_alone, train=trained)
 
 if __name__ == "__main__": run_parts(__file__, parse(options(__doc__, PARTS)), PARTS)
