@@ -118,7 +118,7 @@ _ASIDE = _say("sorry, I am typing with one hand | wait, someone is at the door |
               "I am on the {o_time} bus | why is it only {o_day}?")
 
 # %% ../../nbs/data/01_talk.ipynb #2d68b4e4
-_SMALL = [tuple(_expand(turn) for turn in line.split(" || ")) for line in """
+_SMALL = [tuple(map(_expand, line.split(" || "))) for line in """
 <it is so hot today/what a grey day/so much rain again/it is freezing here>, <I do not want to leave the house/even the dog stays \
 in/I should have stayed in bed> || <tell me about it/same here/I know/at least it is dry here>
 <I just burnt my toast/I spilled coffee on my keyboard/I ate far too much for lunch/I put salt in my coffee> || \
