@@ -53,6 +53,7 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
     "short, again": ("short, more pairs", "finetune"),
     "short, facts, lora": ("short, facts", "finetune"),
     "short, facts, lora, both": ("short, facts, lora", "finetune"),
+    "short, facts, lora, rest": ("short, facts, lora", "finetune"),
 }
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
@@ -67,6 +68,8 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
                            SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=8000, decoder_lora_rank=8)),
     "short, facts, lora, both": ("stage 4 a fourth time, on 4,000 pairs drawn from both datasets (the first 14,732 of the file are SAMSum's)",
                                  SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=4000, decoder_lora_rank=8)),
+    "short, facts, lora, rest": ("stage 4 a fourth time, on the last 8,000 pairs of SAMSum, of which the third had seen 1,268",
+                                 SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=8000, decoder_lora_rank=8)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
@@ -78,22 +81,37 @@ def backbones() -> dict:
     return dict(modernbert_model=f"{place}/minilm", gpt2_model=f"{place}/smollm2") if place else {}
 
 
-def shuffled_chats(out:Path) -> Path:
-    "A folder with the pairs of both datasets in random order: chats has first one, then the other."
-    folder = out / "shuffled_chats"
+def shuffled(lines:list) -> list:
+    "The pairs of both datasets in random order: the file has first one, then the other."
+    mixed = list(lines)
+    random.Random(0).shuffle(mixed)
+    return mixed
+
+
+def later_first(lines:list) -> list:
+    "The pairs from the 6,733rd on, then those before: SAMSum has 14,732 for training."
+    return lines[6732:] + lines[:6732]
+
+
+ORDERS = {"short, facts, lora, both": shuffled, "short, facts, lora, rest": later_first} # variants that read the pairs in another order
+
+
+def chats(name:str, out:Path) -> Path:
+    "The folder with the pairs that a variant reads: chats, or a copy of it in another order."
+    if name not in ORDERS: return DATA / "chats"
+    order = ORDERS[name]
+    folder = out / f"{order.__name__}_chats"
     if folder.is_dir(): return folder
-    files = {path.name: path.read_text().splitlines(keepends=True) for path in (DATA / "chats").glob("*.jsonl")}
     folder.mkdir(parents=True)
-    for name, lines in files.items():
-        random.Random(0).shuffle(lines)
-        (folder / name).write_text("".join(lines))
+    for path in (DATA / "chats").glob("*.jsonl"):
+        lines = path.read_text().splitlines(keepends=True)
+        (folder / path.name).write_text("".join(order(lines)))
     return folder
 
 
 def config(name:str, out:Path) -> Config:
     "The settings of a variant."
-    data = shuffled_chats(out) if name.endswith("both") else DATA / "chats"
-    changes = dict(backbones(), dataset_name=str(data), **VARIANTS[name][1])
+    changes = dict(backbones(), dataset_name=str(chats(name, out)), **VARIANTS[name][1])
     if changes.get("gpt2_model") == "gemma":
         changes["gpt2_model"] = f"{os.environ['LATENT_SUMM_BACKBONES']}/gemma"
     folder = name.replace(", ", "-").replace(" ", "-")
