@@ -137,6 +137,16 @@ def validation(dataset:str, rows:int) -> list:
     return list(load_pairs(Config(dataset_name=str(DATA / dataset)), "validation", rows))
 
 
+def plain(text:str) -> str: return " ".join(text.lower().split())
+
+
+def not_in_training(pairs:list, texts:list) -> tuple: # (pairs, texts)
+    "Without the rows whose dialogue stands among the training pairs too: the published splits overlap."
+    seen = {plain(json.loads(line)["dialogue"]) for line in (DATA / "chats/train.jsonl").read_text().splitlines()}
+    kept = [(p, t) for p, t in zip(pairs, texts) if plain(p["dialogue"]) not in seen]
+    return [p for p, _ in kept], [t for _, t in kept]
+
+
 def scores(rows:list, texts:list) -> dict:
     "ROUGE with intervals, and the names, numbers and times of the summaries that were kept."
     report = evaluate_predictions(rows, texts)
@@ -180,7 +190,7 @@ def judge(name:str, out:Path, rows:int, climbed:int):
         pairs = validation(dataset, rows)
         texts = summarizer.summarize([r["dialogue"] for r in pairs])
         (out / f"{Path(run).name}.{dataset}.txt").write_text("\n".join(f"{r['summary']}\n-> {t}\n" for r, t in zip(pairs, texts)))
-        found["datasets"][dataset] = scores(pairs, texts)
+        found["datasets"][dataset] = scores(pairs, texts) | dict(not_in_training=scores(*not_in_training(pairs, texts)))
         if summarizer.cfg.side_channel: # the same model, from the latents alone
             alone = summarizer.summarize([r["dialogue"] for r in pairs], side_channel=0)
             found["datasets"][dataset]["without_facts"] = scores(pairs, alone)
