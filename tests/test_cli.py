@@ -58,6 +58,8 @@ MISTAKES = {
     "unknown choice": (["train", "--attn-implementation", "flash"], 2, "flash_attention_2, sdpa, eager; got 'flash'"),
     "flag without its value": (["train", "--batch-size"], 1, "--batch-size needs a value."),
     "flag without its value, before another": (["train", "--run-dir", "--seed", "3"], 1, "--run-dir needs a value."),
+    "a sweep of nothing": (["sweep", "--set"], 1, "--set needs a value, as in --set learning_rate=1e-3,3e-3. See --set in `latent_summ sweep --help`."),
+    "a sweep of nothing, before another flag": (["sweep", "--set", "--bits", "4"], 1, "--set needs a value, as in --set learning_rate"),
     "preset without its value": (["train", "--preset"], 1, "--preset needs a value: reference, mini, "),
     "a preset where there are no settings": (["plan", "--preset"], 1, "plan takes no settings, and so no --preset"),
     "a misspelt action": (["config", "shw"], 1, "Perhaps you meant 'show'?"),
