@@ -237,7 +237,7 @@ def privacy_figure(
         ax.set_ylim(0, 103)
         name_axes(ax, f"{kind} ({report['secrets'][kind]:,})", y="percent read" if kind == SECRETS[0] else "")
         tidy(ax, "y")
-    panels[-1].legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    panels[-1].legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 # %% ../../nbs/use/13_privacy.ipynb #fe9fcc22
