@@ -92,7 +92,7 @@ MISTAKES = {
     "demo of a missing source": (["demo", "--dataset-name", "missing.jsonl"], 1, "No such file or folder: missing.jsonl"),
     "run folder below a file": (["train", *SMALL, "--run-dir", "file/run"], 1, "Cannot make the run folder file/run"),
     "settings before the command": (["--preset", "mini", "train"], 2, "the command comes first: latent_summ train --preset mini"),
-    "settings without a command": (["--learning-rate", "3"], 2, "which command shall --learning-rate go to?"),
+    "settings without a command": (["--learning-rate", "3"], 2, "which command is --learning-rate for?"),
     "a bool with a value": (["train", "--use-bf16", "false"], 1, "write --no-use-bf16 instead of --use-bf16 false"),
     "a bool with a value behind =": (["train", "--no-use-bf16=no"], 1, "write --use-bf16 instead of --no-use-bf16=no"),
     "an int with an exponent": (["train", "--batch-size=1e3"], 2, "batch_size must be int, got '1e3'. Write it out: 1000."),

@@ -124,7 +124,7 @@ def _swept_value(field:Field, word:str):
 def swept_settings(
     options:Sweep, # as they were typed
 ) -> dict: # field -> list of values
-    "The settings to sweep and their values. Raises `ConfigError` for a setting that is none, or named twice."
+    "The settings to sweep and their values. Raises `ConfigError` for an unknown setting, or one that is named twice."
     words = list(options.set)
     if options.latents: words.append(f"latent_seq_len={options.latents}")
     if options.dim: words.append(f"latent_dim={options.dim}")

@@ -86,10 +86,10 @@ def no_command(
     if word.startswith("-") and later:
         return f"the command comes first: latent_summ {shlex.join([later, *(w for w in words if w != later)])}"
     if word.startswith("-"):
-        return f"which command shall {word} go to? latent_summ COMMAND {word} ...; the commands are {', '.join(commands)}."
+        return f"which command is {word} for? latent_summ COMMAND {word} ...; the commands are {', '.join(commands)}."
     near = difflib.get_close_matches(word, commands, n=1)
     hint = f" Perhaps you meant {near[0]!r}?" if near else ""
-    return f"{word!r} is not a command; there are {', '.join(commands)}.{hint}"
+    return f"{word!r} is not a command; the commands are {', '.join(commands)}.{hint}"
 
 # %% ../../nbs/ui/06_words.ipynb #a8e8f9ce
 def check_bools(

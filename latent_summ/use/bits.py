@@ -66,7 +66,7 @@ OTHER = "other"
 END = "end" # types of tokens that belong to no fact, and of the end token
 
 def _types_of(offsets:list, text:str, spans:list) -> list:
-    "The type of each token, by where it stands in the text; white space before a token belongs to no fact."
+    "The type of each token, by its place in the text; white space before a token belongs to no fact."
     out = []
     for start, end in offsets:
         start += len(text[start:end]) - len(text[start:end].lstrip())
@@ -258,7 +258,7 @@ def bits_figure(
 ) -> Picture:
     "Heat maps latent by type of fact, by quarter of the summary and of the text, and the totals."
     figure = Picture(10, 6.4)
-    (types, totals), (quarters, source) = figure.subplots(2, 2, width_ratios=(1.35, 1))
+    (types, totals), (quarters, source) = figure.subplots(2, 2, width_ratios=(1.65, 1))
     lines = report["bits"]["type/knocked out"]
     names = [k for k in lines[0] if k != "all"]
     _heat(types, [_values(line, names) for line in lines], names, "bits per token lost when knocked out", "type of fact")

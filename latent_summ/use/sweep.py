@@ -279,7 +279,7 @@ def sweep_figure(
     top = 100 * table.ceiling.max()
     left.axhline(top, color=INK, linestyle="--", linewidth=1, label=f"the decoder reads the text: {top:.0f} %")
     left.set_ylim(0, 105)
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, 1.08 * max(right.get_ylim()[1], 1))  # room for the labels above the highest points
     name_axes(left, "facts of the text in its summary", "bytes per text (latents and scales)", "facts kept (percent)")
     name_axes(right, "beside the points: bits per number", "bytes per text (latents and scales)", "bits carried per text")
     handles, names = left.get_legend_handles_labels()
