@@ -1,10 +1,10 @@
-"""Real work from a cold process, text in to text out: chats to summaries, and texts to embeddings, beside the usual way with the same weights.
+"""Real work from a cold process, text in to text out: chats to summaries, and texts to embeddings, compared with the standard implementation (same weights).
 
     python benchmarks/workload.py             to benchmarks/results/workload.json: 400 chats with the small pair, 48 with full sizes
-    python benchmarks/workload.py --full      400 chats with full sizes too (the plain way takes about five minutes in bf16)
+    python benchmarks/workload.py --full      400 chats with full sizes too (the standard implementation takes about five minutes in bf16)
 
 The chats are SAMSum's, from the folder in LATENT_SUMM_DATA (samsum.train.jsonl.xz); without it, those of the built-in corpus, whose summaries are nearly
-all of one length. Both ways run in processes of their own, in turns, with the same weights in the same precision, and read and write the same texts; timed
+all of one length. Both run in processes of their own, alternating, with the same weights in the same precision, and read and write the same texts; timed
 is the whole process, from its start to the last text (`work`: without start and loading).
 
 - ours: `Summarizer.from_pretrained`, then `summarize(texts)`

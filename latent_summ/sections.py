@@ -153,20 +153,20 @@ class Section:
 @dataclass
 class ModelDimensions(Section):
     "Model Dimensions"
-    latent_dim: int = par(256, "Numbers in each latent vector (a multiple of 2 x middle_num_heads while "
-                               "middle_use_rope)", ge=1, affects="model")
+    latent_dim: int = par(256, "Numbers in each latent vector (with middle_use_rope, a multiple of "
+                               "2 x middle_num_heads)", ge=1, affects="model")
     latent_seq_len: int = par(8, "Number of latent vectors that represent a text", ge=1, affects="cache model")
-    prefix_len: int = par(50, "Soft-prompt embeddings given to the decoder", ge=1, affects="model")
+    prefix_len: int = par(50, "Number of soft-prompt embeddings given to the decoder", ge=1, affects="model")
     modernbert_hidden_dim: int = par(768, "Encoder hidden size; must equal the loaded encoder's", ge=1, affects="model")
     gpt2_hidden_dim: int = par(640, "Decoder hidden size; must equal the loaded decoder's", ge=1, affects="model")
     middle_hidden_dim: int = par(512, "Hidden width of the legacy MLP middle (pipeline_mode legacy)", ge=1,
                                  affects="model")
     middle_layers: int = par(4, "Layers of the legacy MLP middle (pipeline_mode legacy)", ge=1, affects="model")
-    middle_transformer_layers: int = par(4, "Transformer layers in the middle model", ge=1, affects="model")
-    middle_num_heads: int = par(4, "Attention heads in the middle model; must divide latent_dim", ge=1, affects="model")
+    middle_transformer_layers: int = par(4, "Transformer layers in the middle", ge=1, affects="model")
+    middle_num_heads: int = par(4, "Attention heads in the middle; must divide latent_dim", ge=1, affects="model")
     middle_ffn_multiplier: float = par(4.0, "Middle FFN hidden size = latent_dim x this", gt=0, affects="model")
-    middle_dropout: float = par(0.1, "Dropout in the middle model while training", ge=0, lt=1, affects="training")
-    middle_use_rope: bool = par(True, "Rotary positions in the middle model (else learned ones); "
+    middle_dropout: float = par(0.1, "Dropout in the middle while training", ge=0, lt=1, affects="training")
+    middle_use_rope: bool = par(True, "Rotary positions in the middle (else learned ones); "
                                       "needs an even head size", affects="model")
     adapter_num_heads: int = par(4, "Attention heads in the prefix adapter; must divide gpt2_hidden_dim", ge=1,
                                  affects="model")
@@ -259,7 +259,7 @@ class Checkpointing(Section):
 class Inference(Section):
     "Inference"
     temperature: float = par(0.7, "Sampling temperature", gt=0)
-    max_generation_length: int = par(256, "Most tokens to generate", ge=1)
+    max_generation_length: int = par(256, "Maximum number of tokens to generate", ge=1)
     do_sample: bool = par(True, "Sample (else greedy, which is deterministic)")
     top_p: float = par(0.9, "Nucleus sampling: smallest set of tokens with this probability", gt=0, le=1)
     top_k: int = par(50, "Sample among the k most likely tokens; 0 switches this off", ge=0)
@@ -276,7 +276,7 @@ class LatentHandling(Section):
     "Latent Handling"
     normalize_latent: bool = par(True, "L2-normalise each latent vector before it is decoded", affects="model")
     use_stop_latent: bool = par(True, "Learn a stop latent, which means 'nothing to say'", affects="model training")
-    stop_latent_init: str = par("random_normalized", "How the stop latent starts",
+    stop_latent_init: str = par("random_normalized", "Initial values of the stop latent",
                                 choices=("random_normalized", "random", "zeros"), affects="model")
     stop_latent_seed: int = par(1337, "Seed of the stop latent", ge=0, affects="model")
     stop_latent_cosine_threshold: float = par(0.99, "Summary latents at least this close to the stop latent give an "
@@ -291,7 +291,7 @@ class Datasets(Section):
     train_split: str = par("train", "Name of the training split", affects="cache")
     validation_split: str = par("validation", "Name of the validation split", affects="cache")
     test_split: str = par("test", "Name of the test split", affects="cache")
-    max_train_samples: Optional[int] = par(None, "Cap on training rows of dataset_name (None: all)", ge=1,
+    max_train_samples: Optional[int] = par(None, "Maximum number of training rows of dataset_name (None: all)", ge=1,
                                            affects="training")
     wikitext_dataset: str = par("Hieuman/wikitext-103-filtered", "Pretraining texts 1: hub id, file, messenger-texts, "
                                 "or empty for none", affects="cache")
@@ -307,7 +307,7 @@ class Caching(Section):
                                     means="a folder's name")
     preprocess_format: str = par("jsonl", "Cache format", choices=("jsonl", "arrow"), affects="cache")
     skip_preprocessing_if_cached: bool = par(True, "Reuse a cache whose fingerprint matches (else embed again)")
-    preprocess_batch_size: int = par(32, "Most texts in one encoder batch", ge=1)
+    preprocess_batch_size: int = par(32, "Maximum number of texts in an encoder batch", ge=1)
     preprocess_validation_fraction: float = par(0.05, "Share of a pretraining source kept for validation, "
                                                       "chosen by row id", gt=0, lt=1, affects="training")
 
@@ -367,10 +367,10 @@ class StageBatchSizes(Section):
 @dataclass
 class StageMaxSamples(Section):
     "Stage-Specific Max Samples"
-    pretrain_middle_max_samples: Optional[int] = par(None, "Rows of stage 1 in all (None: no cap)", ge=1,
+    pretrain_middle_max_samples: Optional[int] = par(None, "Rows of stage 1, all sources together (None: no cap)", ge=1,
                                                      affects="training")
-    pretrain_adapter_max_samples: Optional[int] = par(None, "Rows of stage 2 in all (None: no cap)", ge=1,
-                                                      affects="training")
+    pretrain_adapter_max_samples: Optional[int] = par(None, "Rows of stage 2, all sources together (None: no cap)",
+                                                      ge=1, affects="training")
     finetune_middle_max_samples: Optional[int] = par(None, "Rows of stage 3 (None: no cap)", ge=1, affects="training")
     finetune_adapter_max_samples: Optional[int] = par(None, "Rows of stage 4 (None: no cap)", ge=1, affects="training")
 
@@ -402,56 +402,56 @@ class LossWeights(Section):
 @dataclass
 class DiagnosticModes(Section):
     "Diagnostic Modes"
-    training_phase: str = par("normal", "normal; or one part alone, with a verdict: "
-                                        "phase1 adapter (a text from its latents), phase2 encoder side (the same), "
-                              "phase3 middle (dialogue to summary latents)",
+    training_phase: str = par("normal", "normal: train everything; otherwise train one part alone and report whether "
+                              "it learned. phase1: the adapter (text from its latents); phase2: the encoder side (the "
+                              "same task); phase3: the middle (dialogue to summary latents)",
                               choices=("normal", "phase1", "phase2", "phase3"), affects="model training")
 
 # %% ../nbs/00_sections.ipynb #7fbcc1c5
 @dataclass
 class Bottleneck(Section):
     "Bottleneck (beyond the reference)"
-    encoder_pooling: str = par("mean", "Encoder states to embedding: mean (one vector), "
-                                       "segments (latent_seq_len means in order), "
-                               "latent_tokens (latent_seq_len learned tokens, which the encoder must have been taught: "
-                               "mini was, others need teach_encoder_steps), "
-                               "queries (as many learned vectors that attend to its last states; "
-                               "teach_encoder_steps teaches them)",
+    encoder_pooling: str = par("mean", "How the encoder's states become the embedding. mean: one vector; segments: the "
+                               "means of latent_seq_len consecutive parts; latent_tokens: latent_seq_len learned "
+                               "tokens, which the encoder must have been taught (mini was, others need "
+                               "teach_encoder_steps); queries: latent_seq_len learned vectors that attend to the last states "
+                               "(teach_encoder_steps teaches them)",
                                choices=("mean", "segments", "latent_tokens", "queries"), affects="cache model")
     query_layers: int = par(3, "Blocks in which the queries read the encoder's states (encoder_pooling queries)", ge=1,
                             affects="cache model")
     encoder_early_layer: int = par(0, "Average the encoder's last states with the output of this layer, "
-                                      "where words are easier to tell apart (0: last states alone)",
+                                      "where words are easier to tell apart (0: use the last states alone)",
                                    ge=0, affects="cache model")
     cache_store_latents: bool = par(False, "Cache finished latents instead of the encoder's vectors, "
                                            "once the compression head is no longer trained", affects="cache training")
-    embedding_normalizer: str = par("none", "Fitted once on the training cache and kept with the compression head: "
-                                            "standard (per number), whiten (ZCA)",
+    embedding_normalizer: str = par("none", "How embeddings are normalised, fitted once on the training cache. none: "
+                                            "not at all; standard: each number separately; whiten: all together (ZCA)",
                                     choices=("none", "standard", "whiten"), affects="model training")
-    middle_residual: bool = par(False, "The middle predicts a correction to its input, starting from zero",
+    middle_residual: bool = par(False, "The middle predicts a correction to its input, and starts with a correction "
+                                         "of zero",
                                 affects="model")
     adapter_latent_positions: bool = par(False, "Give each latent a learned position code before the adapter attends "
                                                 "to it", affects="model")
-    adapter_flat_rank: int = par(0, "Rank of a linear path from all latents at once to all prefix slots (0: none)",
+    adapter_flat_rank: int = par(0, "Rank of a linear map from all latents at once to all prefix slots (0: none)",
                                  ge=0, affects="model")
     middle_cross_entropy_weight: float = par(0.0, "Stage 3: weight of the cross-entropy of the summary through the "
                                                   "frozen adapter and decoder", ge=0, affects="training")
     finetune_adapter_train_middle: bool = par(False, "Stage 4 trains the middle along with the adapter",
                                               affects="training")
-    latent_noise: float = par(0.0, "Noise on the latents while the adapter learns: standard deviation, "
-                                   "relative to the size of a latent's numbers", ge=0, affects="training")
+    latent_noise: float = par(0.0, "Standard deviation of the noise added to latents while the adapter learns, "
+                                   "relative to the size of their numbers", ge=0, affects="training")
     latent_mixing: float = par(0.0, "Stage 4: share of rows whose predicted latents are mixed, at random, with the "
                                     "latents of the right summary", ge=0, le=1, affects="training")
-    fact_token_weight: float = par(1.0, "Weight of a token of a name or number in the cross-entropy of stages 2-4; "
-                                        "other tokens weigh 1", gt=0, affects="training")
+    fact_token_weight: float = par(1.0, "Weight of tokens that belong to a name or number in the cross-entropy of "
+                                        "stages 2-4; all other tokens weigh 1", gt=0, affects="training")
     teacher_kl_weight: float = par(0.0, "Stage 4: weight of the divergence from the same decoder reading the dialogue "
                                         "itself (needs cache_store_text)", ge=0, affects="training")
-    side_channel: int = par(0, "Most bytes of facts (names, times, numbers) that are kept with the latents of a text; "
-                               "from stage 4 on, the decoder reads them as words, and caches keep the texts "
+    side_channel: int = par(0, "Maximum bytes of facts (names, times, numbers) stored with the latents of a text; "
+                               "from stage 4 on, the decoder reads them as words, and caches store the texts "
                                "(0: none)", ge=0, le=255, affects="cache training")
     side_channel_drop: float = par(0.5, "Share of stage 4's batches without the facts of side_channel, "
                                         "so that latents alone still work", ge=0, le=1, affects="training")
-    decoder_lora_rank: int = par(0, "Rank of a learned correction (LoRA) of the decoder's attention, "
+    decoder_lora_rank: int = par(0, "Rank of a learned correction (LoRA) to the decoder's attention, "
                                     "in stage 4 and legacy mode (0: none)", ge=0, affects="model training")
 
 # %% ../nbs/00_sections.ipynb #48f7f141
@@ -464,17 +464,18 @@ class Teaching(Section):
                                    ge=0, affects="cache training")
     teach_encoder_batch_size: Optional[int] = par(None, "Batch size of stage 0 (None: batch_size)", ge=1,
                                                   affects="cache training")
-    teach_encoder_learning_rate: float = par(1e-3, "Peak learning rate of stage 0, of AdamW and Muon alike", gt=0,
+    teach_encoder_learning_rate: float = par(1e-3, "Peak learning rate of stage 0, for both AdamW and Muon", gt=0,
                                              affects="cache training")
-    teach_encoder_readout: float = par(0.7, "Share of stage 0 that reads words off the vectors; "
-                                            "the rest goes through the frozen decoder too", ge=0, le=1,
+    teach_encoder_readout: float = par(0.7, "Share of stage 0 that predicts words from the vectors alone; "
+                                            "the rest also trains through the frozen decoder", ge=0, le=1,
                                        affects="cache training")
     teach_encoder_dialogues: float = par(0.3, "Share of stage 0's rows that are dialogues to be reconstructed; "
                                               "the others are pretraining texts", ge=0, le=1, affects="cache training")
-    teach_encoder_summaries: float = par(0.0, "Share of stage 0's rows that lead from a dialogue to its summary: "
-                                              "teaches it the task", ge=0, le=1, affects="cache training")
-    teach_encoder_cache_states: bool = par(True, "Where only queries learn in stage 0, "
-                                                 "run the frozen encoder once and read its states from disk, as int8 "
+    teach_encoder_summaries: float = par(0.0, "Share of stage 0's rows in which a dialogue is to become its summary, "
+                                              "so that the encoder learns the task", ge=0, le=1,
+                                         affects="cache training")
+    teach_encoder_cache_states: bool = par(True, "If only queries learn in stage 0, "
+                                                 "run the frozen encoder once and read its int8 states from disk "
                                            "(False: run it at every step)",
                                            affects="cache training")
     teach_encoder_words: float = par(0.0, "Weight of stage 0's second objective: "
@@ -485,12 +486,13 @@ class Teaching(Section):
 @dataclass
 class Optimization(Section):
     "Optimization (beyond the reference)"
-    optimizer: str = par("adamw", "adamw; or muon for the inner matrices and AdamW for the rest",
+    optimizer: str = par("adamw", "adamw: AdamW for all weights; muon: Muon for the inner matrices, AdamW for the rest",
                          choices=("adamw", "muon"), affects="training")
     muon_learning_rate: float = par(3e-3, "Peak learning rate of the matrices that Muon trains; change it together with "
                                           "learning_rate", gt=0,
                                     affects="training")
-    max_grad_norm: float = par(1.0, "Largest gradient norm; larger gradients are scaled down to it", gt=0, affects="training")
+    max_grad_norm: float = par(1.0, "Maximum gradient norm; larger gradients are scaled down to it", gt=0,
+                               affects="training")
     contrastive_temperature: float = par(0.1, "Temperature of the contrastive loss", gt=0, affects="training")
     contrastive_hardness: float = par(0.0, "How much more a wrong text counts in the contrastive loss if it resembles "
                                            "the right one (0: all equal; try 5)", ge=0, affects="training")
@@ -498,12 +500,12 @@ class Optimization(Section):
                                      "prefix slot k must look like target token k", ge=0, affects="training")
     readout_warmup: float = par(0.0, "Share of stage 2 that trains on the readout loss alone, "
                                      "without running the decoder", ge=0, lt=1, affects="training")
-    keep_checkpoints: int = par(2, "How many of a stage's newest step checkpoints are kept", ge=1)
-    shard_decoder: bool = par(False, "Under torchrun, keep only a share of each decoder layer in a process (FSDP): "
+    keep_checkpoints: int = par(2, "Number of step checkpoints kept for each stage, the newest first", ge=1)
+    shard_decoder: bool = par(False, "Under torchrun, split each decoder layer among the processes (FSDP): "
                                      "less memory, more traffic")
     rows_in_memory_gb: float = par(4.0, "If the rows of a stage are larger than this, num_workers processes read them "
                                         "from the cache during training (0: always)", ge=0)
-    stop_rows: int = par(2, "Stop-latent rows added to each batch of stages 3 and 4 while use_stop_latent", ge=0,
+    stop_rows: int = par(2, "Stop-latent rows added to each batch of stages 3 and 4 (with use_stop_latent)", ge=0,
                          affects="training")
     seed: int = par(42, "Seed of initialisation, shuffling and dropout", ge=0, affects="training")
 
@@ -514,20 +516,20 @@ class Sources(Section):
     text_column: Optional[str] = par(None, "Column with the text of pretraining sources (None: try the usual names)",
                                      affects="cache")
     dialogue_column: Optional[str] = par(None, "Column with the dialogue (None: dialogue)", affects="cache")
-    summary_column: Optional[str] = par(None, "Column with the summary, or several with commas: "
+    summary_column: Optional[str] = par(None, "Column with the summary, or several separated by commas: "
                                               "summary1,summary2 (None: summary, references and the like)",
                                         affects="cache")
     id_column: Optional[str] = par(None, "Column with the ids (None: id, fname and the like)", affects="cache")
-    chat_gap_hours: float = par(6.0, "A pause of so many hours in an exported chat begins a new conversation",
+    chat_gap_hours: float = par(6.0, "In an exported chat, a pause of this many hours begins a new conversation",
                                 gt=0, affects="cache")
     speakers: str = par("named", "Names in the texts: named (as they are) or anonymise (#Person1# and so on, "
                                  "as in DialogSum)", choices=("named", "anonymise"), affects="cache")
-    max_eval_samples: Optional[int] = par(None, "Cap on validation and test rows (None: all)", ge=1)
+    max_eval_samples: Optional[int] = par(None, "Maximum number of validation rows and of test rows (None: all)", ge=1)
     messenger_rows: int = par(16000, "Training rows of the built-in messenger corpus", ge=1, affects="cache")
     messenger_fullest: bool = par(False, "Use the most complete wording of messenger's training and validation "
                                          "summaries (False: any wording, as always for the test split)", affects="cache")
-    trackers: str = par("", "Also send the events to: tensorboard, trackio, wandb, or several of them with commas; "
-                            "empty for none",
+    trackers: str = par("", "Also send the events of training to tensorboard, trackio or wandb; separate several by "
+                            "commas (empty: none)",
                         means="tensorboard, trackio, wandb, several of them with commas, or empty",
                         form=r"((tensorboard|trackio|wandb)(,(tensorboard|trackio|wandb)){0,2})?")
     run_dir: str = par("runs/latest", "Folder of this run: config, events, checkpoints, report", form=r".*\S.*",

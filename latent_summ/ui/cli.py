@@ -55,8 +55,8 @@ def about(
     return COMMANDS[name][0].__doc__.strip()
 
 # %% ../../nbs/ui/07_cli.ipynb #6becc825
-_HINT = ("\n\nFlags take precedence over the file of --config, and that over --preset. "
-         "`latent_summ config diff` with the same options shows the resulting settings.")
+_HINT = ("\n\nFlags override the --config file, which overrides --preset. "
+         "Run `latent_summ config diff` with the same options to see the resulting settings.")
 
 def overview() -> str:
     "The answer to `latent_summ` alone."

@@ -85,7 +85,7 @@ def map_picture(
     for (label, place), (marker, size, colour) in zip(marks.items(), looks):
         ax.plot(*place, marker, color=colour, markersize=size, label=label)
     name_axes(ax, x=names[0], y=names[1])
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     tidy(ax, "both")
     return figure
 

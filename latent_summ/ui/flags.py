@@ -222,7 +222,7 @@ _MODELS = dict(bash="_latent_summ_models", zsh="_latent_summ_models", fish="(_la
 
 # %% ../../nbs/ui/00_flags.ipynb #4860240b
 def _add_choice(parser:argparse.ArgumentParser, choice:Choice, number:int, shell:str):
-    "One option. zsh is told of the equals sign in `--flag=value`; the others know it."
+    "One option. zsh must be told about the equals sign in `--flag=value`; the others know it."
     from shtab import FILE
     sign = "=" if shell == "zsh" and choice.takes != "nothing" else ""
     names = [flag + sign for flag in choice.flags] or [f"word{number}"]

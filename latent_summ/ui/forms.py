@@ -69,7 +69,7 @@ class Train(Common):
 # %% ../../nbs/ui/06_forms.ipynb #5f87e400
 @dataclass
 class Cache(Common):
-    "Embed all texts that training needs, once, or merge the parts made on several machines."
+    "Embed all training texts once, or merge the parts made on several machines."
     action: Literal["build", "merge"] = option(
         "build", "build: embed the texts; merge: join the parts made with --shard", "[build|merge]", ("build", "merge"),
         positional=True)
@@ -92,16 +92,18 @@ class Cache(Common):
 # %% ../../nbs/ui/06_forms.ipynb #63263bc7
 @dataclass
 class Sweep(Common):
-    "Train every combination of some settings, quantise the latents, compare quality and size; reuse finished runs."
+    "Train a model for each combination of settings, quantise its latents, and compare quality with size."
     preset: str = _preset("reference")
     set: tuple[str, ...] = option(
-        (), "A setting and the values to try: --set learning_rate=1e-3,3e-3; repeat for more settings", "NAME=VALUES", repeats=True)
+        (), "A setting and the values to try: --set learning_rate=1e-3,3e-3; repeat --set for more settings",
+        "NAME=VALUES", repeats=True)
     latents: Optional[str] = option(
         None, "Numbers of latent vectors to try: 1,2,4,8 (short for --set latent_seq_len=...)", "LIST")
     dim: Optional[str] = option(
         None, "Sizes of a latent vector to try: 64,128 (short for --set latent_dim=...)", "LIST")
     bits: str = option("8", "Bits per stored number to try: 2 to 16, or 32; for example 2,4,8,16", "LIST")
-    folder: Path = option(Path("runs/sweep"), "Folder for the runs, the table and the figure", "FOLDER")
+    folder: Path = option(
+        Path("runs/sweep"), "Folder for the runs, the table and the figure; finished runs in it are reused", "FOLDER")
     split: Literal["test", "validation"] = option("validation", "Split to score", values=("test", "validation"))
     max_rows: int = option(200, "Score at most this many rows", "INT")
     trained: Optional[Path] = option(
@@ -122,7 +124,7 @@ def _swept_value(field:Field, word:str):
 def swept_settings(
     options:Sweep, # as they were typed
 ) -> dict: # field -> list of values
-    "The settings to sweep and their values. Raises `ConfigError` for a setting that is none, or named twice."
+    "The settings to sweep and their values. Raises `ConfigError` for an unknown setting, or one that is named twice."
     words = list(options.set)
     if options.latents: words.append(f"latent_seq_len={options.latents}")
     if options.dim: words.append(f"latent_dim={options.dim}")
@@ -178,12 +180,13 @@ class Summarize(TakesTexts):
         "join", "How to treat a text longer than max_seq_len, which is split into parts. join: summarise each part and join "
         "the summaries; mean: write one summary from the mean of their latents", values=("join", "mean"))
     support: bool = option(
-        True, "Neither mark words that do not occur in the text with [?] nor say how far each summary can be trusted "
-        "(for rows: each part of it); both need a calibrated model")
+        True, "Do not mark words that are missing from the text with [?], and do not say how far each summary (for "
+        "rows: each part of it) can be trusted; both need a calibrated model")
     min_support: Optional[float] = option(
         None, "Leave a summary empty, and say why, if its support (0 to 1) is lower than this", "FLOAT")
     candidates: int = option(
-        1, "Write this many summaries of each text, sampling all but the first, and keep the best supported one", "INT")
+        1, "Write this many summaries of each text, all but the first by sampling, and keep the one with the highest "
+        "support", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #7ac9acdc
 @dataclass
@@ -192,7 +195,7 @@ class Reconstruct(TakesTexts):
 
 @dataclass
 class Encode(TakesTexts):
-    "Store the latents of texts in a file, about two kilobytes each; --latent-noise adds noise to what is stored."
+    "Store the latents of texts in a file, about two kilobytes per text; --latent-noise adds noise to them."
     summaries: bool = option(False, "Store summary latents, ready to decode, instead of the latents of the texts")
     source_hash: bool = option(False, "Also store a hash of each text, to tell later whether it has changed")
 
@@ -272,9 +275,10 @@ class Evaluate(UsesModel):
 # %% ../../nbs/ui/06_forms.ipynb #964cf62c
 @dataclass
 class Calibrate(UsesModel):
-    "Learn from held-out rows how far a model's summaries can be trusted, and store that beside the model."
+    "Learn from held-out rows how far a model's summaries can be trusted, and store the result beside the model."
     rows: int = option(500, "Number of held-out rows to summarise, three times each", "INT")
-    taught: int = option(4000, "Number of training rows, from which unfamiliar texts are told apart", "INT")
+    taught: int = option(
+        4000, "Number of training rows with which texts are compared, to recognise unfamiliar ones", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #789c9066
 @dataclass
@@ -288,7 +292,7 @@ class Measures(UsesModel):
 # %% ../../nbs/ui/06_forms.ipynb #d8203c0a
 @dataclass
 class Bits(Measures):
-    "Measure, in bits and by type of fact, what each latent contains: removed, shuffled between texts, or kept alone."
+    "Measure what each latent contains, in bits and by type of fact, by removing it, shuffling it or keeping it alone."
 
 @dataclass
 class Audit(Measures):
@@ -298,7 +302,7 @@ class Audit(Measures):
 # %% ../../nbs/ui/06_forms.ipynb #87ff99c9
 @dataclass
 class Privacy(Measures):
-    "Measure what can be recovered from stored latents, with and without the model, and what rounding and noise change."
+    "Measure what can be recovered from stored latents, with and without the model, with rounding and with noise."
     known: int = option(1000, "Number of training texts known to an attacker without the model", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #44ad19ec
@@ -306,8 +310,8 @@ class Privacy(Measures):
 class Settings(Common):
     "Show settings and where each value comes from, or save them to a file."
     action: Literal["show", "diff", "flags", "save"] = option(
-        "show", "show: all settings; diff: those that differ from their defaults; flags: the same as flags to paste; "
-        "save: write all to a file",
+        "show", "show: all settings; diff: those that differ from their defaults; flags: the same, as flags to paste; "
+        "save: write all settings to a file",
         "[show|diff|flags|save]", ("show", "diff", "flags", "save"), positional=True)
     path: Optional[Path] = option(
         None, "save: the file to write; show: a setting, or part of its name", "[FILE|NAME]", positional=True)
@@ -317,7 +321,7 @@ class Settings(Common):
 @dataclass
 class Runs(Plain):
     "List the runs in a folder, or compare the settings, losses and scores of several."
-    action: str = option("list", "list: all runs in a folder; compare: the runs that are named", "[list|compare]",
+    action: str = option("list", "list: show all runs in a folder; compare: compare the named runs", "[list|compare]",
                          ("list", "compare"), positional=True)
     folders: tuple[Path, ...] = option(
         (), "list: the folder that contains runs (default: runs); compare: two or more run folders", "[FOLDER ...]",
@@ -326,7 +330,7 @@ class Runs(Plain):
 # %% ../../nbs/ui/06_forms.ipynb #7012c4b5
 @dataclass
 class Report(Plain):
-    "Make a page with figures of a run: losses, learning rates, latents, scores, facts."
+    "Write a web page with figures of a run: losses, learning rates, latents, scores, facts."
     run: Optional[Path] = option(
         None, "Run folder (default: the newest finished run below runs/)", "[RUN]", positional=True)
     texts: int = option(64, "Number of texts to encode for the figures of latents; 0: do not load the model", "INT")
@@ -334,7 +338,7 @@ class Report(Plain):
 # %% ../../nbs/ui/06_forms.ipynb #55f485bd
 @dataclass
 class Export(Plain):
-    "Export a trained model with a model card, to a folder that can be loaded, shared or uploaded."
+    "Export a trained model and its model card to a folder that can be loaded, shared or uploaded."
     run: Optional[Path] = option(None, "Run folder, .pt file, hub id or mini", "RUN", positional=True)
     folder: Optional[Path] = option(None, "Folder to write to; it is created if needed", "FOLDER", positional=True)
 
@@ -357,11 +361,11 @@ _BENCHMARKS = ("startup", "generate", "train", "cache", "workload", "growth", "a
 @dataclass
 class Bench(Plain):
     "Measure speed and memory on this machine against alternatives, or show earlier results (needs the repository)."
-    name: str = option("show", "show: the results so far; all: run every script (about 20 minutes on two idle cores); "
-                       "otherwise the script to run", "[NAME]", ("show", "all", *_BENCHMARKS), positional=True)
+    name: str = option("show", "show: print the results so far; all: run every script (about 20 minutes on two cores); "
+                       "otherwise: the script to run", "[NAME]", ("show", "all", *_BENCHMARKS), positional=True)
     full: bool = option(False, "Measure all sizes with more repeats; takes hours on a CPU")
     device: str = option("cpu", "Device to measure on; each has its own result files", "DEVICE", ("cpu", "cuda"))
-    threads: Optional[int] = option(None, "Number of threads (default: all cores)", "INT")
+    threads: Optional[int] = option(None, "Number of threads (default: one per core)", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #30817c82
 @dataclass

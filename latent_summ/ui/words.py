@@ -86,10 +86,10 @@ def no_command(
     if word.startswith("-") and later:
         return f"the command comes first: latent_summ {shlex.join([later, *(w for w in words if w != later)])}"
     if word.startswith("-"):
-        return f"which command shall {word} go to? latent_summ COMMAND {word} ...; the commands are {', '.join(commands)}."
+        return f"which command is {word} for? latent_summ COMMAND {word} ...; the commands are {', '.join(commands)}."
     near = difflib.get_close_matches(word, commands, n=1)
     hint = f" Perhaps you meant {near[0]!r}?" if near else ""
-    return f"{word!r} is not a command; there are {', '.join(commands)}.{hint}"
+    return f"{word!r} is not a command; the commands are {', '.join(commands)}.{hint}"
 
 # %% ../../nbs/ui/06_words.ipynb #a8e8f9ce
 def check_bools(
@@ -119,6 +119,17 @@ def _check_action(word:str, form:type):
     if word in actions or not near: return
     raise ConfigError(f"{word!r} is not one of {', '.join(actions)}. Perhaps you meant {near[0]!r}?")
 
+# %% ../../nbs/ui/06_words.ipynb #c26a0007
+_EXAMPLES = {"--set": "learning_rate=1e-3,3e-3"} # for options whose value has a form of its own
+
+def _expected(
+    flag:str, # an option without its value
+    words:tuple, # the values it may have, where they are known
+) -> str:
+    "What an option expects, for the end of a sentence."
+    if flag in _EXAMPLES: return f", as in {flag} {_EXAMPLES[flag]}"
+    return f": {', '.join(words)}" if len(words) > 1 else ""
+
 # %% ../../nbs/ui/06_words.ipynb #c26a0004
 def check_values(
     words:list, # what follows a command
@@ -128,13 +139,12 @@ def check_values(
     "Raise `ConfigError` for a misspelt action, an option without its value, and settings where a command takes none."
     if words and not words[0].startswith("-"): _check_action(words[0], form)
     own = {flag for choice in choices_of(form, False) for flag in choice.flags}
-    several = {f.name for f in dataclasses.fields(form) if "tuple" in str(f.type)}
     for word, after in zip(words, [*words[1:], "--"]):
         flag = word.replace("_", "-")
         choice = next((c for c in choices_of(form) if flag in c.flags), None)
         if flag in ("--preset", "--config") and flag not in own:
             raise ConfigError(f"{name} takes no settings, and so no {flag}: `latent_summ {name} --help` lists its options.")
-        if choice is None or choice.takes == "nothing" or flag[2:].replace("-", "_") in several: continue
-        if not after.startswith("--") or (flag not in own and not takes_settings(form)): continue
-        known = f": {', '.join(choice.words)}" if len(choice.words) > 1 else ""
-        raise ConfigError(f"{flag} needs a value{known}.")
+        if choice is None or choice.takes == "nothing" or not after.startswith("--"): continue
+        if flag not in own and not takes_settings(form): continue
+        known = _expected(flag, choice.words)
+        raise ConfigError(f"{flag} needs a value{known}. See {flag} in `latent_summ {name} --help`.")

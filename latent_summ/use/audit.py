@@ -31,7 +31,7 @@ def stands_in(
     words:str, # of the fact
     speakers:set=frozenset(), # of speakers_of
 ) -> bool:
-    "Whether a fact stands in a text: its words, or for numbers and times another way to write them; any negation counts as one."
+    "Whether a fact occurs in a text: its words, or for numbers and times another way to write them; any negation counts as one."
     if kind != "negation" and has_fact(text, dict(text=words)): return True
     if kind not in ("negation", "number", "time"): return False
     present = {value for other, value in text_facts(text, speakers) if other == kind}
@@ -205,10 +205,11 @@ def _waterfall(ax, line:dict):
     for i, rung in enumerate(RUNGS, 1):
         loss = 100 * line[f"lost_{rung}"]
         ax.bar(i, loss, bottom=level - loss, color=_COLOURS[rung], width=0.7)
-        ax.text(i, level + 1, f"-{loss:.1f}", ha="center", va="bottom", fontsize=7)
+        lost = f"-{loss:.1f}" if loss >= 0.05 else "0"
+        ax.text(i, level + 1, lost, ha="center", va="bottom", fontsize=9)
         level -= loss
     ax.bar(len(RUNGS) + 1, level, color="#009E73", width=0.7)
-    ax.text(len(RUNGS) + 1, level + 1, f"{level:.1f}", ha="center", va="bottom", fontsize=7)
+    ax.text(len(RUNGS) + 1, level + 1, f"{level:.3g}", ha="center", va="bottom", fontsize=9)
     ax.set_xticks(range(len(RUNGS) + 2), ["all", *RUNGS, "kept"], rotation=45, ha="right")
     low = min(60.0, 10 * math.floor(level / 10) - 10)
     ax.set_ylim(max(low, 0), 108)

@@ -66,7 +66,7 @@ OTHER = "other"
 END = "end" # types of tokens that belong to no fact, and of the end token
 
 def _types_of(offsets:list, text:str, spans:list) -> list:
-    "The type of each token, by where it stands in the text; white space before a token belongs to no fact."
+    "The type of each token, by its place in the text; white space before a token belongs to no fact."
     out = []
     for start, end in offsets:
         start += len(text[start:end]) - len(text[start:end].lstrip())
@@ -116,8 +116,8 @@ class LatentBits:
     table: pd.DataFrame # latent, way, group (type or quarter), label, tokens, bits (of all texts)
     source: pd.DataFrame # latent x quarter of the source: how far the latent moves without that part
     rows: int # texts
-    carried: float # bits a text that all latents hold together
-    intervals: dict # latent -> [low, high], bits a text lost when it is knocked out
+    carried: float # bits per text that all latents hold together
+    intervals: dict # latent -> [low, high], bits per text lost when it is knocked out
 
 # %% ../../nbs/use/11_bits.ipynb #6aa9b13a
 def _sums(latent:int, way:str, gained:np.ndarray, labels:dict) -> list:
@@ -209,7 +209,7 @@ def bits_table(
     found:LatentBits, # of latent_bits
     group:str="type", # type, or quarter (of the summary)
     way:str="knocked out", # one of WAYS
-) -> pd.DataFrame: # latent x label, bits a token; the last column is all, bits a text
+) -> pd.DataFrame: # latent x label, bits per token; the last column is all, bits per text
     "Bits for each token of a label, so that rare types can be seen beside frequent ones."
     chosen = found.table[(found.table.group == group) & (found.table.way == way)]
     per_token = chosen.assign(bits=chosen.bits / chosen.tokens).pivot(index="latent", columns="label", values="bits")
@@ -247,7 +247,7 @@ def _heat(ax, values, columns:list, title:str, x:str):
     for (i, j), v in np.ndenumerate(values):
         if np.isnan(v): continue
         words = (f"{v:.1f}" if top >= 1 else f"{v:.2f}").replace("-0.0", "0.0")
-        ax.text(j, i, words, ha="center", va="center", fontsize=7, color="white" if v > 0.6 * top else "black")
+        ax.text(j, i, words, ha="center", va="center", fontsize=9, color="white" if v > 0.6 * top else "black")
 
 # %% ../../nbs/use/11_bits.ipynb #dfca805e
 def _values(line:dict, keys) -> list: return [line[k] for k in keys]
@@ -258,21 +258,21 @@ def bits_figure(
 ) -> Picture:
     "Heat maps latent by type of fact, by quarter of the summary and of the text, and the totals."
     figure = Picture(10, 6.4)
-    (types, totals), (quarters, source) = figure.subplots(2, 2, width_ratios=(1.35, 1))
+    (types, totals), (quarters, source) = figure.subplots(2, 2, width_ratios=(1.65, 1))
     lines = report["bits"]["type/knocked out"]
     names = [k for k in lines[0] if k != "all"]
-    _heat(types, [_values(line, names) for line in lines], names, "bits a token lost when knocked out", "type of fact")
+    _heat(types, [_values(line, names) for line in lines], names, "bits per token lost when knocked out", "type of fact")
     for i, way in enumerate(WAYS):
         values = [line["all"] for line in report["bits"][f"type/{way}"]]
         totals.bar(np.arange(len(values)) + 0.27 * (i - 1), values, 0.25, label=way,
                    color=("#0072B2", "#E69F00", "#009E73")[i])
-    totals.legend(fontsize=8, frameon=False)
+    totals.legend(fontsize=9, frameon=False)
     totals.set_xticks(range(len(lines)))
-    name_axes(totals, f"bits a text ({report['carried']:.0f} for all latents together)", "latent", "bits")
+    name_axes(totals, f"bits per text ({report['carried']:.0f} for all latents together)", "latent", "bits")
     tidy(totals, "y")
     lines = report["bits"]["quarter/knocked out"]
     _heat(quarters, [_values(line, "1234") for line in lines], range(1, 5),
-          "bits a token lost, by place in the summary", "quarter of the summary")
+          "bits per token lost, by place in the summary", "quarter of the summary")
     _heat(source, report["source"], range(1, 5), "1 - cosine to the latent without that part", "quarter of the text")
     return figure
 
@@ -282,9 +282,9 @@ def bits_lines(
 ) -> list: # of lines
     "The report as plain text, for a terminal."
     names = list(report["bits"]["type/knocked out"][0])
-    header = "latent  " + "".join(f"{('a text' if n == 'all' else n):>10}" for n in names) + f"{'alone':>10}"
-    lines = [f"{counted(report['rows'], 'text')}; all latents together carry {report['carried']:.1f} bits a text.",
-             "Bits a token that are lost when a latent is knocked out (last but one: a text; last: gained by it alone):", header]
+    header = "latent  " + "".join(f"{('per text' if n == 'all' else n):>10}" for n in names) + f"{'alone':>10}"
+    lines = [f"{counted(report['rows'], 'text')}; all latents together carry {report['carried']:.1f} bits per text.",
+             "Bits per token that are lost when a latent is knocked out (last but one: per text; last: gained by it alone):", header]
     for i, line in enumerate(report["bits"]["type/knocked out"]):
         alone = report["bits"]["type/alone"][i]["all"]
         lines.append(f"{i:<8}" + "".join(f"{line[n]:>10.2f}" for n in names) + f"{alone:>10.2f}")

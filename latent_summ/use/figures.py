@@ -67,7 +67,7 @@ def tidy(
     "Fewer lines around a panel, all of it in the one ink, and no name read as mathematics."
     ax.spines[["top", "right"]].set_visible(False)
     for spine in ax.spines.values(): spine.set_color(INK)
-    ax.tick_params(which="both", labelsize=8, color=INK, labelcolor=INK)
+    ax.tick_params(which="both", labelsize=9, color=INK, labelcolor=INK)
     if grid: ax.grid(axis=grid, color=INK, alpha=0.25, linewidth=0.6); ax.set_axisbelow(True)
     if ax.get_legend(): ax.get_legend().get_frame().set_facecolor("none")
     for text in ax.findobj(Text): text.set_color(INK); text.set_parse_math(False)
@@ -80,9 +80,9 @@ def name_axes(
     y:str="", # label of the y axis
 ):
     "Set the title and the labels of the axes."
-    ax.set_title(title, fontsize=9.5, loc="left")
-    ax.set_xlabel(x, fontsize=8.5)
-    ax.set_ylabel(y, fontsize=8.5)
+    ax.set_title(title, fontsize=10, loc="left")
+    ax.set_xlabel(x, fontsize=9)
+    ax.set_ylabel(y, fontsize=9)
 
 # %% ../../nbs/use/06_figures.ipynb #8750e168
 def _curve(events:list, kind:str, stage:str, key:str="loss") -> tuple:
@@ -105,7 +105,7 @@ def _ceiling(losses:list):
 # %% ../../nbs/use/06_figures.ipynb #1e4339e8
 def _unit(stage:str) -> str:
     "Label of a stage's loss axis."
-    if stage.endswith("adapter"): return "loss (nats a token)"
+    if stage.endswith("adapter"): return "loss (nats per token)"
     return "loss (weighted sum, no unit)" if stage in STAGES else "loss"
 
 # %% ../../nbs/use/06_figures.ipynb #1a64c44a
@@ -211,7 +211,7 @@ def schedule_figure(
     for ax, (key, label) in zip(axes, shown): _draw_series(ax, events, key, label)
     for ax in axes[:-1]: ax.set_xlabel("")
     if shown[-1][0] == "grad_norm": _log_scale(axes[-1])
-    style = dict(ncols=4, fontsize=8, frameon=False, labelcolor=INK)
+    style = dict(ncols=4, fontsize=9, frameon=False, labelcolor=INK)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", **style)
     for ax in axes: tidy(ax, "y")
     return figure

@@ -199,7 +199,7 @@ def loss_ladder(
     null:str="zeros", # what says nothing: zeros, stop or mean
     tokenizer:str="auto", # as for pick_tokenizer
 ): # pandas table, a line for each of RUNGS
-    """What the decoder makes of each rung: cross-entropy (nats a token), bits, bits carried (against `null`), ROUGE, facts, BLEU.
+    """What the decoder makes of each rung: cross-entropy (nats per token), bits, bits carried (against `null`), ROUGE, facts, BLEU.
 
     Raises `DataError` for fewer than two rows."""
     import pandas as pd
@@ -221,17 +221,17 @@ def draw_ladder(
     ax, # matplotlib axes
     table, # of loss_ladder
 ):
-    "Bits a text as a waterfall: the first rung whole, then what each adds (orange) or saves (green)."
+    "Bits per text as a waterfall: the first rung whole, then what each adds (orange) or saves (green)."
     bits = table.bits_per_text
     steps = bits.diff().fillna(bits.iloc[0])
     colours = ["#0072B2"] + ["#E69F00" if s > 0 else "#009E73" for s in steps.iloc[1:]]
     ax.bar(range(len(bits)), steps, bottom=bits - steps, color=colours, width=0.6)
     for i, (level, step) in enumerate(zip(bits, steps)):
         text = f"{level:.0f}" if i == 0 else f"{level:.0f} ({step:+.0f})"
-        ax.text(i, max(level, level - step) + 0.01 * bits.max(), text, ha="center", va="bottom", fontsize=8)
+        ax.text(i, max(level, level - step) + 0.01 * bits.max(), text, ha="center", va="bottom", fontsize=9)
         ax.plot([i - 0.3, i + (0.7 if i + 1 < len(bits) else 0.3)], [level] * 2, color="grey", linewidth=0.8)  # on to the next rung
     ax.set_xticks(range(len(bits)), bits.index, fontsize=9)
-    ax.set(ylim=(0, 1.1 * bits.max()), ylabel="bits a summary")
+    ax.set(ylim=(0, 1.1 * bits.max()), ylabel="bits per summary")
     ax.spines[["top", "right"]].set_visible(False)
 
 # %% ../../nbs/use/06_ladder.ipynb #9b205ff3

@@ -64,7 +64,7 @@ def _draw_lengths(ax, lengths:dict):
         ax.errorbar(positions, mid, [mid - low, high - mid], label=f"{kind}, 5 to 95 % of texts", **style)
     ax.set_ylim(bottom=0)
     name_axes(ax, "length before normalising", "latent vector", "Euclidean norm")
-    ax.legend(fontsize=7.5, frameon=False, loc="lower left")
+    ax.legend(fontsize=9, frameon=False, loc="lower left")
     tidy(ax, "y")
 
 # %% ../../nbs/use/06_latent_figures.ipynb #f385e5b8
@@ -75,7 +75,7 @@ def _draw_map(figure, ax, values:np.ndarray, title:str, x:str, y:str, ticks:bool
     if ticks: ax.set_xticks(range(1, m + 1)); ax.set_yticks(range(1, n + 1))
     name_axes(ax, title, x, y)
     bar = figure.colorbar(shown, ax=ax, shrink=0.75)
-    bar.set_label("cosine", fontsize=8)
+    bar.set_label("cosine", fontsize=9)
     bar.outline.set_visible(False)
     for a in (ax, bar.ax): tidy(a)
 
@@ -127,5 +127,5 @@ def quantisation_figure(
     by_bits.axvline(8, color=INK, linestyle=":", linewidth=1)
     _log_scale(by_bits)
     name_axes(by_bits, "median, other sizes", "bits for each number", "error (percent, logarithmic)")
-    for ax in (by_vector, by_bits): ax.legend(fontsize=8, frameon=False); tidy(ax, "y")
+    for ax in (by_vector, by_bits): ax.legend(fontsize=9, frameon=False); tidy(ax, "y")
     return figure

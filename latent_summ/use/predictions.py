@@ -55,7 +55,7 @@ def _prediction_column(records:list, path, column) -> str:
 
 # %% ../../nbs/use/06_predictions.ipynb #5c0a7e07
 def _records(path) -> list: # of (line number, dict)
-    "The rows of a file of predictions. Raises `DataError` for a line that is none."
+    "The rows of a file of predictions. Raises `DataError` for a line that holds no prediction."
     with given_file(path) as (place, name):
         records = list(numbered_rows(look_at(place, name, chats=False), blanks=True))
     wrong = next((n for n, record in records if record is None), None)

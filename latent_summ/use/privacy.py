@@ -20,7 +20,7 @@ from ..model.compress import normalize_latents
 from ..runtime import DataError, counted, own_world
 from .facts import speakers_of, text_fact_table, text_facts
 from .latents import noisy
-from .figures import Picture, name_axes, tidy
+from .figures import INK, Picture, name_axes, tidy
 
 # %% ../../nbs/use/13_privacy.ipynb #4609183a
 def coarse(
@@ -231,13 +231,13 @@ def privacy_figure(
                     linewidth=1.2,
                     color=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999")[i], label=reader)
         kept = [report["forms"][f]["facts_kept"] for f in forms]
-        ax.plot(range(len(forms)), [None if v is None else 100 * v for v in kept], "k:", linewidth=1.2,
+        ax.plot(range(len(forms)), [None if v is None else 100 * v for v in kept], ":", color=INK, linewidth=1.2,
                 label="facts kept by the summary (price)")
         ax.set_xticks(range(len(forms)), [_FORM_NAMES[f] for f in forms], rotation=45, ha="right")
         ax.set_ylim(0, 103)
         name_axes(ax, f"{kind} ({report['secrets'][kind]:,})", y="percent read" if kind == SECRETS[0] else "")
         tidy(ax, "y")
-    panels[-1].legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    panels[-1].legend(fontsize=9, frameon=False, labelcolor=INK, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 # %% ../../nbs/use/13_privacy.ipynb #fe9fcc22

@@ -108,12 +108,12 @@ def _draw_scores(ax, report:dict, known=None):
         error = dict(yerr=whiskers, error_kw=dict(linewidth=1.2, capsize=3, ecolor=INK)) if i == 0 else {}
         ax.bar(centres, values.fillna(0), width=0.92 * width, color=COLOURS[i % len(COLOURS)], label=name, **error)
         for x, v, up in zip(centres, values, whiskers[1]):
-            if not pd.isna(v): ax.text(x, v + 1.5 + up * (i == 0), f"{v:.0f}", ha="center", va="bottom", fontsize=7)
+            if not pd.isna(v): ax.text(x, v + 1.5 + up * (i == 0), f"{v:.0f}", ha="center", va="bottom", fontsize=9)
     ax.set_xticks(range(len(table.columns)), [c.removesuffix(" %") for c in table.columns], fontsize=9)
     ax.set_ylim(0, 118)
     ax.set_yticks(range(0, 101, 20))
     name_axes(ax, y="percent")
-    ax.legend(fontsize=8, frameon=False, ncols=len(table) if len(table) < 4 else 3, loc="upper center")
+    ax.legend(fontsize=9, frameon=False, ncols=len(table) if len(table) < 4 else 3, loc="upper center")
     tidy(ax, "y")
 
 # %% ../../nbs/use/07_report.ipynb #17672f99
@@ -163,13 +163,13 @@ def _draw_bars(ax, names:list, series:dict, title:str):
         style = dict(color=COLOURS[(0, 1)[i]], hatch=("", "///")[i], edgecolor="white", linewidth=0)
         ax.barh(centres, percent, 0.9 * height, label=label, **style)
         for y, p, value in zip(centres, percent, values):
-            ax.text(p + 1, y, "none" if value is None else f"{p:.0f}", va="center", fontsize=7.5)
+            ax.text(p + 1, y, "none" if value is None else f"{p:.0f}", va="center", fontsize=9)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlim(0, 112)
     ax.set_xticks(range(0, 101, 20))
     name_axes(ax, title, "percent")
-    if len(series) > 1: ax.legend(fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(0.0, -0.16), ncols=2)
+    if len(series) > 1: ax.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(0.0, -0.16), ncols=2)
     tidy(ax, "x")
 
 # %% ../../nbs/use/07_report.ipynb #f3b0267a
@@ -200,7 +200,7 @@ def ladder_of(
     figure = Picture(7, 3.2)
     ax = figure.subplots()
     draw_ladder(ax, pd.DataFrame.from_dict(report["ladder"]["rungs"], orient="index"))
-    name_axes(ax, x="what the decoder is given", y="bits a summary")
+    name_axes(ax, x="what the decoder is given", y="bits per summary")
     tidy(ax, "y")
     return figure
 
@@ -257,7 +257,7 @@ def rate_figure(
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.set_ylim(0, 105)
     name_axes(ax, x="bytes that stand for a text (UTF-8, or latents)", y="facts recovered (percent)")
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.legend(fontsize=9, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     tidy(ax, "both")
     return figure
 

@@ -77,7 +77,7 @@ def _places(
     kind:str,
     value:str,
 ): # yields (start, end)
-    "Where a fact stands in its own text."
+    "Where a fact occurs in its own text."
     if kind == "name": yield from (m.span() for m in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE))
     if kind == "negation": yield from (m.span() for m in _NEGATION.finditer(text))
     if kind == "time": yield from (m.span() for m in _TIME.finditer(text) if re.sub(r"[\s.]", "", m[0].lower()) == value)

@@ -268,7 +268,7 @@ def _draw_runs(ax, table:pd.DataFrame, quality:pd.Series):
 def sweep_figure(
     table:pd.DataFrame, # of run_sweep or sweep_model
 ) -> Picture:
-    """Facts kept and bits carried against bytes a text.
+    """Facts kept and bits carried against bytes per text.
 
     One line for each run, one point for each number of bits; dotted, the best of all runs at each size; dashed, the
     ceiling."""
@@ -279,9 +279,9 @@ def sweep_figure(
     top = 100 * table.ceiling.max()
     left.axhline(top, color=INK, linestyle="--", linewidth=1, label=f"the decoder reads the text: {top:.0f} %")
     left.set_ylim(0, 105)
-    right.set_ylim(bottom=0)
-    name_axes(left, "facts of the text in its summary", "bytes a text (latents and scales)", "facts kept (percent)")
-    name_axes(right, "beside the points: bits of a number", "bytes a text (latents and scales)", "bits carried per text")
+    right.set_ylim(0, 1.08 * max(right.get_ylim()[1], 1))  # room for the labels above the highest points
+    name_axes(left, "facts of the text in its summary", "bytes per text (latents and scales)", "facts kept (percent)")
+    name_axes(right, "beside the points: bits per number", "bytes per text (latents and scales)", "bits carried per text")
     handles, names = left.get_legend_handles_labels()
     figure.legend(handles, names, fontsize=9, frameon=False, labelcolor=INK, loc="outside lower center",
                   ncols=2 if max(map(len, names)) > 30 else 3)
