@@ -77,7 +77,7 @@ class Claim:
 
 # %% ../../nbs/ui/06_bench.ipynb #a6dbcddc
 _EMBEDDING = (
-    Claim("Embedding, full-size encoder", "sentence-transformers `encode`", "cache", "encode/times_peer", 4),
+    Claim("Embedding, full-size encoder", "sentence-transformers `encode`", "cache", "encode/times_peer", 4.5),
     Claim("Texts to vectors, cold process, small encoder", "sentence-transformers `encode`",
           "workload", "embed_mini/times_sentence_transformers"),
     Claim("Texts to vectors, cold process, full-size encoder", "sentence-transformers `encode`",
@@ -105,6 +105,12 @@ _WRITING = (
 
 # %% ../../nbs/ui/06_bench.ipynb #df2b6e3d
 _TRAINING = (
+    Claim("A training step through a frozen decoder (SmolLM2-135M)", "fp32 weights under autocast, as in 0.1.0",
+          "trunk", "smollm2/times_autocast/compiled", 2),
+    Claim("A training step through a frozen decoder (Gemma-3-270m)", "fp32 weights under autocast, as in 0.1.0",
+          "trunk", "gemma/times_autocast/compiled", 2),
+    Claim("A training step through a frozen decoder (Gemma-3-270m)", "its bf16 matmul rate",
+          "trunk", "gemma/share_of_bf16_matmul/compiled", 0.45, "%"),
     Claim("Adapter training, SAMSum lengths", "padded rows, full logits",
           "train", "adapter/samsum, batch 4/times_plain", 4),
     Claim("Adapter training, arXiv lengths", "padded rows, full logits",
@@ -126,7 +132,7 @@ _READING = (
 _START = (
     Claim("`latent_summ --help`", "`import torch`", "startup", "help/of_base/latent_summ --help", 0.5, "%", True),
     Claim("First summary of a cold process, small pair", "transformers alone",
-          "startup", "first/of_base/latent_summ summarize TEXT", unit="%"),
+          "startup", "first/of_base/latent_summ summarize TEXT", 1, "%", True),
 )
 
 # %% ../../nbs/ui/06_bench.ipynb #8bc977ce
