@@ -188,6 +188,12 @@ def same(a:Config, b:Config):
     assert [a.fingerprint(w) for w in FINGERPRINTS] == [b.fingerprint(w) for w in FINGERPRINTS]
 
 
+def typed(cfg:Config) -> Config:
+    "As the command line takes it: `~` at the beginning of a folder is the home."
+    folders = {name: getattr(cfg, name) for name in ("run_dir", "checkpoint_dir", "preprocess_cache_dir")}
+    return cfg.override(**{name: os.path.expanduser(value) for name, value in folders.items() if value is not None})
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory): return tmp_path_factory.mktemp("round")
 
@@ -197,21 +203,22 @@ def folder(tmp_path_factory): return tmp_path_factory.mktemp("round")
 @example(cfg=everything_changed())
 @example(cfg=Config.preset("mini"))
 @example(cfg=Config(text_column="none", dialogue_column='"none"', summary_column="NULL", run_dir="none", train_split="two\nlines"))
+@example(cfg=Config(run_dir="~", preprocess_cache_dir="~/caches"))
 def test_round_trip_python_json_command_line_python(cfg, folder):
-    "Saved as JSON, loaded, typed as flags for a command that saves it again, loaded again: the same in every field."
+    "Saved as JSON, loaded, typed as flags for a command that saves it again, loaded again: the same in every field, with the home for a `~`."
     first, second, third = folder / "first.json", folder / "second.json", folder / "third.json"
     same(cfg, Config.load(cfg.save(first)))
     assert status_of(["config", "save", str(second), *flag_words(Config.load(first))]) == 0
-    same(cfg, Config.load(second))
+    same(typed(cfg), Config.load(second))
     assert status_of(["config", "save", str(third), "--config", str(second)]) == 0
-    assert third.read_bytes() == first.read_bytes()
+    assert third.read_bytes() == second.read_bytes() == typed(cfg).save(first).read_bytes()
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cfg=configs(), preset=st.sampled_from(sorted(PRESETS)))
 def test_flags_win_over_any_preset(cfg, preset, folder):
     assert status_of(["config", "save", str(folder / "p.json"), "--preset", preset, *flag_words(cfg)]) == 0
-    same(cfg, Config.load(folder / "p.json"))
+    same(typed(cfg), Config.load(folder / "p.json"))
 
 
 def test_everything_changed_is_everything():
