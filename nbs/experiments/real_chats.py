@@ -10,6 +10,7 @@
     python nbs/experiments/real_chats.py own short                # summaries of the ten chats in ten_chats.txt, as they come
     python nbs/experiments/real_chats.py baselines                # copied lines and one constant sentence
     python nbs/experiments/real_chats.py reader --minutes 30      # ceiling: the same decoder reads the chat, with a trained correction
+    python nbs/experiments/real_chats.py overlap                  # how many validation dialogues stand in the training file too
     python nbs/experiments/real_chats.py list
 
 Results go into nbs/experiments/real_chats.json: figures, and summaries of our own ten chats. Weights and texts stay in --out (build/real_chats): the licences of
@@ -27,7 +28,7 @@ from pathlib import Path
 import torch
 
 from latent_summ.config import Config
-from latent_summ.data.sources import load_pairs, load_texts
+from latent_summ.data.sources import load_pairs, load_texts, shared_dialogues
 from latent_summ.encode.backbones import load_decoder
 from latent_summ.encode.tokens import target_ids
 from latent_summ.model.decode import pad_labels
@@ -137,14 +138,25 @@ def validation(dataset:str, rows:int) -> list:
     return list(load_pairs(Config(dataset_name=str(DATA / dataset)), "validation", rows))
 
 
-def plain(text:str) -> str: return " ".join(text.lower().split())
+def seen_in_training(pairs:list) -> set: # of ids
+    "The rows whose dialogue stands in the training file too: the published splits overlap."
+    return shared_dialogues(pairs, load_pairs(Config(dataset_name=str(DATA / "chats")), "train"))
 
 
-def not_in_training(pairs:list, texts:list) -> tuple: # (pairs, texts)
-    "Without the rows whose dialogue stands among the training pairs too: the published splits overlap."
-    seen = {plain(json.loads(line)["dialogue"]) for line in (DATA / "chats/train.jsonl").read_text().splitlines()}
-    kept = [(p, t) for p, t in zip(pairs, texts) if plain(p["dialogue"]) not in seen]
-    return [p for p, _ in kept], [t for _, t in kept]
+def unseen_scores(pairs:list, texts:list) -> dict:
+    "Scores without the rows that stand in the training file too."
+    seen = seen_in_training(pairs)
+    kept = [(p, t) for p, t in zip(pairs, texts) if p["id"] not in seen]
+    return scores([p for p, _ in kept], [t for _, t in kept])
+
+
+def overlap():
+    "How many validation dialogues stand in the training file too."
+    counts = {}
+    for dataset in DATASETS:
+        pairs = validation(dataset, 1000)
+        counts[dataset] = dict(rows=len(pairs), in_training=len(seen_in_training(pairs)))
+    save("overlap", dict(command="python nbs/experiments/real_chats.py overlap", datasets=counts))
 
 
 def scores(rows:list, texts:list) -> dict:
@@ -190,7 +202,7 @@ def judge(name:str, out:Path, rows:int, climbed:int):
         pairs = validation(dataset, rows)
         texts = summarizer.summarize([r["dialogue"] for r in pairs])
         (out / f"{Path(run).name}.{dataset}.txt").write_text("\n".join(f"{r['summary']}\n-> {t}\n" for r, t in zip(pairs, texts)))
-        found["datasets"][dataset] = scores(pairs, texts) | dict(not_in_training=scores(*not_in_training(pairs, texts)))
+        found["datasets"][dataset] = scores(pairs, texts) | dict(not_in_training=unseen_scores(pairs, texts))
         if summarizer.cfg.side_channel: # the same model, from the latents alone
             alone = summarizer.summarize([r["dialogue"] for r in pairs], side_channel=0)
             found["datasets"][dataset]["without_facts"] = scores(pairs, alone)
@@ -309,7 +321,7 @@ def _teach_reader(cfg:Config, decoder, minutes:float, rank:int, most:int) -> tup
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("list", "train", "judge", "rebuild", "own", "baselines", "reader"))
+    p.add_argument("what", choices=("list", "train", "judge", "rebuild", "own", "baselines", "reader", "overlap"))
     p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
     p.add_argument("--out", type=Path, default=Path("build/real_chats"))
     p.add_argument("--rows", type=int, default=1000, help="validation rows of each dataset, at most")
@@ -321,6 +333,7 @@ def main():
     opts = p.parse_args()
     for name, (what, _) in VARIANTS.items() if opts.what == "list" else (): print(f"{name:22} {what}")
     if opts.what == "baselines": baselines(opts.rows)
+    if opts.what == "overlap": overlap()
     if opts.what == "reader": reader(opts.minutes, opts.rank, opts.rows, opts.most)
     for name in opts.names:
         if opts.what == "train": train(name, opts.out, opts.resume)

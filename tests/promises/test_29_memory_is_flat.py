@@ -1,7 +1,7 @@
 """Memory stays flat over thousands of calls of any length.
 
 Attack: 400 calls of `summarize` with one to three texts of 1 to 60 words, in bf16 and in fp32, each in its own process, which may grow by 100 MB
-from the moment the model is loaded (with torch's own bounds, bf16 grows by 660), and by 10 after the first 120 calls (by 150). And (elsewhere)
+from the moment the model is loaded (with torch's own bounds, bf16 grows by 608), and by 10 after the first 120 calls (by 300). And (elsewhere)
 trainings of 2, 10 and 50 epochs.
 """
 import json
