@@ -7,7 +7,8 @@ __all__ = ['SECTIONS', 'REFERENCE_SECTIONS', 'LatentSummError', 'ConfigError', '
            'ModelDimensions', 'TrainingHyperparameters', 'ModelNames', 'DeviceAndOptimization',
            'AttentionAndNormalization', 'Checkpointing', 'Inference', 'UI', 'LatentHandling', 'Datasets', 'Caching',
            'CacheFieldControls', 'PipelineControl', 'StageEpochs', 'StageBatchSizes', 'StageMaxSamples',
-           'PerDatasetCaps', 'LossWeights', 'DiagnosticModes', 'Bottleneck', 'Teaching', 'Optimization', 'Sources']
+           'PerDatasetCaps', 'LossWeights', 'DiagnosticModes', 'Bottleneck', 'Teaching', 'Optimization', 'Writing',
+           'Sources']
 
 # %% ../nbs/00_sections.ipynb #159108ab
 import dataclasses, difflib, math, re, typing
@@ -509,6 +510,13 @@ class Optimization(Section):
                          affects="training")
     seed: int = par(42, "Seed of initialisation, shuffling and dropout", ge=0, affects="training")
 
+# %% ../nbs/00_sections.ipynb #b3a0c4e1
+@dataclass
+class Writing(Section):
+    "Writing (beyond the reference)"
+    num_beams: int = par(1, "Beams: how many beginnings of a summary are kept at each word; the likeliest whole "
+                            "summary wins (1: no search; 4 takes several times as long)", ge=1)
+
 # %% ../nbs/00_sections.ipynb #f0901439
 @dataclass
 class Sources(Section):
@@ -540,5 +548,5 @@ SECTIONS = (
     ModelDimensions, TrainingHyperparameters, ModelNames, DeviceAndOptimization, AttentionAndNormalization,
     Checkpointing,
     Inference, UI, LatentHandling, Datasets, Caching, CacheFieldControls, PipelineControl, StageEpochs, StageBatchSizes,
-    StageMaxSamples, PerDatasetCaps, LossWeights, DiagnosticModes, Bottleneck, Teaching, Optimization, Sources)
-REFERENCE_SECTIONS = SECTIONS[:-4]
+    StageMaxSamples, PerDatasetCaps, LossWeights, DiagnosticModes, Bottleneck, Teaching, Optimization, Writing, Sources)
+REFERENCE_SECTIONS = SECTIONS[:-5]

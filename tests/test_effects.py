@@ -379,6 +379,13 @@ def _(name):
     assert len(texts(False)) == 1 < len(texts(True))
 
 
+@effect("num_beams")
+def _(name):
+    prefix = torch.randn(6, 8, 160, generator=torch.Generator().manual_seed(0)) * decoder().embedding_rms
+    def texts(n): return generate(decoder(), prefix, MINI.override(num_beams=n, max_generation_length=12))
+    with torch.inference_mode(): assert texts(1) != texts(4)
+
+
 @effect("use_tui")
 def _(name):
     from latent_summ.ui.tui import LineView, view_for

@@ -69,6 +69,15 @@ def test_a_seed_repeats_and_leaves_the_generator_alone(s, texts):
     assert "".join(s.stream(texts[0], do_sample=True, seed=3)) == s.summarize(texts[0], do_sample=True, seed=3)
 
 
+def test_beams_are_streamed_whole_and_judged_with_candidates(s, texts):
+    whole = s.summarize(texts[:3], num_beams=3)
+    assert [list(s.stream(t, num_beams=3)) for t in texts[:3]] == [[t] if t else [] for t in whole]
+    assert s.decode(s.compress_meaning(s.encode(texts[:3])), num_beams=3, batch_size=1) == whole
+    drawn = s.summarize(texts[:3], num_beams=3, candidates=2, support=True, seed=1) # the first with beams, the second sampled
+    assert len(drawn) == 3
+    with pytest.raises(ConfigError, match="num_beams must be >= 1"): s.summarize(texts[:1], num_beams=0)
+
+
 def test_what_would_be_ignored_is_refused(s, run, texts):
     for wrong in (dict(prefix_len=3), dict(seed_everything=1), dict(max_seq_len=64)):
         with pytest.raises(ConfigError): s.summarize(texts, **wrong)

@@ -49,12 +49,12 @@ def pad_labels(
 
 # %% ../../nbs/model/04_decode.ipynb #1923d91d
 def generation_options(
-    cfg:Config, # its Inference section
+    cfg:Config, # its sections Inference and Writing
 ) -> dict: # keyword arguments
     "The config's inference fields as `generate` wants them: `temperature` and the like only while sampling."
     sampling = dict(temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k)
     if not cfg.do_sample: sampling = dict.fromkeys(sampling)
-    return dict(max_new_tokens=cfg.max_generation_length, do_sample=cfg.do_sample, **sampling)
+    return dict(max_new_tokens=cfg.max_generation_length, do_sample=cfg.do_sample, num_beams=cfg.num_beams, **sampling)
 
 # %% ../../nbs/model/04_decode.ipynb #5db0f951
 _LEG = 8 # tokens between two looks for finished rows
@@ -93,15 +93,15 @@ def _in_legs(
 def generate(
     decoder:Decoder,
     prefix_embeds:torch.Tensor, # (batch, prefix_len, hidden)
-    cfg:Config, # its Inference section
+    cfg:Config, # its sections Inference and Writing
     **options, # more for transformers' generate: streamer, stopping_criteria ...
 ) -> list: # one text per row
     "Texts that the decoder writes after each prefix."
     if not len(prefix_embeds): return []
     prompt = prompt_embeds(decoder, prefix_embeds)
     settings = generation_options(cfg) | dict(pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id)
-    is_stateful = getattr(decoder.model, "_is_stateful", False)
-    if len(prompt) >= _FEW and not options and not is_stateful: ids = _in_legs(decoder, prompt, settings)
+    in_legs = cfg.num_beams == 1 and not getattr(decoder.model, "_is_stateful", False)
+    if len(prompt) >= _FEW and in_legs and not options: ids = _in_legs(decoder, prompt, settings)
     else:
         mask = torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device)
         ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=mask, **settings, **options)

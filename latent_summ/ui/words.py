@@ -52,7 +52,6 @@ _THEIR_MODES = dict(inference="summarize", generate="summarize", eval="evaluate"
 _THEIR_FLAGS = {"--epochs": "--num-epochs", "--no-fp16": "--no-use-fp16", "--no-tui": "--no-use-tui", "--checkpoint": "--model",
                 "--max-new-tokens": "--max-generation-length", "--max-length": "--max-generation-length"} # of transformers
 _THEIR_PLACES = {(command, "--input"): "--dataset-name" for command in ("train", "evaluate", "doctor", "cache")} # of summarize
-_NO_BEAMS = "There is no beam search: summaries are written greedily, or sampled with --do-sample (--temperature, --top-p, --top-k)."
 _EPOCHS = " num_epochs belongs to the legacy pipeline; the stages have epochs of their own, from --pretrain-middle-epochs on."
 
 def check_theirs(
@@ -62,7 +61,6 @@ def check_theirs(
     "Raise `ConfigError` for words of the reference's or transformers' command lines, with the closest ones here."
     def spelt(name): return name.replace("_", "-") if name.startswith("--") else name
     pairs = [(spelt(name), sign, value) for name, sign, value in (word.partition("=") for word in words)]
-    if any(name == "--num-beams" for name, _, _ in pairs): raise ConfigError(_NO_BEAMS)
     known = _THEIR_FLAGS | {flag: ours for (command, flag), ours in _THEIR_PLACES.items() if command == words[0]}
     flags = [name for name, _, _ in pairs if name in known]
     if not flags and not why: return

@@ -24,8 +24,7 @@ _THEIRS = dict(max_new_tokens="max_generation_length", max_length="max_generatio
                torch_dtype="use_bf16 and use_fp16", cache_dir="the environment variable HF_HOME", local_files_only="the environment variable HF_HUB_OFFLINE=1",
                subfolder="the folder itself as the path")
 _UNPACKED = "Weights are not packed; a decoder may come from a GGUF file."
-_NOT_HERE = dict(num_beams="Summaries are written greedily, or sampled with do_sample, temperature, top_k and top_p.",
-                 num_return_sequences="Call summarize several times with do_sample=True and another seed.",
+_NOT_HERE = dict(num_return_sequences="Call summarize several times with do_sample=True and another seed.",
                  min_new_tokens="There is only an upper bound, max_generation_length.",
                  min_length="There is only an upper bound, max_generation_length.",
                  repetition_penalty="The decoder's own generate has it: s.decoder.model.generate(inputs_embeds=s.prompt(latents), ...).",

@@ -209,7 +209,7 @@ def _best(self:Summarizer,
 ) -> list: # of Support
     "The best supported candidate for each row: the first written as always, the others sampled."
     tries = [self._write(cfg, predicted, advance, facts)]
-    sampled = cfg.override(do_sample=True)
+    sampled = cfg.override(do_sample=True, num_beams=1)
     tries += [self._write(sampled, predicted, lambda *_: None, facts) for _ in range(candidates - 1)]
     judged = [self._judged(self._evidence(cfg, documents, predicted, written, sources, facts)) for written in tries]
     def best(row): return max((s for s in row if s.summary), key=_rank, default=row[0])
@@ -258,7 +258,10 @@ def _stops(self:Summarizer, cfg:Config, latents:torch.Tensor) -> torch.Tensor:
 # %% ../../nbs/use/04_inference.ipynb #2ec675ad
 @patch
 def _pieces(self:Summarizer, cfg:Config, latents:torch.Tensor, seed:Optional[int], facts:Optional[list]):
-    "The text of one row's latents, piece by piece."
+    "The text of one row's latents, piece by piece; in one piece with beams, whose first words may still change."
+    if cfg.num_beams > 1:
+        with _seeded(seed, cfg.do_sample): yield self._write(cfg, latents, lambda *_: None, facts)[0]
+        return
     streamer = TextIteratorStreamer(self.decoder.tokenizer, skip_special_tokens=True)
     halt = threading.Event()
     errors = []
