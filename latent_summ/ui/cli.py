@@ -6,7 +6,7 @@
 __all__ = ['COMMANDS', 'completion', 'about', 'overview', 'run_command', 'status_of', 'main']
 
 # %% ../../nbs/ui/07_cli.ipynb #8a7a6b5e
-import importlib, shutil, sys, textwrap
+import atexit, gc, importlib, shutil, sys, textwrap
 from collections.abc import Callable
 from typing import Optional
 
@@ -152,4 +152,6 @@ def main(
 ):
     "The `latent_summ` command."
     ready_streams()
+    gc.set_threshold(10_000) # importing makes a million objects that stay: Python need not look through them so often
+    atexit.register(gc.freeze) # nor once more at the end
     sys.exit(status_of(sys.argv[1:] if words is None else list(words)))
