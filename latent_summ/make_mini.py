@@ -848,7 +848,8 @@ def make_summarizer(
     cfg = Config.preset("mini").override(**places, **caps, **sources, seed=seed, pretrain_adapter_epochs=3,
                                          finetune_adapter_epochs=2)
     s = Summarizer.from_pretrained(run_pipeline(cfg, overwrite=True))
-    s.cfg = s.cfg.override(dataset_name="messenger")
+    s.cfg = s.cfg.override(dataset_name="messenger") # what `evaluate` reads, for this model as for others: the corpus as it is
+    s.meta["config"]["dataset_name"] = "messenger"
     report = evaluate(s, "test")[0]
     export_model(Path(out)/"summarizer", s.model.half(), s.meta, rounded(report))
 

@@ -98,7 +98,7 @@ def with_remark(
     return row | dict(dialogue="\n".join(lines))
 
 # %% ../../nbs/data/01_varied.ipynb #5a710023
-CHANCES = dict(names=.35, shorter=.2, longer=.12, one_line=.2, small=.05)
+CHANCES = dict(names=.5, shorter=.2, longer=.12, one_line=.2, small=.05)
 
 def vary(
     rows:list, # about the same people: {"dialogue", "summary" or "summaries"} ...

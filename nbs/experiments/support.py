@@ -104,6 +104,14 @@ def candidates(opts, summarizer) -> dict:
     return dict(rows=len(rows), ways=out)
 
 
+def command(opts, phase:str) -> str:
+    "What was typed, for the results."
+    words = ["python nbs/experiments/support.py", phase]
+    if phase == "foreign": words += ["--foreign", opts.foreign.name]
+    if opts.model != "mini": words += ["--model", opts.model]
+    return " ".join(words)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("phases", nargs="+", choices=PHASES)
@@ -122,8 +130,7 @@ def main():
     for phase in opts.phases:
         start = time.monotonic()
         found = globals()[phase](opts, summarizer)
-        command = f"python nbs/experiments/support.py {phase}" + f" --foreign {opts.foreign.name}" * (phase == "foreign") + f" --model {opts.model}" * (opts.model != "mini")
-        line = dict(phase=phase, model=opts.model, **found, seconds_in_all=round(time.monotonic() - start), environment=environment(), command=command)
+        line = dict(phase=phase, model=opts.model, **found, seconds_in_all=round(time.monotonic() - start), environment=environment(), command=command(opts, phase))
         lines = json.loads(opts.output.read_text()) if opts.output.exists() else []
         write_json(opts.output, [x for x in lines if (x["phase"], x["model"]) != (phase, opts.model)] + [rounded(line)])
         print(json.dumps({k: v for k, v in rounded(line).items() if k != "environment"}), flush=True)
