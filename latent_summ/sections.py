@@ -437,6 +437,10 @@ class Bottleneck(Section):
                                  ge=0, affects="model")
     middle_cross_entropy_weight: float = par(0.0, "Stage 3: weight of the cross-entropy of the summary through the "
                                                   "frozen adapter and decoder", ge=0, affects="training")
+    finetune_adapter_train_queries: bool = par(False, "Stage 4 also trains the encoder's queries and the compression "
+                                                      "head, end to end: the encoder then runs in every epoch "
+                                                      "(with encoder_pooling queries)",
+                                               affects="model training")
     finetune_adapter_train_middle: bool = par(False, "Stage 4 trains the middle along with the adapter",
                                               affects="training")
     latent_noise: float = par(0.0, "Standard deviation of the noise added to latents while the adapter learns, "

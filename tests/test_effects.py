@@ -654,6 +654,13 @@ def _(name):
     assert training_rows._columns(stage(Config(middle_cross_entropy_weight=0.5), "finetune_middle"))["labels"] == "target_ids"
 
 
+@effect("finetune_adapter_train_queries")
+def _(name):
+    cfg = Config(encoder_pooling="queries", finetune_adapter_train_queries=True)
+    assert set(stage(cfg, "finetune_adapter").trains) == {"adapter", "queries", "compression"} and plan.needs_live_encoder(cfg)
+    assert not plan.needs_live_encoder(Config(encoder_pooling="queries"))
+
+
 @effect("finetune_adapter_train_middle")
 def _(name): assert [stage(Config(finetune_adapter_train_middle=on), "finetune_adapter").trains for on in (False, True)] == [("adapter",), ("adapter", "middle")]
 

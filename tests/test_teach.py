@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from forks import Command
+from safetensors.torch import load_file
 
 from latent_summ.encode import backbones
 from latent_summ.train import stages
 from latent_summ.train.checkpoint import load_checkpoint
-from latent_summ.config import Config
+from latent_summ.config import Config, ConfigError
 from latent_summ.use.inference import Summarizer
-from latent_summ.runtime import CheckpointError, ModelError
+from latent_summ.runtime import CacheError, CheckpointError, ModelError
 from latent_summ.train.teach import Lesson, lesson_loss, with_latent_tokens
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,6 +125,33 @@ def test_queries_are_taught_survive_a_kill_and_go_where_the_encoder_goes(shared)
     with pytest.raises(CheckpointError, match="is damaged"): stages.run_pipeline(cfg, resume=True)
     file.write_bytes(b"no weights")
     with pytest.raises(ModelError, match="The queries beside the encoder"): backbones.load_encoder(cfg.override(modernbert_model=str(run / "encoder")), CPU)
+
+
+def test_stage_4_trains_the_queries_end_to_end(shared):
+    "They go into the model's own file; the folder of stage 0 stays as it was."
+    few = dict(encoder_pooling="queries", num_encoder_unfrozen_layers=0, run_finetuning=True, finetune_middle_epochs=0, finetune_adapter_epochs=1,
+               finetune_adapter_max_samples=16)
+    before = stages.run_pipeline(config(shared / "frozen", **few))
+    cfg = config(shared / "together", **few, finetune_adapter_train_queries=True)
+    run = stages.run_pipeline(cfg)
+    assert files(run) == files(before) and weights(run).keys() - weights(before).keys() == {f"queries.{name}" for name in load_file(run / "encoder" / "queries.safetensors")}
+    taught = load_file(run / "encoder" / "queries.safetensors")["queries"]
+    summarizer = Summarizer.from_pretrained(run)
+    assert torch.equal(summarizer.encoder.queries.queries, weights(run)["queries.queries"]) and not torch.equal(summarizer.encoder.queries.queries, taught)
+    summarizer.save_pretrained(shared / "together-moved")
+    assert torch.equal(Summarizer.from_pretrained(shared / "together-moved").encode(["Anna: dinner at 7?"]), summarizer.encode(["Anna: dinner at 7?"]))
+    summarizer.save_latents(shared / "a.safetensors", summarizer.encode(["Anna: hi"]))
+    with pytest.raises(CacheError, match="queries"): Summarizer.from_pretrained(before).load_latents(shared / "a.safetensors")
+
+    added = config(shared / "added", **few, run_pretraining=False, finetune_adapter_train_queries=True) # from a pretraining whose queries were frozen
+    shutil.copytree(before / "encoder", Path(added.run_dir) / "encoder")
+    (Path(added.run_dir) / "checkpoints").mkdir()
+    shutil.copy(before / "checkpoints" / "best_model_pretrain.pt", Path(added.run_dir) / "checkpoints")
+    assert weights(stages.run_pipeline(added)).keys() == weights(run).keys()
+    for wrong, words in ((dict(encoder_pooling="mean"), "encoder_pooling=mean has none"), (dict(teach_encoder_steps=0), "'mini' has none")):
+        with pytest.raises((ConfigError, ModelError), match=words):
+            stages.run_pipeline(config(shared / "wrong", **few | wrong, finetune_adapter_train_queries=True))
+    assert not (shared / "wrong").exists()
 
 
 def tiny_pair(width:int, layers:int, heads:int, words:int):

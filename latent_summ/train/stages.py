@@ -23,14 +23,14 @@ from ..config import Config, ConfigError, read_json
 from ..runtime import CacheError, CheckpointError, Interrupted, LatentSummError, hash_seed, own_world, pick_device
 from ..runtime import say_once, seed_everything
 from ..plan import LESSON, Stage, finished_models, holds_latents, needs_live_encoder, stage_table
-from ..plan import tuned_layers
+from ..plan import trains_queries, tuned_layers
 from ..encode.backbones import Decoder, Encoder, check_backbone, load_decoder, load_encoder
 from ..encode.embed import needed_rows, preprocess
 from ..encode.embedder import Embedder, check_pooling, embed_texts
 from ..encode.scale import shard_decoder
 from ..encode.trunk import with_trunk
 from ..model.head import teacher_prompts, token_importance
-from ..model.model import LatentSummarizer, adopt_decoder, adopt_encoder, check_use, top_layers
+from ..model.model import LatentSummarizer, adopt_decoder, adopt_encoder, adopt_queries, check_use, top_layers
 from .checkpoint import Saver, config_of, content_hash, load_checkpoint, load_finished
 from .events import EventLog
 from .lesson import lesson_rates, taught
@@ -143,6 +143,7 @@ def _new_model(
     seed_everything(cfg.seed)
     model = LatentSummarizer(cfg, decoder.embedding_rms, middle).to(device)
     adopt_encoder(model, encoder.model, tuned_layers(cfg))
+    if trains_queries(cfg): adopt_queries(model, encoder.queries)
     return adopt_decoder(model, decoder.model, cfg.decoder_lora_rank).to(device)
 
 # %% ../../nbs/train/10_stages.ipynb #68232b4c
@@ -215,15 +216,17 @@ def _pretrained_file(cfg:Config) -> Path:
 def _take_up_pretrained(run:Run):
     """Start stages 3-4 from the output of stages 1-2.
 
-    They leave the decoder as it is, so a correction of it may be added here: it starts silent."""
+    They leave decoder and queries as they are, so a correction of the one may be added here, which starts silent,
+    and the other may be trained from here on."""
     path = _pretrained_file(run.cfg)
     tensors, meta = load_finished(path)
     saved = config_of(meta)
-    if not saved.decoder_lora_rank: saved = saved.override(decoder_lora_rank=run.cfg.decoder_lora_rank)
+    for name in ("decoder_lora_rank", "finetune_adapter_train_queries"):
+        if not getattr(saved, name): saved = saved.override(**{name: getattr(run.cfg, name)})
     check_use(saved, run.cfg)
     check_backbone("encoder", meta["backbones"]["encoder"], run.encoder.identity)
     check_backbone("decoder", meta["backbones"]["decoder"], run.decoder.identity)
-    fresh = {k: v for k, v in run.model.state_dict().items() if k.startswith("decoder_lora.")}
+    fresh = {k: v for k, v in run.model.state_dict().items() if k.startswith(("decoder_lora.", "queries."))}
     run.model.load_state_dict(fresh | tensors["model"])
 
 # %% ../../nbs/train/10_stages.ipynb #b6f484bf
@@ -442,12 +445,20 @@ def _check_cache_dir(cfg:Config):
     raise CacheError(f"No cache can be made in {folder}: {nearest} {why}. Choose another --preprocess-cache-dir.")
 
 # %% ../../nbs/train/10_stages.ipynb #ee510744
+def _check_queries(cfg:Config, encoder:Encoder):
+    "Raise `LatentSummError` where there are no queries that stage 4 could train."
+    if cfg.encoder_pooling != "queries":
+        raise ConfigError(f"finetune_adapter_train_queries trains queries, and encoder_pooling={cfg.encoder_pooling} has none: "
+                          "set encoder_pooling to queries, or leave it out.")
+    if not cfg.teach_encoder_steps: check_pooling(cfg, encoder)
+
 def _check_start(cfg:Config, stages:list, encoder:Encoder, decoder:Decoder, needed:list):
     "Raise `LatentSummError` for what a training would otherwise meet after hours of embedding; nothing is written."
     sources = {key: rows for key, _, _, rows in needed}
     for stage in stages:
         if not chosen_rows(cfg, stage, sources): raise _no_source(stage)
     if stages[0].half == "finetune" and not cfg.run_pretraining: _pretrained_file(cfg)
+    if trains_queries(cfg): _check_queries(cfg, encoder)
     if cfg.teach_encoder_steps or needs_live_encoder(cfg): return
     check_pooling(cfg, encoder)
     if cfg.run_preprocessing: _check_cache_dir(cfg)

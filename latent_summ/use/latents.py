@@ -43,6 +43,7 @@ def compressor_fingerprint(
     identity = {k: encoder.get(k) for k in ("revision", "tokenizer")}
     parts = ("normalizer", "compression", "encoder_top") + (("middle",) if summary else ())
     hashes = {part: _part_hash(model, part) for part in parts}
+    if own := _part_hash(model, "queries"): hashes["queries"] = own # where stage 4 trained them
     return dict(kind="summary" if summary else "document", encoder=identity, **settings, **hashes)
 
 # %% ../../nbs/use/01_latents.ipynb #bd1e7c63

@@ -121,7 +121,7 @@ class LoadedModel(ModelHubMixin):
         device = pick_device(cfg)
         encoder, decoder = load_backbones(cfg, meta["backbones"], device)
         _settle(cfg, decoder, device)
-        model = build_model(tensors, cfg, encoder.model, decoder.model, middle)
+        model = build_model(tensors, cfg, encoder.model, decoder.model, middle, encoder.queries)
         return cls(cfg, model, encoder, decoder, meta, file)
 
 # %% ../../nbs/use/04_loading.ipynb #2bc091fa

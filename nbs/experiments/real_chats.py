@@ -56,6 +56,7 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
     "short, facts, lora": ("short, facts", "finetune"),
     "short, facts, lora, both": ("short, facts, lora", "finetune"),
     "short, facts, lora, rest": ("short, facts, lora", "finetune"),
+    "short, facts, lora, end to end": ("short, facts, lora, rest", "finetune"),
 }
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
@@ -72,6 +73,9 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
                                  SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=4000, decoder_lora_rank=8)),
     "short, facts, lora, rest": ("stage 4 a fourth time, on the last 5,000 pairs of SAMSum, which the third had not seen",
                                  SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5000, decoder_lora_rank=8)),
+    "short, facts, lora, end to end": ("stage 4 a fifth time, on 5,600 pairs at lower rates, in which the queries and the compression head learn too",
+                                       SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5600, decoder_lora_rank=8,
+                                                            latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
