@@ -15,7 +15,6 @@ import torch
 
 from latent_summ.data.formats import look_at, numbered_rows
 from latent_summ.data.messenger import chats
-from latent_summ.model.decode import generate
 from latent_summ.runtime import write_json
 from latent_summ.train.run import environment
 from latent_summ.use.calibrate import aurc, calibration_error, harder_rows, is_right, reliability
@@ -87,16 +86,10 @@ def candidates(opts, summarizer) -> dict:
     "The same chats written by each way, from the same latents; the seconds are those of writing and choosing, with reading the chats."
     rows = chats(opts.choice_rows, "test")
     texts, out = [r["dialogue"] for r in rows], {}
-
-    def beams(width):
-        latents = summarizer.compress_meaning(summarizer.encode(texts))
-        pieces = latents.split(64)
-        return [t for some in pieces for t in generate(summarizer.decoder, summarizer.model.prefix(some), summarizer.cfg, num_beams=width)]
-
     ways = {"greedy": lambda: summarizer.summarize(texts), "one sample": lambda: summarizer.summarize(texts, do_sample=True, seed=0)}
     ways |= {f"{n} candidates": lambda n=n: summarizer.summarize(texts, candidates=n, seed=0) for n in opts.candidates}
     ways |= {f"{n} candidates, temperature 1": lambda n=n: summarizer.summarize(texts, candidates=n, seed=0, temperature=1.0, top_p=1.0, top_k=0) for n in opts.candidates[-1:]}
-    ways |= {f"{n} beams": lambda n=n: beams(n) for n in opts.beams}
+    ways |= {f"{n} beams": lambda n=n: summarizer.summarize(texts, num_beams=n) for n in opts.beams}
     for name, write in ways.items():
         written, seconds = timed(write)
         out[name] = dict(scored(rows, written), seconds=seconds)
