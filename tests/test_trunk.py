@@ -41,8 +41,8 @@ def built(family:str, config:dict):
 def decoder(): return load_decoder(MINI, CPU)
 
 
-def one_pass(decoder, cast:bool=False) -> tuple: # (loss, gradient of the prefix)
-    g = torch.Generator().manual_seed(1)
+def one_pass(decoder, cast:bool=False, seed:int=1) -> tuple: # (loss, gradient of the prefix)
+    g = torch.Generator().manual_seed(seed)
     prefix = (torch.randn(3, 50, decoder.hidden_size, generator=g) * decoder.embedding_rms).requires_grad_()
     labels = torch.randint(5, 900, (3, 9), generator=g)
     labels[1, 5:] = -100
@@ -86,11 +86,15 @@ def test_other_families_keep_their_forward_and_it_is_said(capsys):
 
 def test_bf16_is_nearer_to_fp32_than_autocast_is(decoder):
     with bf16_machine(): ours = with_trunk(MINI, decoder, CPU)
-    loss, slope = one_pass(decoder)
-    cast_loss, cast_slope = one_pass(decoder, cast=True)
-    near_loss, near_slope = one_pass(ours, cast=True)
-    assert abs(near_loss - loss) < 2e-3 * loss and abs(near_loss - loss) < abs(cast_loss - loss)
-    assert F.cosine_similarity(near_slope, slope, dim=0) > max(0.999, F.cosine_similarity(cast_slope, slope, dim=0))
+    near, cast = [], []
+    for seed in range(8): # a single loss may be met by chance
+        loss, slope = one_pass(decoder, seed=seed)
+        for found, run in ((near, ours), (cast, decoder)):
+            other_loss, other_slope = one_pass(run, cast=True, seed=seed)
+            found.append((abs(other_loss - loss) / loss, F.cosine_similarity(other_slope, slope, dim=0).item()))
+    assert max(error for error, _ in near) < 2e-3 and min(cosine for _, cosine in near) > 0.999
+    mean = lambda found, k: sum(pair[k] for pair in found) / len(found)  # noqa: E731
+    assert mean(near, 0) < mean(cast, 0) and mean(near, 1) > mean(cast, 1)
 
 
 def test_only_training_has_one_and_the_given_decoder_stays(decoder):

@@ -324,7 +324,7 @@ def save_latents(self:LatentCodec,
     """Keep latents: int8, about 2 KB a text. Raises `DataError` for another shape, ids, sources or facts that do not fit.
 
     Latents are not anonymous: of built-in chats the small model read 86 % of the names and 76 % of the numbers back
-    from such a file; without the model, somebody with known texts read 70 % of the names (nbs/use/13_privacy.ipynb).
+    from such a file; without the model, somebody with known texts read 78 % of the names (nbs/use/13_privacy.ipynb).
     Noise costs facts before it hides names."""
     made_by = self._fingerprints()["summary" if summary else "document"]
     return write_latents(path, self._checked(latents), made_by, ids, sources, noise, facts)
