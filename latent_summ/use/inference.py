@@ -7,6 +7,7 @@ __all__ = ['Summarizer']
 
 # %% ../../nbs/use/04_inference.ipynb #b85385da
 import math, threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Optional
@@ -196,6 +197,24 @@ def _withheld(support:Support, least:Optional[float]) -> Support:
     reason = f"support {support.support:.2f} is below {least:g}: {support.reason or 'see its parts'}"
     return replace(support, summary="", reason=reason)
 
+# %% ../../nbs/use/04_inference.ipynb #b3a0c502
+def _agreements(summaries:list) -> list: # a number for each
+    "How much each summary has in common with all of them: the sum of the F1 of their words."
+    words = [Counter(s.lower().split()) for s in summaries]
+    def shared(a, b): return 2 * (a & b).total() / max(a.total() + b.total(), 1)
+    return [sum(shared(a, b) for b in words) for a in words]
+
+def _choice(row) -> Support:
+    "The best of several candidates for one text."
+    full = [s for s in row if s.summary]
+    if not full: return row[0]
+    agreements = _agreements([s.summary for s in full])
+    def key(k):
+        if full[k].support is not None: return (full[k].support, agreements[k])
+        lacking, denied, *_ = part_values(full[k])
+        return (-lacking - denied if full[k].sourced else 0, agreements[k])
+    return full[max(range(len(full)), key=key)]
+
 # %% ../../nbs/use/04_inference.ipynb #4d2d2d66
 @patch
 def _best(self:Summarizer,
@@ -212,8 +231,7 @@ def _best(self:Summarizer,
     sampled = cfg.override(do_sample=True, num_beams=1)
     tries += [self._write(sampled, predicted, lambda *_: None, facts) for _ in range(candidates - 1)]
     judged = [self._judged(self._evidence(cfg, documents, predicted, written, sources, facts)) for written in tries]
-    def best(row): return max((s for s in row if s.summary), key=_rank, default=row[0])
-    return [best(row) for row in zip(*judged)]
+    return [_choice(row) for row in zip(*judged)]
 
 # %% ../../nbs/use/04_inference.ipynb #268b1dc8
 @patch

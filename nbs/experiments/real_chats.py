@@ -6,7 +6,7 @@
     python nbs/experiments/real_chats.py train short              # one variant; --resume goes on with one that was stopped
     python nbs/experiments/real_chats.py train "short, more pairs" # one that starts from the pretraining of another variant, which must be there
     python nbs/experiments/real_chats.py judge short              # scores and ladder on both validation splits
-    python nbs/experiments/real_chats.py beams short --beams 4    # the scores once more, written by beam search
+    python nbs/experiments/real_chats.py search short --beams 4 --candidates 8 # the scores once more: greedy, with beams, and the best of candidates
     python nbs/experiments/real_chats.py rebuild short            # texts of four lengths back from their own latents: summaries, arXiv, Wikipedia
     python nbs/experiments/real_chats.py own short                # summaries of the ten chats in ten_chats.txt, as they come
     python nbs/experiments/real_chats.py baselines                # copied lines and one constant sentence
@@ -215,16 +215,19 @@ def judge(name:str, out:Path, rows:int, climbed:int):
         save(name, found)
 
 
-def with_beams(name:str, out:Path, rows:int, beams:int):
-    "Scores of a trained variant on both validation splits, written with beams."
+def search(name:str, out:Path, rows:int, beams:int, candidates:int):
+    "Scores of a trained variant on SAMSum's first validation rows, written in several ways."
     summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
-    found = dict(command=f"python nbs/experiments/real_chats.py beams {name!r} --beams {beams} --rows {rows}", beams=beams, datasets={})
-    for dataset in DATASETS:
-        pairs = validation(dataset, rows)
+    command = f"python nbs/experiments/real_chats.py search {name!r} --rows {rows} --beams {beams} --candidates {candidates}"
+    found = dict(command=command, ways={})
+    pairs = validation("samsum", rows)
+    sampled = dict(seed=0, temperature=0.6, top_p=1.0, top_k=0)
+    ways = {"greedy": {}, f"{beams} beams": dict(num_beams=beams), f"{candidates} candidates, the first with beams": dict(num_beams=beams, candidates=candidates, **sampled)}
+    for way, options in ways.items():
         start = time.process_time()
-        texts = summarizer.summarize([r["dialogue"] for r in pairs], num_beams=beams)
-        found["datasets"][dataset] = scores(pairs, texts) | dict(processor_seconds=time.process_time() - start, not_in_training=unseen_scores(pairs, texts))
-        save(f"beams {name}", found)
+        texts = summarizer.summarize([r["dialogue"] for r in pairs], **options)
+        found["ways"][way] = scores(pairs, texts) | dict(processor_seconds=time.process_time() - start)
+        save(f"search {name}", found)
 
 
 LENGTHS = (16, 32, 64, 128) # tokens of the decoder
@@ -338,12 +341,13 @@ def _teach_reader(cfg:Config, decoder, minutes:float, rank:int, most:int) -> tup
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("list", "train", "judge", "beams", "rebuild", "own", "baselines", "reader", "overlap"))
+    p.add_argument("what", choices=("list", "train", "judge", "search", "rebuild", "own", "baselines", "reader", "overlap"))
     p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
     p.add_argument("--out", type=Path, default=Path("build/real_chats"))
     p.add_argument("--rows", type=int, default=1000, help="validation rows of each dataset, at most")
     p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder")
     p.add_argument("--beams", type=int, default=4, help="how many beginnings are kept at each word")
+    p.add_argument("--candidates", type=int, default=8, help="to choose from")
     p.add_argument("--minutes", type=float, default=30.0, help="of the reader's lesson; 0: only as it comes")
     p.add_argument("--rank", type=int, default=8, help="of the reader's correction")
     p.add_argument("--most", type=int, default=5000, help="rows of the reader's lesson, at most")
@@ -355,7 +359,7 @@ def main():
     if opts.what == "reader": reader(opts.minutes, opts.rank, opts.rows, opts.most)
     for name in opts.names:
         if opts.what == "train": train(name, opts.out, opts.resume)
-        if opts.what == "beams": with_beams(name, opts.out, opts.rows, opts.beams)
+        if opts.what == "search": search(name, opts.out, opts.rows, opts.beams, opts.candidates)
         if opts.what == "own": own(name, opts.out)
         if opts.what == "rebuild": rebuild(name, opts.out, min(opts.rows, 50))
         if opts.what == "judge": judge(name, opts.out, opts.rows, opts.ladder_rows)
