@@ -17,7 +17,8 @@ from latent_summ.use import codec, loading, share
 from latent_summ.ui.chat import Chat
 from latent_summ.config import Config, ConfigError
 from latent_summ.encode.tokens import input_ids
-from latent_summ.use.inference import Summarizer
+from latent_summ.use.inference import Summarizer, _choice
+from latent_summ.use.support import Claim, Support
 from latent_summ.data.messenger import chats
 from latent_summ.runtime import CacheError, CheckpointError, DataError
 from latent_summ.train.stages import run_pipeline
@@ -76,6 +77,16 @@ def test_beams_are_streamed_whole_and_judged_with_candidates(s, texts):
     drawn = s.summarize(texts[:3], num_beams=3, candidates=2, support=True, seed=1) # the first with beams, the second sampled
     assert len(drawn) == 3
     with pytest.raises(ConfigError, match="num_beams must be >= 1"): s.summarize(texts[:1], num_beams=0)
+
+
+def test_of_candidates_the_one_that_most_agree_with_is_taken_unless_support_is_known():
+    def found(text, **more): return Support(text, certainty=-1.0, least=0.5, cycle=0.5, **more)
+    said = ["Ben buys milk", "Tom is ill", "Tom is ill today"]
+    assert _choice([*map(found, said), Support("")]).summary == "Tom is ill"
+    assert _choice([found(text, support=s) for text, s in zip(said, (0.9, 0.5, 0.5))]).summary == "Ben buys milk"
+    invented = (Claim("name", "tom", False),)
+    assert _choice([found(said[0]), *(found(text, claims=invented) for text in said[1:])]).summary == "Ben buys milk"
+    assert _choice([Support("", reason="nothing to say"), Support("")]).reason == "nothing to say"
 
 
 def test_what_would_be_ignored_is_refused(s, run, texts):

@@ -222,12 +222,13 @@ def search(name:str, out:Path, rows:int, beams:int, candidates:int):
     found = dict(command=command, ways={})
     pairs = validation("samsum", rows)
     sampled = dict(seed=0, temperature=0.6, top_p=1.0, top_k=0)
-    ways = {"greedy": {}, f"{beams} beams": dict(num_beams=beams), f"{candidates} candidates, the first with beams": dict(num_beams=beams, candidates=candidates, **sampled)}
+    ways = {"greedy": {}, f"{beams} beams": dict(num_beams=beams)}
+    if candidates > 1: ways[f"{candidates} candidates, the first with beams"] = dict(num_beams=beams, candidates=candidates, **sampled)
     for way, options in ways.items():
         start = time.process_time()
         texts = summarizer.summarize([r["dialogue"] for r in pairs], **options)
         found["ways"][way] = scores(pairs, texts) | dict(processor_seconds=time.process_time() - start)
-        save(f"search {name}", found)
+        save(f"search {name}, {rows} rows", found)
 
 
 LENGTHS = (16, 32, 64, 128) # tokens of the decoder
