@@ -186,7 +186,8 @@ class Summarize(TakesTexts):
         None, "Leave a summary empty, and say why, if its support (0 to 1) is lower than this", "FLOAT")
     candidates: int = option(
         1, "Write this many summaries of each text, all but the first by sampling, and keep the one with the highest "
-        "support", "INT")
+        "support (of a model without a calibration: the one that claims least of what the text does not say, then the "
+        "one that agrees most with the others)", "INT")
 
 # %% ../../nbs/ui/06_forms.ipynb #7ac9acdc
 @dataclass
