@@ -74,8 +74,9 @@ def test_beams_are_streamed_whole_and_judged_with_candidates(s, texts):
     whole = s.summarize(texts[:3], num_beams=3)
     assert [list(s.stream(t, num_beams=3)) for t in texts[:3]] == [[t] if t else [] for t in whole]
     assert s.decode(s.compress_meaning(s.encode(texts[:3])), num_beams=3, batch_size=1) == whole
-    drawn = s.summarize(texts[:3], num_beams=3, candidates=2, support=True, seed=1) # the first with beams, the second sampled
-    assert len(drawn) == 3
+    with mock.patch.object(codec, "generate", wraps=codec.generate) as writing: s.summarize(texts[:3], num_beams=3, candidates=2, seed=1)
+    ways = [(call.args[2].num_beams, call.args[2].do_sample) for call in writing.call_args_list]
+    assert ways == [(3, s.cfg.do_sample), (1, True)], "the first with beams, the second sampled"
     with pytest.raises(ConfigError, match="num_beams must be >= 1"): s.summarize(texts[:1], num_beams=0)
 
 

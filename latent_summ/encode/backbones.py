@@ -262,9 +262,11 @@ def check_backbone(
 ):
     "Raise `CheckpointError` when they are not the same weights and tokenizer, wherever they came from."
     if (saved["revision"], saved["tokenizer"]) == (now["revision"], now["tokenizer"]): return
+    step = f"Name the right one with {_FIELDS[what]} ({_flag(_FIELDS[what])})."
+    if saved["name"] == now["name"] == "mini":
+        step = "That one came with another version of this package: use it with that version, or train again."
     raise CheckpointError(f"This model was trained with the {what} {saved['name']} ({saved['revision'][:12]}), "
-                          f"but {now['name']} ({now['revision'][:12]}) is loaded. "
-                          f"Name the right one with {_FIELDS[what]} ({_flag(_FIELDS[what])}).")
+                          f"but {now['name']} ({now['revision'][:12]}) is loaded. {step}")
 
 # %% ../../nbs/encode/03_backbones.ipynb #2eaee5bd
 def _check_width(what:str, width:int, cfg:Config, field_name:str):

@@ -175,18 +175,19 @@ def support_of(self:Summarizer,
     return self._judged(self._evidence(self.cfg, documents, predicted, summaries, sources, facts))
 
 # %% ../../nbs/use/04_inference.ipynb #42023070
-def _rank(support:Support) -> tuple: # the larger, the better
-    "What candidates are chosen by."
-    if support.support is not None: return (support.support,)
+def _backing(support:Support) -> float: # the larger, the better
+    "Its number; without a calibration, the claims that the source lacks, counted below zero."
+    if support.support is not None: return support.support
+    if not support.sourced: return 0.0
     lacking, denied, *_ = part_values(support)
-    return (-lacking - denied, support.cycle) if support.sourced else (support.cycle,)
+    return -lacking - denied
 
 # %% ../../nbs/use/04_inference.ipynb #2e392037
 def _joined(supports:list, note:str="") -> Support:
     "The supports of a text's parts as one: the summaries one after the other, the weakest one's numbers."
     if not supports: return Support("", reason=note)
     full = [s for s in supports if s.summary] or supports
-    weakest = min(full, key=_rank) if full[0].summary else full[0]
+    weakest = min(full, key=lambda s: (_backing(s), s.cycle)) if full[0].summary else full[0]
     statements = tuple(dict.fromkeys(c for s in full for c in s.claims))
     return replace(weakest, summary=" ".join(s.summary for s in full if s.summary), claims=statements)
 
@@ -209,11 +210,7 @@ def _choice(row) -> Support:
     full = [s for s in row if s.summary]
     if not full: return row[0]
     agreements = _agreements([s.summary for s in full])
-    def key(k):
-        if full[k].support is not None: return (full[k].support, agreements[k])
-        lacking, denied, *_ = part_values(full[k])
-        return (-lacking - denied if full[k].sourced else 0, agreements[k])
-    return full[max(range(len(full)), key=key)]
+    return full[max(range(len(full)), key=lambda k: (_backing(full[k]), agreements[k]))]
 
 # %% ../../nbs/use/04_inference.ipynb #4d2d2d66
 @patch
