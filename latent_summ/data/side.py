@@ -26,12 +26,18 @@ _STARTS = re.compile(r"(?:^|[.!?:\n…]|[.!?:…][\"'”’)])\W*$")
 _NO_NAMES = set("i ok okay mr mrs ms dr am pm tv lol omg".split())
 
 # %% ../../nbs/data/07_side.ipynb #9ba5f0db
+_TURN = re.compile(r"(?m)^([^:\n]{1,40}):")
+_TURN_INSIDE = re.compile(r"(?<=\s)([^\W\d_][\w'’-]*):(?=\s)") # of a chat on one line
+
 def _speakers(text:str) -> list: # of names
-    "The name in front of each turn."
-    return [m[1].strip() for m in re.finditer(r"(?m)^([^:\n]{1,40}):", text)]
+    "The name in front of each turn. In a text of one line, turns also begin inside the line."
+    names = [m[1].strip() for m in _TURN.finditer(text)]
+    if not names or "\n" in text.strip(): return names
+    inside = [m[1] for m in _TURN_INSIDE.finditer(text)]
+    return names + [name for name in inside if name[0].isupper() or text.islower()]
 
 def speakers_of(
-    dialogue:str, # with one turn on each line
+    dialogue:str, # with one turn on each line, or all of it on one line
 ) -> set: # of names in lower case
     "The speakers of a dialogue: the names in front of its colons."
     return {name.lower() for name in _speakers(dialogue)}

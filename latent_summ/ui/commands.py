@@ -299,6 +299,7 @@ def encode(
     tell_empty(rows, "; they hold the latents that stand for no text.")
     print(f"{path}: {counted(len(texts), 'text')}, {path.stat().st_size / len(texts):,.0f} bytes each.")
     say_once("latents are not anonymous: names and words can be read back from them (latent_summ privacy measures it).")
+    if facts: say_once("beside them, the file keeps names, times and numbers as plain text; --side-channel 0 leaves these out.")
 
 # %% ../../nbs/ui/07_commands.ipynb #0707cece
 def search(

@@ -147,7 +147,7 @@ def typed_audit(
     predicted = summarizer.compress_meaning(summarizer.encode([r["dialogue"] for r in rows]))
     latents = dict(oracle=oracle, predicted=predicted)
     rebuilt = summarizer.decode(oracle, do_sample=False)
-    written = summarizer.decode(predicted, do_sample=False)
+    written = summarizer.decode(predicted, facts=summarizer.facts_of([r["dialogue"] for r in rows]), do_sample=False)
     lines = _word_facts(summarizer, rows, latents, written) + _role_facts(summarizer, rows, latents, written)
     facts = pd.DataFrame(lines, columns=["row", "type", "words", *RUNGS])
     facts["lost_at"] = [_first_loss(f) for f in lines]

@@ -211,7 +211,7 @@ def privacy_report(
         kept = text_fact_table(summaries, rows).loc["all"].recall
         out[form] = dict(read=line, linked=linked_share(summarizer, stored, texts),
                          facts_kept=None if kept != kept else float(kept))
-    return dict(rows=len(rows), known=len(others), secrets=_count_secrets(secrets), forms=out)
+    return dict(rows=len(rows), known=len(others), secrets=_count_secrets(secrets), side_channel=summarizer.cfg.side_channel, forms=out)
 
 # %% ../../nbs/use/13_privacy.ipynb #bc2da5a6
 _FORM_NAMES = dict(float32="float32", int8="int8", four_bits="4 bits", two_bits="2 bits", noise_025="noise 0.25",
@@ -246,6 +246,12 @@ def _percent(value) -> str: return "-" if value is None else f"{100 * value:.0f}
 def _shares_text(read:dict) -> str: return "/".join(_percent(read[k]) for k in SECRETS)
 
 # %% ../../nbs/use/13_privacy.ipynb #a78bd9a6
+def _plain_facts(size:int) -> list: # of lines
+    "What a file also keeps in plain words, if anything."
+    if not size: return []
+    return [f"The latents alone were read. A file of this model also keeps up to {size} bytes of each text's names, times and numbers",
+            "as plain text, unless it is written with --side-channel 0."]
+
 def privacy_lines(
     report:dict, # of privacy_report
 ) -> list: # of lines
@@ -258,4 +264,4 @@ def privacy_lines(
         shares = [_shares_text(line["read"][r]) for r in READERS]
         read = "".join(f"{s:>12}" for s in shares)
         lines.append(f"{_FORM_NAMES[form]:<11}{read}{_percent(line['linked']):>8}{_percent(line['facts_kept']):>7}")
-    return lines
+    return lines + _plain_facts(report.get("side_channel", 0))

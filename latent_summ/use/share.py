@@ -258,7 +258,7 @@ and that language.
 
 ## Privacy
 
-Latents are not anonymous: whoever has them and this model can read much of the text back. {privacy}
+Latents are not anonymous: whoever has them and this model can read much of the text back. {privacy}{plain}
 Treat a file of latents as you would treat the texts.
 """
 
@@ -282,6 +282,12 @@ def _privacy_text(report:dict) -> str:
             f"{shares['numbers']} % of the numbers and times and {shares['words']} % of the less frequent words out of int8 "
             f"latents; without the model, somebody with known texts and their latents read {shares['probe_names']} % of the "
             f"names and {shares['probe_words']} % of the words.")
+
+def _plain_text(cfg:Config) -> str:
+    "What a file of latents keeps as words."
+    if not cfg.side_channel: return ""
+    return (f"\nBeside the latents, a file keeps up to {cfg.side_channel} bytes of each text's names, times and numbers as plain text; "
+            "`latent_summ encode --side-channel 0` leaves them out.")
 
 # %% ../../nbs/use/02_share.ipynb #a62db4cd
 def _part_line(part:str, identity:dict) -> str:
@@ -316,7 +322,7 @@ def model_card(
                  scores=_score_lines(report))
     title = name.split("/")[-1] if "/" in name else "Latent summariser"
     body = _CARD.format(title=title, name=name, n=cfg.latent_seq_len, dim=cfg.latent_dim, tokens=cfg.max_seq_len,
-                        privacy=_privacy_text(report), chat=json.dumps(example_chat()["dialogue"], ensure_ascii=False),
+                        privacy=_privacy_text(report), plain=_plain_text(cfg), chat=json.dumps(example_chat()["dialogue"], ensure_ascii=False),
                         **{key: "\n".join(lines) for key, lines in lists.items()})
     return re.sub(r"hf_\w{6,}", "hf_***", _front(cfg, backbones) + "\n" + body)
 

@@ -123,20 +123,25 @@ def scores_by_bits(
     rows:list, # {"dialogue", "summary"}
     bits=BITS, # for each number
 ) -> tuple: # (list of dicts, one for each number of bits; report and predictions of the first)
-    "Scores of summaries written from rounded latents of the texts. Raises `ConfigError` for bits that cannot be."
+    """Scores of summaries written from rounded latents of the texts. Raises `ConfigError` for bits that cannot be.
+
+    Facts beside the latents (`side_channel`) are read, and their bytes count; `carried` is what the latents alone carry."""
     check_bits(bits)
     cfg = summarizer.cfg
-    latents = summarizer.encode([r["dialogue"] for r in rows])
+    texts = [r["dialogue"] for r in rows]
+    latents = summarizer.encode(texts)
+    side = summarizer.facts_of(texts)
+    beside = sum(len(s) + 1 for s in side) / len(rows) if side else 0 # bytes of a text's facts
     targets = target_ids(cfg, summarizer.decoder, [r["summary"] for r in rows])
     none = latents_loss(summarizer, latents * 0, targets)
     lines = []
     for b in bits:
         stored = summarizer.compress_meaning(coarse(latents, b, cfg.normalize_latent))
-        predictions = summarizer.decode(stored, do_sample=False)
+        predictions = summarizer.decode(stored, facts=side, do_sample=False)
         report = evaluate_predictions(rows, predictions)
         carried = (none - latents_loss(summarizer, stored, targets)) / math.log(2) / len(rows)
         facts = report["fact_recall"] if report["fact_recall"] is not None else report["text_facts"]["all"]["recall"]
-        lines.append(dict(bits=b, bytes=stored_bytes(cfg, b), facts=facts, roles=report["role_recall"],
+        lines.append(dict(bits=b, bytes=stored_bytes(cfg, b) + beside, facts=facts, roles=report["role_recall"],
                           rougeL=report["rougeL"], carried=carried))
         if b == bits[0]: first = report, predictions
     return lines, *first
@@ -280,8 +285,8 @@ def sweep_figure(
     left.axhline(top, color=INK, linestyle="--", linewidth=1, label=f"the decoder reads the text: {top:.0f} %")
     left.set_ylim(0, 105)
     right.set_ylim(0, 1.08 * max(right.get_ylim()[1], 1))  # room for the labels above the highest points
-    name_axes(left, "facts of the text in its summary", "bytes per text (latents and scales)", "facts kept (percent)")
-    name_axes(right, "beside the points: bits per number", "bytes per text (latents and scales)", "bits carried per text")
+    name_axes(left, "facts of the text in its summary", "bytes per text, all counted", "facts kept (percent)")
+    name_axes(right, "beside the points: bits per number", "bytes per text, all counted", "bits carried per text")
     handles, names = left.get_legend_handles_labels()
     figure.legend(handles, names, fontsize=9, frameon=False, labelcolor=INK, loc="outside lower center",
                   ncols=2 if max(map(len, names)) > 30 else 3)

@@ -1,6 +1,7 @@
 """How many facts arrive when a chat comes otherwise than in the built-in corpus? Writes nbs/experiments/sturdiness.json.
 
     python nbs/experiments/sturdiness.py --name shipped
+    python nbs/experiments/sturdiness.py --name "shipped, latents alone" --side-channel 0
     python nbs/experiments/sturdiness.py --name "before" --model FOLDER
 
 The same held-out chats each time: as they are; without their first line, where it says nothing that matters; on one line; with made-up names for all
@@ -48,10 +49,13 @@ def main():
     p.add_argument("--model", default="mini", help="folder of a run or of an exported model (default: the one in the package)")
     p.add_argument("--name", default="shipped", help="of the entry in the results (default: %(default)s)")
     p.add_argument("--rows", type=int, default=500, help="held-out chats (default: %(default)s)")
+    p.add_argument("--side-channel", type=int, help="bytes of facts that are read beside the latents (default: as many as the model was taught to read)")
     opts = p.parse_args()
-    summarizer = Summarizer.from_pretrained(opts.model)
+    summarizer = Summarizer.from_pretrained(opts.model, **({} if opts.side_channel is None else dict(side_channel=opts.side_channel)))
     rows = chats(opts.rows, "test")
-    found = dict(command=f"python nbs/experiments/sturdiness.py --name {opts.name!r} --rows {opts.rows}", environment=environment())
+    bytes_of_facts = "" if opts.side_channel is None else f" --side-channel {opts.side_channel}"
+    command = f"python nbs/experiments/sturdiness.py --name {opts.name!r} --rows {opts.rows}{bytes_of_facts}"
+    found = dict(command=command, side_channel=summarizer.cfg.side_channel, environment=environment())
     found["ways"] = {}
     for name, way in WAYS.items():
         found["ways"][name] = measured(summarizer, [way(row) for row in rows])
