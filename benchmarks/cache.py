@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from latent_summ.encode.backbones import Encoder, load_decoder, load_encoder
-from latent_summ.encode.cache import CacheWriter
+from latent_summ.encode.cache_writer import CacheWriter
 from latent_summ.encode.shards import dequantize_int8, quantize_int8
 from latent_summ.config import Config
 from latent_summ.encode.embed import build_cache

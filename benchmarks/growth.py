@@ -24,7 +24,8 @@ import torch
 from _common import MadeRows, child, modernbert, options, parse, peak_gb, run_parts, spread, timed
 
 from latent_summ.encode.backbones import load_decoder, load_encoder
-from latent_summ.encode.cache import Cache, CacheWriter
+from latent_summ.encode.cache import Cache
+from latent_summ.encode.cache_writer import CacheWriter
 from latent_summ.config import Config
 from latent_summ.encode.embed import build_cache
 from latent_summ.model.model import LatentSummarizer

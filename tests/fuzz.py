@@ -108,7 +108,7 @@ class CacheFiles(Target):
     def make(self):
         import numpy as np
 
-        from latent_summ.encode.cache import CacheWriter
+        from latent_summ.encode.cache_writer import CacheWriter
         g = np.random.default_rng(0)
         rows = [{"id": f"row {i}", "embedding": g.standard_normal((2, 4), dtype=np.float32), "target_ids": list(range(i % 4)), "text": f"text {i}"} for i in range(9)]
         with CacheWriter(self.folder, {"encoder": dict(name="toy", revision="1")}, format=self.format, shard_rows=5) as w:
@@ -140,16 +140,16 @@ class CacheFiles(Target):
 class Manifest(CacheFiles):
     def bend(self, draw):
         if draw.random() < 0.4: return super().bend(draw)
-        from latent_summ.encode.cache import _seal
+        from latent_summ.encode.cache import seal
         tree = restructured(self.manifest, draw)
-        with contextlib.suppress(TypeError, AttributeError): tree = tree | {"seal": _seal(tree)}
+        with contextlib.suppress(TypeError, AttributeError): tree = tree | {"seal": seal(tree)}
         return as_json(tree)
 
 
 class PartialManifest(Manifest):
     "The list of finished shards, which a writer takes up."
     def read(self, data):
-        from latent_summ.encode.cache import CacheWriter
+        from latent_summ.encode.cache_writer import CacheWriter
         self.put("partial.json", data)
         (self.folder / "manifest.json").unlink(missing_ok=True)
         with CacheWriter(self.folder, {"encoder": dict(name="toy", revision="1")}, format=self.format, shard_rows=5) as w: w.done  # noqa: B018
@@ -178,10 +178,10 @@ class ArrowShardFile(CacheFiles):
 class TrustedShard(CacheFiles):
     "A shard whose size and hash stand in the manifest: made by a broken writer, or by somebody who means harm."
     def read(self, data):
-        from latent_summ.encode.cache import _seal
+        from latent_summ.encode.cache import seal
         tree = json.loads(json.dumps(self.manifest))
         tree["shards"][0] |= dict(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-        (self.folder / "manifest.json").write_bytes(as_json(tree | {"seal": _seal(tree)}))
+        (self.folder / "manifest.json").write_bytes(as_json(tree | {"seal": seal(tree)}))
         self.good["manifest.json"] = (self.folder / "manifest.json").read_bytes()
         self.put(self.file, data)
         self.use()

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latent_summ.encode.cache import Cache, CacheWriter
+from latent_summ.encode.cache import Cache
+from latent_summ.encode.cache_writer import CacheWriter
 from latent_summ.encode.parts import merge_parts, part_fingerprint, part_folder, part_rows
 from latent_summ.runtime import CacheError
 

@@ -20,7 +20,8 @@ from typing import Optional
 from ..config import Config
 from ..data.sources import Rows, load_pairs, load_texts, shared_dialogues
 from .backbones import Decoder, Encoder
-from .cache import Cache, CacheWriter, SHARD_ROWS, fingerprint_hash, nearest_cache
+from .cache import Cache, fingerprint_hash, nearest_cache
+from .cache_writer import SHARD_ROWS, CacheWriter
 from .embedder import Embedder
 from .parts import part_fingerprint, part_folder, part_rows
 from .progress import EmbedProgress

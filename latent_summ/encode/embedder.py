@@ -19,7 +19,7 @@ from fastcore.basics import patch
 
 from ..config import Config
 from .backbones import Encoder
-from .cache import SHARD_ROWS
+from .cache_writer import SHARD_ROWS
 from .packed import Packed, can_pack
 from .progress import EmbedProgress
 from .tokens import input_ids, n_vectors

@@ -9,7 +9,8 @@ __all__ = ['parse_part', 'part_rows', 'part_fingerprint', 'part_folder', 'find_p
 import re
 from pathlib import Path
 
-from .cache import Cache, CacheWriter, SHARD_ROWS, differences
+from .cache import Cache, differences
+from .cache_writer import SHARD_ROWS, CacheWriter
 from ..runtime import CacheError
 
 # %% ../../nbs/encode/05_parts.ipynb #e50c1b2d

@@ -20,7 +20,8 @@ import torch
 from fastcore.basics import patch
 
 from .backbones import Decoder, Encoder, load_encoder
-from .cache import SHARD_ROWS, Cache, CacheWriter, differences
+from .cache import Cache, differences
+from .cache_writer import SHARD_ROWS, CacheWriter
 from .parts import merge_parts, part_folder, part_rows
 from ..config import Config, ConfigError, LatentSummError
 from .embed import build_cache, cache_fingerprint, cache_folder

@@ -20,7 +20,7 @@ from ..config import Config, read_json
 from ..runtime import CheckpointError, LatentSummError, say_once, write_json
 from ..plan import Stage
 from ..encode.backbones import Decoder, Encoder
-from ..encode.cache import folder_lock
+from ..encode.cache_writer import folder_lock
 from ..encode.embedder import encode_batch
 from ..model.compress import normalize_latents
 from ..model.model import LatentSummarizer

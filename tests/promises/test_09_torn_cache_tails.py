@@ -6,7 +6,7 @@ rows. And (elsewhere) it then writes exactly the bytes that an undisturbed write
 import pytest
 from test_cache import FINGERPRINT, SHARD, rows
 
-from latent_summ.encode.cache import CacheWriter
+from latent_summ.encode.cache_writer import CacheWriter
 
 ALSO = ["test_cache.py::test_torn_at_every_byte_of_the_last_record"]
 

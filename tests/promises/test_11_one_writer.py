@@ -12,7 +12,8 @@ import pytest
 from faults import in_child
 from test_cache import FINGERPRINT, ROWS, SHARD, files, rows, write
 
-from latent_summ.encode.cache import Cache, CacheWriter
+from latent_summ.encode.cache import Cache
+from latent_summ.encode.cache_writer import CacheWriter
 from latent_summ.runtime import CacheError
 
 ALSO = ["test_cache.py::test_two_writers_and_a_dead_one"]

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 from test_cache import rows
 
-from latent_summ.encode.cache import Cache, CacheWriter
+from latent_summ.encode.cache import Cache
+from latent_summ.encode.cache_writer import CacheWriter
 from latent_summ.config import Config
 from latent_summ.encode.embed import cache_fingerprint, cache_folder
 from latent_summ.runtime import CacheError

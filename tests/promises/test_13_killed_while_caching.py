@@ -10,7 +10,7 @@ import time
 import pytest
 from test_cache import FINGERPRINT, ROWS, SHARD, files, rows, write
 
-from latent_summ.encode.cache import CacheWriter
+from latent_summ.encode.cache_writer import CacheWriter
 
 ALSO = ["test_cache.py::test_sigkill_at_every_write_point", "test_cache.py::test_merging_survives_a_kill_and_a_damaged_part_is_refused",
         "test_cache.py::test_ctrl_c_finishes_the_shard_and_the_next_run_goes_on"]

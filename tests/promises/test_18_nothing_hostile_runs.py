@@ -23,7 +23,8 @@ from faults import ROOT, contents
 from test_cache import FINGERPRINT, SHARD, rows, write
 
 import latent_summ
-from latent_summ.encode.cache import Cache, CacheWriter, _seal
+from latent_summ.encode.cache import Cache, seal
+from latent_summ.encode.cache_writer import CacheWriter
 from latent_summ.train.checkpoint import load_checkpoint, save_checkpoint
 from latent_summ.config import Config, LatentSummError
 from latent_summ.runtime import CacheError, CheckpointError, ModelError
@@ -118,7 +119,7 @@ def test_a_manifest_that_points_outside(name, tmp_path):
     (folder / "sub").mkdir()
     shutil.copy(shard, tmp_path / "secret")
     state["shards"][0]["name"] = name.format(outside=tmp_path)
-    (folder / "manifest.json").write_text(json.dumps(state | dict(seal=_seal(state))))
+    (folder / "manifest.json").write_text(json.dumps(state | dict(seal=seal(state))))
     with pytest.raises(CacheError): Cache.open(folder)
 
 
