@@ -132,11 +132,19 @@ class Cache:
     def __repr__(self): return f"Cache({str(self.folder)!r}, {counted(len(self), 'row')}: {', '.join(self.fields)})"
 
 # %% ../../nbs/encode/05_cache.ipynb #5e1fab01
+def _refuse_wrong(folder:Path, entry:dict, verify:bool):
+    "Raise `CacheError` for a shard that is not as the manifest says."
+    if problem := shard_problem(folder, entry, verify):
+        raise CacheError(f"{folder / entry['name']} {problem}. It is not used; "
+                         "`latent_summ cache` makes the damaged rows again.")
+
 @patch
 def shard(self:Cache, k:int): # a shards.Shard
-    "Shard `k`, opened when it is first read: a large cache has hundreds, and one row needs one of them."
+    """Shard `k`, opened when it is first read: a large cache has hundreds, and one row needs one of them.
+    Raises `CacheError` if its size is not that of the manifest."""
     if k not in self.opened:
         entry = self.manifest["shards"][k]
+        _refuse_wrong(self.folder, entry, verify=False)
         kind = SHARDS[self.manifest["format"]]
         index = self.manifest.get("offsets", False)
         self.opened[k] = kind(self.folder / entry["name"], self.fields, entry["rows"], index)
@@ -150,7 +158,7 @@ def shards(self:Cache) -> list: return [self.shard(k) for k in range(len(self.ma
 def open(cls:Cache,
     folder, # the cache's folder
     fingerprint:Optional[dict]=None, # what the cache must have been made from (None: anything)
-    verify:bool=True, # check every shard's SHA-256 (else only sizes)
+    verify:bool=True, # check every shard's size and SHA-256 (else each shard's size when a row of it is first read)
 ) -> Cache:
     "Open a complete, matching, undamaged cache; raises `CacheError` saying which of these it is not."
     folder = Path(folder)
@@ -160,10 +168,8 @@ def open(cls:Cache,
     if fingerprint is not None and (differ := differences(manifest["fingerprint"], fingerprint)):
         raise CacheError(f"{folder} was made for other settings: {'; '.join(differ)}. "
                          "Set these back, or make a new one with `latent_summ cache`.")
-    for entry in manifest["shards"]:
-        if problem := shard_problem(folder, entry, verify):
-            raise CacheError(f"{folder / entry['name']} {problem}. It is not used; "
-                             "`latent_summ cache` makes the damaged rows again.")
+    if verify:
+        for entry in manifest["shards"]: _refuse_wrong(folder, entry, verify)
     return cls(folder, manifest)
 
 # %% ../../nbs/encode/05_cache.ipynb #c5f4c5b0
