@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from latent_summ.config import STAGES, Config
-from latent_summ.ui.tui import LineView, LiveView, panel
 from latent_summ.train.run_state import RunState
+from latent_summ.ui.picture import panel
+from latent_summ.ui.tui import LineView, LiveView
 
 pexpect = pytest.importorskip("pexpect", reason="needs a pseudo-terminal")
 ROOT = Path(__file__).resolve().parent.parent

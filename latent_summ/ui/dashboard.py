@@ -17,7 +17,7 @@ from ..config import Config, LatentSummError
 from ..html import table_of, to_html
 from ..train.run_state import RunState, StageState
 from .flags import flag_words
-from .tui import in_words, short_number
+from .picture import in_words, short_number
 from .widgets import _BAD, _LEFT, _SOFT, _bar, _button, _picture, _row, Face, image_of, text_block
 from ..use.figures import loss_figure, trained_stages
 from ..use.run_log import RunLog
