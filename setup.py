@@ -21,7 +21,7 @@ class Build(build_py):
     "Without the record of how the shipped models were made: it runs from a clone, nobody needs it installed."
     def find_package_modules(self, package, package_dir):
         modules = super().find_package_modules(package, package_dir)
-        return [m for m in modules if m[1] != "make_mini"]
+        return [m for m in modules if m[1] not in ("mini_lessons", "make_mini")]
 
 
 setup(

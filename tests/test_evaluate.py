@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoTokenizer, BertConfig, BertModel, RobertaConfig, RobertaModel, RobertaTokenizer
 
-from latent_summ.use import bertscore as bs, evaluate as ev, facts as fa, ladder as la, predictions as pr
+from latent_summ.use import bertscore as bs, evaluate as ev, facts as fa, ladder as la, predictions as pr, scores as sc
 from latent_summ.encode.backbones import MINI, load_decoder, load_encoder
 from latent_summ.model.compress import normalize_latents
 from latent_summ.config import Config
@@ -46,12 +46,12 @@ words = st.lists(st.sampled_from("Anna Ben will lend not 20 euros on Friday . at
     ("nothing shared", "entirely different", (0, 0, 0, 0)),
 ])
 def test_rouge_by_hand(prediction, reference, expected):
-    assert ev.rouge_rows([prediction], [reference])[0] == pytest.approx(expected)
+    assert sc.rouge_rows([prediction], [reference])[0] == pytest.approx(expected)
 
 
 def test_lines_stay_lines_and_only_texts_without_any_are_split():
-    assert ev.sentence_lines(" One. Two!  Three? four ") == "One.\nTwo!\nThree?\nfour"
-    assert ev.sentence_lines("Anna: No. Why?\nBen: So.") == "Anna: No. Why?\nBen: So."
+    assert sc.sentence_lines(" One. Two!  Three? four ") == "One.\nTwo!\nThree?\nfour"
+    assert sc.sentence_lines("Anna: No. Why?\nBen: So.") == "Anna: No. Why?\nBen: So."
 
 
 def test_several_references_are_a_mean_and_each_is_reported():
@@ -61,33 +61,33 @@ def test_several_references_are_a_mean_and_each_is_reported():
     assert [r["rouge1"] for r in report["by_reference"]] == pytest.approx([100, 50, 0])
     assert report["rouge1"] == pytest.approx((50 + 100) / 2) and report["exact_match"] == 1
     assert ev.evaluate_predictions(rows, ["w x y z", "a b"])["exact_match"] == 1
-    assert ev.length_ratio(["a b"], [["a", "a b c"]]) == 1
+    assert sc.length_ratio(["a b"], [["a", "a b c"]]) == 1
 
 
 def test_rows_of_one_dialogue_are_merged_in_order():
     rows = [dict(id=i, dialogue=d, summary=s) for i, (d, s) in enumerate([("x", "1"), ("y", "2"), ("x", "3"), ("x", "1"), ("x", "0")])]
-    assert ev.merge_references(rows) == [dict(rows[0], summaries=["1", "3", "1", "0"]), rows[1]]
+    assert sc.merge_references(rows) == [dict(rows[0], summaries=["1", "3", "1", "0"]), rows[1]]
 
 
 # --- baselines --------------------------------------------------------------------------------------------------------
 
 def test_baselines_by_hand():
     chat = "A: 1\n\nB: a longer line\n C: 22 \nD: the longest of all\nE: 333"
-    assert ev.lead_n(chat) == "A: 1\nB: a longer line\nC: 22"
-    assert ev.longest_n(chat) == "B: a longer line\nD: the longest of all\nE: 333"
-    assert ev.random_n(chat, 5) == "\n".join(ev.dialogue_lines(chat)) and len(set(ev.random_n(chat).split("\n"))) == 3
-    assert len({ev.random_n("\n".join(f"{i}: {j}" for j in range(9)), 1) for i in range(30)}) > 5, "another line for another dialogue"
+    assert sc.lead_n(chat) == "A: 1\nB: a longer line\nC: 22"
+    assert sc.longest_n(chat) == "B: a longer line\nD: the longest of all\nE: 333"
+    assert sc.random_n(chat, 5) == "\n".join(sc.dialogue_lines(chat)) and len(set(sc.random_n(chat).split("\n"))) == 3
+    assert len({sc.random_n("\n".join(f"{i}: {j}" for j in range(9)), 1) for i in range(30)}) > 5, "another line for another dialogue"
 
 
 DATA = os.environ.get("LATENT_SUMM_DATA")
 
 @pytest.mark.skipif(not DATA, reason="LATENT_SUMM_DATA names no folder with real data")
-@pytest.mark.parametrize(("make", "expected"), [(ev.lead_n, (32.53, 10.07, 25.35, 30.94)), (ev.longest_n, (32.79, 11.04, 25.07, 30.72)),
-                                                (ev.random_n, (29.44, 8.22, 23.21, 27.97))])
+@pytest.mark.parametrize(("make", "expected"), [(sc.lead_n, (32.53, 10.07, 25.35, 30.94)), (sc.longest_n, (32.79, 11.04, 25.07, 30.72)),
+                                                (sc.random_n, (29.44, 8.22, 23.21, 27.97))])
 def test_baselines_on_samsum_validation(make, expected):
     rows = list(load_pairs(Config(dataset_name=f"{DATA}/samsum"), "validation"))
-    scores = ev.rouge_scores([make(r["dialogue"]) for r in rows], [r["summary"] for r in rows])
-    assert len(rows) == 818 and [round(scores[m], 2) for m in ev.METRICS] == list(expected)
+    scores = sc.rouge_scores([make(r["dialogue"]) for r in rows], [r["summary"] for r in rows])
+    assert len(rows) == 818 and [round(scores[m], 2) for m in sc.METRICS] == list(expected)
 
 
 # --- facts ------------------------------------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_bertscore_agrees_with_its_authors(tmp_path):
     torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    predictions = [ev.lead_n(r["dialogue"], 2) for r in ROWS]
+    predictions = [sc.lead_n(r["dialogue"], 2) for r in ROWS]
     expected = torch.stack(theirs.score(predictions, SUMMARIES, model_type=str(tmp_path), num_layers=2), 1)
     ours = bs.bertscore_rows(bs.load_bertscore(str(tmp_path), layer=2), predictions, [[s] for s in SUMMARIES])
     assert ours == pytest.approx(100 * expected.numpy(), abs=1e-3)
@@ -209,7 +209,7 @@ def test_bertscore_stands_in_the_report_beside_that_of_the_baselines(tmp_path):
     report, plain = ev.evaluate_predictions(rows, predictions, bertscore=scorer), ev.evaluate_predictions(rows, predictions)
     own = bs.bertscore_rows(scorer, predictions, [[s] for s in SUMMARIES[:6]])
     assert [report[m] for m in ev.BERT_METRICS] == pytest.approx(own.mean(0)) and own[:4, 2] == pytest.approx([100, 100, 100, 0], abs=1e-3)
-    lead = bs.bertscore_rows(scorer, [ev.lead_n(r["dialogue"]) for r in rows], [[s] for s in SUMMARIES[:6]])
+    lead = bs.bertscore_rows(scorer, [sc.lead_n(r["dialogue"]) for r in rows], [[s] for s in SUMMARIES[:6]])
     assert report["baselines"]["lead3"]["bertscore_f1"] == pytest.approx(lead[:, 2].mean()) and set(ev.BERT_METRICS) < report["intervals"].keys()
     assert "layer 3" in report["settings"]["bertscore"] and "not rescaled" in report["settings"]["bertscore"] and tmp_path.name in report["settings"]["bertscore"]
     assert str(tmp_path.parent) not in json.dumps(report), "no folder of this machine"
@@ -271,7 +271,7 @@ def test_one_row_has_no_interval(capsys):
 
 def test_the_references_themselves_score_everything():
     report = ev.evaluate_predictions(ROWS, SUMMARIES)
-    assert [report[m] for m in ev.METRICS] == [100] * 4 and report["intervals"]["rouge1"] == [100, 100]
+    assert [report[m] for m in sc.METRICS] == [100] * 4 and report["intervals"]["rouge1"] == [100, 100]
     assert [report[k] for k in ("fact_recall", "role_recall", "readable", "exact_match", "length_ratio")] == [1] * 5
     assert all(v["recall"] in (1, None) and v["precision"] in (1, None) for v in report["text_facts"].values())
     assert la.bleu(SUMMARIES, SUMMARIES) == pytest.approx(100)
@@ -279,7 +279,7 @@ def test_the_references_themselves_score_everything():
 
 def test_silence_scores_nothing():
     report = ev.evaluate_predictions(ROWS, [""] * 40)
-    assert [report[m] for m in ev.METRICS] == [0] * 4 and (report["fact_recall"], report["exact_match"], report["length_ratio"], report["empty"]) == (0, 0, 0, 40)
+    assert [report[m] for m in sc.METRICS] == [0] * 4 and (report["fact_recall"], report["exact_match"], report["length_ratio"], report["empty"]) == (0, 0, 0, 40)
     assert report["text_facts"]["all"]["recall"] == 0 and report["text_facts"]["all"]["precision"] is None and la.bleu([""] * 40, SUMMARIES) == 0
     assert report["readable"] == 0 and report["role_recall"] is None
 
@@ -288,7 +288,7 @@ def test_the_order_of_rows_does_not_matter():
     order = random.Random(3).sample(range(40), 40)
     predictions = SUMMARIES[1:20] + SUMMARIES[:1] + SUMMARIES[20:]
     one, other = (ev.evaluate_predictions([ROWS[i] for i in o], [predictions[i] for i in o]) for o in (range(40), order))
-    for key in ev.METRICS: assert one[key] == pytest.approx(other[key]) and one["baselines"]["random3"][key] == pytest.approx(other["baselines"]["random3"][key])
+    for key in sc.METRICS: assert one[key] == pytest.approx(other[key]) and one["baselines"]["random3"][key] == pytest.approx(other["baselines"]["random3"][key])
     for key in ("fact_recall", "role_recall", "facts", "text_facts", "exact_match", "length_ratio", "readable"): assert one[key] == other[key]
 
 
@@ -296,11 +296,11 @@ def test_the_order_of_rows_does_not_matter():
 @given(words, words)
 def test_scores_stay_within_their_bounds_and_know_equals(a, b):
     row = dict(dialogue="Anna: hi\nBen: hello", summary=b)
-    scores, table = ev.rouge_rows([a], [b])[0], fa.text_fact_table([a], [row])
+    scores, table = sc.rouge_rows([a], [b])[0], fa.text_fact_table([a], [row])
     assert (0 <= scores).all() and (scores <= 100 + 1e-9).all()
-    assert scores[:3] == pytest.approx(ev.rouge_rows([b], [a])[0][:3]), "F is symmetric (but for RLsum, which looks for each line of the reference)"
+    assert scores[:3] == pytest.approx(sc.rouge_rows([b], [a])[0][:3]), "F is symmetric (but for RLsum, which looks for each line of the reference)"
     assert (table.both <= table[["in_reference", "in_prediction"]].min(axis=1)).all()
-    assert ev.exact_match([a], [b]) == (a == b) and ev.rouge_rows([a], [a])[0, 0] in (0, pytest.approx(100)), "0 where a text is nothing but a full stop"
+    assert sc.exact_match([a], [b]) == (a == b) and sc.rouge_rows([a], [a])[0, 0] in (0, pytest.approx(100)), "0 where a text is nothing but a full stop"
 
 
 # --- intervals --------------------------------------------------------------------------------------------------------
@@ -309,15 +309,15 @@ def test_intervals_cover_as_often_as_they_say():
     rng, hits = np.random.default_rng(0), 0
     for _ in range(200):
         values, weights = rng.exponential(2, 60), rng.integers(1, 9, 60)
-        low, high = ev.bootstrap_interval(values * weights, weights, draws=300)
+        low, high = sc.bootstrap_interval(values * weights, weights, draws=300)
         hits += low <= 2 <= high
     assert 0.88 <= hits / 200 <= 0.98
 
 
 def test_intervals_are_seeded_and_widen_with_confidence():
     x = np.arange(50.)
-    assert ev.bootstrap_interval(x) == ev.bootstrap_interval(x) != ev.bootstrap_interval(x, seed=1)
-    (a, b), (c, d) = ev.bootstrap_interval(x, confidence=0.5), ev.bootstrap_interval(x, confidence=0.99)
+    assert sc.bootstrap_interval(x) == sc.bootstrap_interval(x) != sc.bootstrap_interval(x, seed=1)
+    (a, b), (c, d) = sc.bootstrap_interval(x, confidence=0.5), sc.bootstrap_interval(x, confidence=0.99)
     assert c < a < x.mean() < b < d
 
 

@@ -24,7 +24,9 @@ from latent_summ.data.sources import input_rows, load_pairs, load_texts
 from latent_summ.data.local import local_files
 from latent_summ.runtime import DataError
 from latent_summ.ui.inputs import Need, check_local_source
-from latent_summ.use.evaluate import evaluate_predictions, merge_references, references_of, whole_file
+from latent_summ.use.evaluate import evaluate_predictions, whole_file
+from latent_summ.use.facts import references_of
+from latent_summ.use.scores import merge_references
 from latent_summ.use.predictions import read_predictions
 
 CASES = Path(__file__).parent / "cases"

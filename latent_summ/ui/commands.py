@@ -390,7 +390,8 @@ def _evaluate_model(options:Evaluate, origin:Origin, model:Path):
 def _evaluate_file(options:Evaluate, cfg:Config):
     "Score a file of summaries; the report is written beside it."
     from latent_summ.ui.demo import show_scores
-    from latent_summ.use.evaluate import merge_references, whole_file
+    from latent_summ.use.evaluate import whole_file
+    from latent_summ.use.scores import merge_references
     from latent_summ.use.predictions import load_references, score_predictions, write_scores
     if options.ladder: raise ConfigError("--ladder looks into a model; --predictions has none. Leave one of them out.")
     path = options.predictions

@@ -17,7 +17,7 @@ from ..html import html_page, table_of
 from ..encode.tokens import target_ids
 from ..runtime import DataError, counted, own_world
 from .bits import token_scores
-from .evaluate import rouge_rows
+from .scores import rouge_rows
 from .facts import fact_spans, has_fact, references_of, role_recall, speakers_of, text_facts
 from .figures import Picture, name_axes, tidy
 

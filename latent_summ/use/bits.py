@@ -20,7 +20,7 @@ from ..encode.tokens import target_ids
 from ..model.compress import normalize_latents
 from ..model.decode import pad_labels, prompt_embeds
 from ..runtime import DataError, autocast, counted, own_world
-from .evaluate import bootstrap_interval
+from .scores import bootstrap_interval
 from .facts import fact_spans, references_of
 from .figures import Picture, name_axes, tidy
 

@@ -10,8 +10,9 @@ __all__ = ['SEPARATOR', 'RUNGS', 'NULLS', 'bleu_signed', 'bleu', 'reconstruction
 import math, random
 
 from ..runtime import DataError, autocast, counted, say_once
-from .evaluate import exact_match, length_ratio, mean_scores, pick_tokenizer
+from .evaluate import mean_scores
 from .facts import references_of, same_length, text_fact_table
+from .scores import exact_match, length_ratio, pick_tokenizer
 
 # %% ../../nbs/use/06_ladder.ipynb #e8e1cefd
 def bleu_signed(

@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from ..runtime import DataError, atomic_write, write_json
-from .evaluate import BASELINES, rounded, write_predictions
+from .evaluate import rounded, write_predictions
 from .facts import text_fact_table
 from .figures import COLOURS, INK, Picture, _draw_losses, loss_figure, name_axes, tidy, trained_stages
 from .ladder import draw_ladder
 from .run_log import of_kind, run_events, run_rows, run_seconds
+from .scores import BASELINES
 
 # %% ../../nbs/use/07_report.ipynb #1114c8a0
 _all_ = ["loss_figure", "of_kind"]

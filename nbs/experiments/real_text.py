@@ -14,7 +14,7 @@ Phases, each of which can be run again by itself:
     stages     the package's four stages with the pair, preset mini
     evaluate   the validation rows of each dataset: the model; the same decoder reading the dialogue; copied lines; the loss ladder
 
-The lessons are those of `latent_summ.make_mini`: only the corpus they draw from is another one. Lessons and stages see training rows alone: even what the
+The lessons are those of `latent_summ.mini_lessons`: only the corpus they draw from is another one. Lessons and stages see training rows alone: even what the
 stages choose their best weights by are 400 training rows, held out. Each lesson writes its model ten times on its way, so that a later phase can go on from
 one that was stopped; the stages take up their checkpoints. Weights and texts stay in --out (build/real): the datasets' licences do not let them into a repository.
 """
@@ -33,9 +33,10 @@ from unittest import mock
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from latent_summ import make_mini as mini
+from latent_summ import mini_lessons as mini
 from latent_summ.encode.backbones import load_decoder, load_encoder
 from latent_summ.config import STAGES, Config
+from latent_summ.make_mini import add_lesson, save_backbone
 from latent_summ.use.evaluate import evaluate, evaluate_predictions, rounded, write_predictions
 from latent_summ.use.ladder import ladder_report, loss_ladder, read_text, reconstruction
 from latent_summ.use.inference import Summarizer
@@ -89,10 +90,10 @@ def _window(rng, lines:list, joint:str="\n") -> str:
 
 
 @contextlib.contextmanager
-def lessons_on(device:str, corpus:Corpus):
-    "The lessons of `make_mini` with real text, and what they draw and pad on `device`."
+def lessons_on(device:str):
+    "What the lessons draw and pad, on `device`."
     on = mock.patch.object(torch, "Generator", functools.partial(torch.Generator, device))
-    with mock.patch.multiple(mini, texts=corpus.texts, chats=corpus.chats), torch.device(device), on if device != "cpu" else contextlib.nullcontext(): yield
+    with torch.device(device), on if device != "cpu" else contextlib.nullcontext(): yield
 
 def steps_in(minutes:float, model, step, source, tries:int=24) -> int:
     "How many steps fit into some minutes: two dozen are timed, after a few that are not."
@@ -111,7 +112,7 @@ def lesson(opts, name:str, model, backbone, tok, folder:Path, step, source, lr:f
     log, steps = about.pop("log", []), opts.steps or steps_in(opts.minutes * SHARES[name], model, step, source)
     def save():
         facts = dict(name=name, steps=steps, seconds=round(time.monotonic() - start), lr=lr, muon_lr=muon_lr, batch_size=opts.batch_size, seed=opts.seed)
-        mini.save_backbone(backbone, tok, folder, log, **mini.add_lesson({k: v for k, v in about.items() if k != "parameters"}, **facts))
+        save_backbone(backbone, tok, folder, log, **add_lesson({k: v for k, v in about.items() if k != "parameters"}, **facts))
     mini.fit(model, step, source, steps, lr, muon_lr, log, name, save)
     save()
 
@@ -131,14 +132,14 @@ def teach_decoder(opts, corpus:Corpus):
     tok = mini.decoder_tokenizer((r["text"] for r in corpus.texts(40000, seed=77, mix=dict(summary=.3, chat=.4, general=.3))), opts.vocab)
     model = mini.mini_decoder(len(tok), opts.width, opts.layers).to(opts.device)
     model.config._attn_implementation = "eager"
-    source = mini.decoder_exercises(tok, opts.seed + 1000, opts.batch_size, shares=(.15, .25, .6))
+    source = mini.decoder_exercises(tok, opts.seed + 1000, opts.batch_size, shares=(.15, .25, .6), corpus=corpus)
     lesson(opts, "decoder", model, model, tok, opts.out/"decoder", mini.decoder_step(model, tok, opts.seed), source, 3e-3, 6e-3, first=True)
 
 def teach_reading(opts, corpus:Corpus):
     "The decoder's second lesson."
     tok, model = PreTrainedTokenizerFast.from_pretrained(opts.out/"decoder"), load_decoder(pair_config(opts), torch.device(opts.device)).model.requires_grad_(True)
     model.config._attn_implementation = "eager"
-    source = mini.reading_exercises(tok, opts.seed + 2000, opts.batch_size)
+    source = mini.reading_exercises(tok, opts.seed + 2000, opts.batch_size, corpus)
     lesson(opts, "reading", model, model, tok, opts.out/"decoder", mini.reading_step(model, tok, opts.seed), source, 1.5e-3, 3e-3)
 
 def teach_encoder(opts, corpus:Corpus):
@@ -152,7 +153,7 @@ def teach_encoder(opts, corpus:Corpus):
     lesson(opts, "masked", words, model, tok, folder, lambda rows: words(rows, rng), mini.batches(plain, len, opts.batch_size, random.Random(opts.seed)), 3e-3, 4e-3, first=True)
     readout = mini.Readout(model, len(decoder.tokenizer), slots=96).to(opts.device)
     with torch.no_grad(): readout.word_table.copy_(decoder.model.get_input_embeddings().weight)
-    source = mini.holding_exercises(tok, decoder.tokenizer, opts.seed + 4000, readout.slots, opts.batch_size, shares=(.5, .3, .2, 0))
+    source = mini.holding_exercises(tok, decoder.tokenizer, opts.seed + 4000, readout.slots, opts.batch_size, shares=(.5, .3, .2, 0), corpus=corpus)
     lesson(opts, "holding", readout, model, tok, folder, mini.holding_step(readout), source, 3e-3, 3e-3)
 
 @torch.no_grad()
@@ -167,7 +168,7 @@ def teach_summaries(opts, corpus:Corpus):
     cfg, device = pair_config(opts), torch.device(opts.device)
     tok, model, decoder = PreTrainedTokenizerFast.from_pretrained(opts.out/"encoder"), load_encoder(cfg, device).model.requires_grad_(True), load_decoder(cfg, device)
     taught = mini.ThroughDecoder(model, decoder).to(device)
-    source = mini.holding_exercises(tok, decoder.tokenizer, opts.seed + 5000, 96, opts.batch_size, shares=(.2, .1, 0, .7))
+    source = mini.holding_exercises(tok, decoder.tokenizer, opts.seed + 5000, 96, opts.batch_size, shares=(.2, .1, 0, .7), corpus=corpus)
     lesson(opts, "summaries", taught, model, tok, opts.out/"encoder", taught.step, source, 3e-3, 3e-3)
 
 
@@ -264,7 +265,7 @@ def main(args=None):
         print(f"--- {phase}", flush=True)
         note(opts, phase)
         if phase in teach:
-            with lessons_on(opts.device, corpus): teach[phase](opts, corpus)
+            with lessons_on(opts.device): teach[phase](opts, corpus)
         else: dict(stages=run_stages, evaluate=collect)[phase](opts, corpus)
 
 

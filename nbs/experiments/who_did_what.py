@@ -26,7 +26,7 @@ from latent_summ.config import Config
 from latent_summ.use.evaluate import evaluate_predictions, rounded
 from latent_summ.use.ladder import read_text
 from latent_summ.use.facts import role_recall
-from latent_summ.make_mini import FULLEST, SUMMARY_CUE, batches, decoder_exercises, decoder_step, fan, fan_nats, fit, pad, wording_exercises, wording_step
+from latent_summ.mini_lessons import FULLEST, SUMMARY_CUE, batches, decoder_exercises, decoder_step, fan, fan_nats, fit, pad, wording_exercises, wording_step
 from latent_summ.data.messenger import chats, versions
 from latent_summ.runtime import seed_everything, write_json
 from latent_summ.data.sources import load_pairs
