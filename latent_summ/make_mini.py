@@ -241,13 +241,14 @@ def make_summarizer(
     rows:int=40000, # chats to train on
     seed:int=0, # of the run
     varied:bool=False, # learn from varied chats
+    side_channel:int=48, # bytes of facts that it reads beside the latents
 ):
     "Train the shipped pair's summariser and write it to `out`/summarizer, as `save_pretrained` writes models."
     places = dict(run_dir=str(Path(out)/"run"), preprocess_cache_dir=str(Path(out)/"cache"))
     caps = dict(messenger_rows=rows, pretrain_adapter_max_samples=rows, finetune_adapter_max_samples=rows)
     sources = dict(dataset_name="messenger-varied", wikitext_dataset="messenger-varied-texts") if varied else {}
     cfg = Config.preset("mini").override(**places, **caps, **sources, seed=seed, pretrain_adapter_epochs=3,
-                                         finetune_adapter_epochs=2)
+                                         finetune_adapter_epochs=2, side_channel=side_channel, side_channel_drop=0.3)
     s = Summarizer.from_pretrained(run_pipeline(cfg, overwrite=True))
     s.cfg = s.cfg.override(dataset_name="messenger") # what `evaluate` reads, for this model as for others: the corpus as it is
     s.meta["config"]["dataset_name"] = "messenger"
@@ -267,7 +268,7 @@ def main(
     parser.add_argument("which", choices=list(_COMMANDS))
     parser.add_argument("--out", default="build/mini", help="folder to write to (default: %(default)s)")
     kinds = dict.fromkeys(("lr", "muon_lr"), float)
-    kinds |= dict.fromkeys(("steps", "stop", "masked_steps", "grow", "seed", "width", "layers", "rows"), int)
+    kinds |= dict.fromkeys(("steps", "stop", "masked_steps", "grow", "seed", "width", "layers", "rows", "side_channel"), int)
     for name, kind in kinds.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="as in the function")
     parser.add_argument("--varied", action="store_true", default=None, help="learn from varied chats")

@@ -14,15 +14,15 @@ TEXTS = [r["dialogue"] for r in chats(20, "test")]
 
 
 @pytest.fixture(scope="module")
-def plain() -> Summarizer: return Summarizer.from_pretrained("mini")
+def s() -> Summarizer: return Summarizer.from_pretrained("mini")
 
 
 @pytest.fixture(scope="module")
-def s() -> Summarizer:
-    "The small model as if it had been trained with a side-channel: it reads the facts, and was never taught what to make of them."
+def plain() -> Summarizer:
+    "The small model as if it had been trained without a side-channel."
     model = Summarizer.from_pretrained("mini")
-    model.meta = model.meta | dict(config=model.meta["config"] | dict(side_channel=24))
-    model.cfg = model.cfg.override(side_channel=24)
+    model.meta = model.meta | dict(config=model.meta["config"] | dict(side_channel=0))
+    model.cfg = model.cfg.override(side_channel=0)
     return model
 
 
@@ -61,9 +61,9 @@ def test_fewer_bytes_in_one_call(s):
 
 def test_facts_that_cannot_be_read(s, plain):
     latents = s.encode(TEXTS[:2])
-    with pytest.raises(ConfigError, match="reads at most 24 bytes of facts beside its latents, not 25"): s.summarize(TEXTS[:2], side_channel=25)
+    with pytest.raises(ConfigError, match="reads at most 48 bytes of facts beside its latents, not 49"): s.summarize(TEXTS[:2], side_channel=49)
     with pytest.raises(ConfigError, match="without facts beside its latents.*--side-channel 32"): plain.summarize(TEXTS[:2], side_channel=32)
-    with pytest.raises(ConfigError, match="without facts beside its latents"): Summarizer.from_pretrained("mini", side_channel=8)
+    with pytest.raises(ConfigError, match="reads at most 48 bytes"): Summarizer.from_pretrained("mini", side_channel=49)
     with pytest.raises(ConfigError, match="without facts beside its latents"): plain.decode(latents, facts=[b"Anna", b""])
     for wrong in ([b"Anna"], ["Anna", "Ben"]):
         with pytest.raises(DataError, match="facts must be bytes for each of the 2 rows"): s.decode(latents, facts=wrong)
