@@ -10,6 +10,7 @@ __all__ = ['CLAIMS', 'LOW', 'PARTS', 'FORMAT', 'SUPPORT_FILE', 'Claim', 'claims'
 # %% ../../nbs/use/03_support.ipynb #4fa0c99e
 import json, math, re
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -54,6 +55,21 @@ def _stands(
     if kind == "negation": return bool(_SAYS_NO.search(source))
     return any(len(w) > 2 and value.startswith(w) for w in words)
 
+# %% ../../nbs/use/03_support.ipynb #misspel2
+_OPENERS = frozenset("""the this that these those they there then their them she her hers his him its our you your who what when where why how which and
+but for from with without after before both all any some none nobody nothing somebody someone everybody everyone one two three not now here""".split())
+
+def _misspelt(
+    summary:str,
+    source:str,
+    names:set, # of the source, in lower case
+) -> set: # of words in lower case
+    "Words at the start of a sentence that the source does not have, and that look like one of its names."
+    known = set(_WORD.findall(source.lower())) | _OPENERS
+    words = {w for said in _capitals(summary, set())[1] for w in _WORD.findall(said) if len(w) > 2} - known
+    def is_near(word): return any(n.startswith(word[:3]) for n in names) or get_close_matches(word, names, 1, 0.66)
+    return {word for word in words if is_near(word)}
+
 # %% ../../nbs/use/03_support.ipynb #976710f7
 def claims(
     summary:str,
@@ -61,7 +77,8 @@ def claims(
 ) -> list: # of Claim
     "The names, numbers, times and negations of a summary, and whether its source has them."
     speakers = speakers_of(source)
-    names = _capitals(source, speakers)[0] | _capitals(summary, speakers)[0]
+    named = _capitals(source, speakers)[0]
+    names = named | _capitals(summary, speakers)[0] | _misspelt(summary, source, named | {w for s in speakers for w in _WORD.findall(s)})
     said = text_facts(summary, speakers, names)
     sourced = text_facts(source, speakers, names)
     hours = _hours(summary)

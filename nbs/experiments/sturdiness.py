@@ -53,8 +53,9 @@ def main():
     opts = p.parse_args()
     summarizer = Summarizer.from_pretrained(opts.model, **({} if opts.side_channel is None else dict(side_channel=opts.side_channel)))
     rows = chats(opts.rows, "test")
-    bytes_of_facts = "" if opts.side_channel is None else f" --side-channel {opts.side_channel}"
-    command = f"python nbs/experiments/sturdiness.py --name {opts.name!r} --rows {opts.rows}{bytes_of_facts}"
+    more = "" if opts.model == "mini" else " --model FOLDER"
+    if opts.side_channel is not None: more += f" --side-channel {opts.side_channel}"
+    command = f"python nbs/experiments/sturdiness.py --name {opts.name!r} --rows {opts.rows}{more}"
     found = dict(command=command, side_channel=summarizer.cfg.side_channel, environment=environment())
     found["ways"] = {}
     for name, way in WAYS.items():
