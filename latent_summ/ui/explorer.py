@@ -244,14 +244,18 @@ def near_end(self:LatentExplorer) -> str:
     "The text of the nearer end."
     return self.a.value if self.alpha.value < 0.5 else self.b.value
 
+@patch
+def beside(self:LatentExplorer, text:str) -> dict:
+    "What the decoder reads beside the latents of a text: its facts, where the side-channel is on and summaries are written."
+    return dict(facts=self.s.facts_of([text])) if self.side.value and self.between.value else {}
+
 # %% ../../nbs/ui/02_explorer.ipynb #c5dac00c
 @patch
 def walk(self:LatentExplorer):
     "Decode the point at alpha, and show what is around it."
     try:
         point = self.point()
-        facts = dict(facts=self.s.facts_of([self.near_end()])) if self.side.value and self.between.value else {}
-        written = self.s.decode(point, do_sample=False, **facts)[0]
+        written = self.s.decode(point, do_sample=False, **self.beside(self.near_end()))[0]
         self.support.value = self._support_html(written)
         near = self.s.nearest(point, self.corpus_latents(), k=5)[0] if self.corpus else []
     except LatentSummError as e:
@@ -297,8 +301,8 @@ def choose(self:LatentExplorer):
     places = place(np.concatenate([self.ends().flatten(1).numpy(), self.point().flatten(1).numpy()]))
     marks = dict(zip(("A", "B", f"alpha {self.alpha.value:.2f}"), places))
     self.map.value = map_picture(points, names, marks, points[i]).png(90)
-    decode = lambda: self.s.decode(self.corpus_latents()[i:i + 1], do_sample=False)[0]
-    written = self.recall(f"text {i}", decode) or "(nothing to say)"
+    decode = lambda: self.s.decode(self.corpus_latents()[i:i + 1], do_sample=False, **self.beside(self.corpus[i]))[0]
+    written = self.recall(f"text {i}", decode, self.side.value) or "(nothing to say)"
     text = in_html(self.corpus[i], "max-height:14rem;overflow:auto;padding:.4rem 0")
     self.chosen.value = text + in_html(f"→ {written}", "font-weight:bold")
     self.keep()

@@ -335,7 +335,8 @@ def interpolate(self:Summarizer,
     summary:bool=True, # between their summaries (else between the texts themselves)
     **overrides, # as in decode
 ) -> list: # (alpha, text) pairs
-    "Decode points on the line between two texts' latents."
+    "Decode points on the line between two texts' latents, for summaries with the facts of the nearer text beside them."
+    facts = self.facts_of([a if t < 0.5 else b for t in alphas]) if summary else None
     ends = self._latents(self.cfg, self._parts([a, b]), summary)
     between = torch.stack([torch.lerp(ends[0], ends[1], float(t)) for t in alphas])
-    return list(zip(alphas, self.decode(normalize_latents(between, self.cfg.normalize_latent), **overrides)))
+    return list(zip(alphas, self.decode(normalize_latents(between, self.cfg.normalize_latent), facts=facts, **overrides)))

@@ -11,7 +11,7 @@ import difflib
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -187,13 +187,13 @@ class TextDiff:
     near: dict = field(default_factory=dict) # "a", "middle", "b" -> list of Hit, where a file was given
 
 # %% ../../nbs/use/10_search.ipynb #d128a407
-def _swaps(summarizer, a:torch.Tensor, b:torch.Tensor, text:str) -> list: # of Swap
-    "The first text's summary latents with each one of the second's in its place."
+def _swaps(summarizer, a:torch.Tensor, b:torch.Tensor, text:str, facts:Optional[list]) -> list: # of Swap
+    "The first text's summary latents with each one of the second's in its place; the facts are the first text's."
     n = len(a)
     mixed = a.repeat(n, 1, 1)
     mixed[range(n), range(n)] = b
     cosines = F.cosine_similarity(a, b, dim=-1).tolist()
-    written = summarizer.decode(mixed, do_sample=False)
+    written = summarizer.decode(mixed, facts=facts and facts * n, do_sample=False)
     return [Swap(i, c, t, word_changes(text, t)) for i, (c, t) in enumerate(zip(cosines, written))]
 
 # %% ../../nbs/use/10_search.ipynb #fb5a0ee8
@@ -222,7 +222,7 @@ def text_diff(
     summaries = summarizer.compress_meaning(ends)
     between = summarizer.interpolate(a, b, [i / (steps - 1) for i in range(steps)], do_sample=False)
     texts = (between[0][1], between[-1][1])
-    swaps = _swaps(summarizer, *summaries, texts[0])
+    swaps = _swaps(summarizer, *summaries, texts[0], summarizer.facts_of([a]))
     cosine = float(_unit(ends[:1]) @ _unit(ends[1:]).T)
     near = _near(summarizer, ends, path, k) if path is not None else {}
     return TextDiff(cosine, texts, word_changes(*texts), between, swaps, near)
