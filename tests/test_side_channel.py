@@ -1,4 +1,6 @@
 """Facts beside the latents: which, in how many bytes, and that every way to a summary reads the same ones."""
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -6,11 +8,12 @@ from hypothesis import strategies as st
 from latent_summ.config import ConfigError
 from latent_summ.data.messenger import chats
 from latent_summ.data.side import pack_facts, side_facts, unpack_facts
+from latent_summ.data.varied import with_made_up_names
 from latent_summ.runtime import DataError
 from latent_summ.use.inference import Summarizer
 from latent_summ.use.latents import LatentFile
 
-TEXTS = [r["dialogue"] for r in chats(20, "test")]
+TEXTS = [with_made_up_names([r], random.Random(i))[0]["dialogue"] for i, r in enumerate(chats(20, "test"))]
 
 
 @pytest.fixture(scope="module")

@@ -245,7 +245,9 @@ def near_end(self:LatentExplorer) -> str:
     return self.a.value if self.alpha.value < 0.5 else self.b.value
 
 @patch
-def beside(self:LatentExplorer, text:str) -> dict:
+def beside(self:LatentExplorer,
+    text:str, # whose facts are read
+) -> dict:
     "What the decoder reads beside the latents of a text: its facts, where the side-channel is on and summaries are written."
     return dict(facts=self.s.facts_of([text])) if self.side.value and self.between.value else {}
 

@@ -338,6 +338,7 @@ def fit_weights(
 
 # %% ../../nbs/use/03_support.ipynb #331fcedb
 _PULL = 0.7 # log odds that a part must take away to be named as a reason
+_FAR = 0.99 # share of the taught texts that are nearer: from here on that is named first
 
 @dataclass
 class Judge:
@@ -355,9 +356,11 @@ class Judge:
         weights = self.sourced if found.sourced else self.unsourced
         values = torch.tensor([part_values(found)])
         support = weights.support(values).item()
-        pulls = zip(weights.pulls(values)[0].tolist(), (_reason(found, part) for part in PARTS))
-        named = [text for pull, text in sorted(pulls, reverse=True) if text and pull > _PULL] if support < LOW else []
-        return replace(found, support=support, reason="; ".join(named[:3]) or ("several small doubts" if support < LOW else ""))
+        if support >= LOW: return replace(found, support=support, reason="")
+        pulls = dict(zip(PARTS, weights.pulls(values)[0].tolist()))
+        if (found.foreign or 0) >= _FAR: pulls["distance"] = math.inf
+        named = [_reason(found, part) for part in sorted(PARTS, key=pulls.get, reverse=True) if pulls[part] > _PULL]
+        return replace(found, support=support, reason="; ".join([*filter(None, named)][:3]) or "several small doubts")
 
 # %% ../../nbs/use/03_support.ipynb #f54c0f34
 def _reason(found:Support, part:str) -> str:
