@@ -15,6 +15,7 @@ the same prefix and writes 48 tokens, greedily; nothing stops earlier, as the en
 - no cache: every token runs the whole sequence again and takes the logits of all positions (batch 4, fp32). Its steps 1, 24 and 48 are timed;
   their cost grows linearly, so the mean of the three stands for all 48.
 - static: direct with `cache_implementation="static"`, which transformers compiles on a GPU
+- compiled: one summary at a time from a static cache, each step through the compiled decoder
 
 The ways take turns, so that all see the same neighbours on a shared machine; quoted is the median of the pairs' ratios.
 """
@@ -24,6 +25,7 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
+from transformers import StaticCache
 from _common import gemma, options, parse, ratio, run_parts, spread, timed, turns
 
 from latent_summ.encode.backbones import load_encoder
@@ -121,7 +123,30 @@ def bench_no_cache(opts, batch:int=4) -> dict:
     return dict(batch=batch, new_tokens=TOKENS, no_cache_tokens_per_s=spread(loop), ours_tokens_per_s=spread(mine), times_no_cache=spread(np.divide(mine, loop)))
 
 
-PARTS = dict(bf16=lambda opts: bench_dtype(opts, "bf16"), fp32=lambda opts: bench_dtype(opts, "fp32"), autocast=bench_autocast, no_cache=bench_no_cache)
+def bench_compiled(opts) -> dict:
+    """One summary at a time, in turns: ours, and a loop over a static cache, as it is and compiled. (On a CPU, transformers compiles nothing itself.)"""
+    s = summarizer(opts, "bf16")
+    model, (latents, prompt) = s.decoder.model, start(s, 1)
+    cache, first = StaticCache(config=model.config, max_cache_len=128), prompt.shape[1]
+
+    @torch.inference_mode()
+    def loop(step) -> list:
+        cache.reset()
+        tokens = [model(inputs_embeds=prompt, past_key_values=cache, cache_position=torch.arange(first)).logits[:, -1:].argmax(-1)]
+        for at in range(first, first + TOKENS - 1):
+            tokens.append(step(input_ids=tokens[-1], past_key_values=cache, cache_position=torch.tensor([at])).logits[:, -1:].argmax(-1))
+        return torch.cat(tokens, 1)
+
+    compiled = torch.compile(model.forward, dynamic=False)
+    compiling = timed(lambda: loop(compiled))[0]
+    runs = turns(dict(ours=lambda: s.decode(latents), static=lambda: loop(model), compiled=lambda: loop(compiled)), opts.repeats or 3)
+    same = bool((direct(s, prompt) == runs["compiled"][0][2]).all())
+    rate = {f"{k}_tokens_per_s": spread([TOKENS / t[0] for t in v]) for k, v in runs.items()}
+    return rate | dict(new_tokens=TOKENS, same_tokens=same, seconds_to_compile=compiling, times_ours=ratio(runs["ours"], runs["compiled"], clock=1),
+                       static_times_ours=ratio(runs["ours"], runs["static"], clock=1))
+
+
+PARTS = dict(compiled=bench_compiled, bf16=lambda opts: bench_dtype(opts, "bf16"), fp32=lambda opts: bench_dtype(opts, "fp32"), autocast=bench_autocast, no_cache=bench_no_cache)
 
 
 def main():

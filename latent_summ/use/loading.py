@@ -63,7 +63,8 @@ def find_model(
 # %% ../../nbs/use/04_loading.ipynb #9f717247
 _LARGE = 50_000_000 # parameters of a decoder for which lower precision pays
 
-def _in_one_piece(head, inputs): return inputs[0].contiguous(), *inputs[1:]
+def _in_one_piece(head, inputs): # of a slice with a single row, contiguous() returns the slice itself
+    return inputs[0].clone(memory_format=torch.contiguous_format), *inputs[1:]
 
 def _settle(cfg:Config, decoder:Decoder, device):
     "Bring a large decoder into the precision that `cfg` allows on `device`."
