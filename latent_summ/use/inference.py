@@ -336,6 +336,8 @@ def interpolate(self:Summarizer,
     **overrides, # as in decode
 ) -> list: # (alpha, text) pairs
     "Decode points on the line between two texts' latents, for summaries with the facts of the nearer text beside them."
+    alphas = list(alphas)
+    if not alphas: return []
     facts = self.facts_of([a if t < 0.5 else b for t in alphas]) if summary else None
     ends = self._latents(self.cfg, self._parts([a, b]), summary)
     between = torch.stack([torch.lerp(ends[0], ends[1], float(t)) for t in alphas])
