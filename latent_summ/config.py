@@ -43,6 +43,23 @@ def _cache_problems(cfg) -> list:
     return out
 
 # %% ../nbs/00_config.ipynb #0995f23a
+def _window_problems(cfg) -> list:
+    "What does not fit together with `encoder_pooling=windows`."
+    out = []
+    windows = cfg.latent_seq_len * cfg.latent_windows
+    if cfg.prefix_len % windows:
+        out.append(f"each of {cfg.latent_seq_len} x latent_windows={cfg.latent_windows} windows makes its share of the prefix: "
+                   f"prefix_len={cfg.prefix_len} must be a multiple of {windows}")
+    if cfg.modernbert_hidden_dim % cfg.latent_windows:
+        out.append(f"latent_windows={cfg.latent_windows} must divide modernbert_hidden_dim={cfg.modernbert_hidden_dim}")
+    if cfg.embedding_normalizer != "none":
+        out.append("encoder_pooling=windows teaches the compression head in stage 0, before embeddings could be normalised: "
+                   "set embedding_normalizer to none")
+    if cfg.teach_encoder_steps and (cfg.teach_encoder_readout < 1 or cfg.teach_encoder_summaries or cfg.teach_encoder_words):
+        out.append("encoder_pooling=windows has one lesson, naming the tokens of a text: set teach_encoder_readout to 1, "
+                   "teach_encoder_summaries and teach_encoder_words to 0")
+    return out
+
 def _training_problems(cfg) -> list:
     "Impossible combinations among the fields of the stages."
     out = []
@@ -54,6 +71,7 @@ def _training_problems(cfg) -> list:
     if cfg.teach_encoder_dialogues + cfg.teach_encoder_summaries > 1:
         out.append(f"teach_encoder_dialogues={cfg.teach_encoder_dialogues} and teach_encoder_summaries="
                    f"{cfg.teach_encoder_summaries} are shares: together at most 1")
+    if cfg.encoder_pooling == "windows": out += _window_problems(cfg)
     names = [cfg.pretrain_best_model_filename, cfg.finetune_best_model_filename, cfg.handoff_best_model_filename]
     if len(set(names)) < 3: out.append(f"the three output files need three names, got {', '.join(names)}")
     return out

@@ -416,10 +416,13 @@ class Bottleneck(Section):
                                "means of latent_seq_len consecutive parts; latent_tokens: latent_seq_len learned "
                                "tokens, which the encoder must have been taught (mini was, others need "
                                "teach_encoder_steps); queries: latent_seq_len learned vectors that attend to the last states "
-                               "(teach_encoder_steps teaches them)",
-                               choices=("mean", "segments", "latent_tokens", "queries"), affects="cache model")
+                               "(teach_encoder_steps teaches them); windows: a learned summary of every few tokens "
+                               "(teach_encoder_steps teaches it, the head and the adapter)",
+                               choices=("mean", "segments", "latent_tokens", "queries", "windows"), affects="cache model")
     query_layers: int = par(3, "Blocks in which the queries read the encoder's states (encoder_pooling queries)", ge=1,
                             affects="cache model")
+    latent_windows: int = par(6, "Windows of the text that each latent holds (encoder_pooling windows); each makes its own "
+                                 "share of the prefix", ge=1, affects="cache model")
     encoder_early_layer: int = par(0, "Average the encoder's last states with the output of this layer, "
                                       "where words are easier to tell apart (0: use the last states alone)",
                                    ge=0, affects="cache model")
@@ -437,9 +440,9 @@ class Bottleneck(Section):
                                  ge=0, affects="model")
     middle_cross_entropy_weight: float = par(0.0, "Stage 3: weight of the cross-entropy of the summary through the "
                                                   "frozen adapter and decoder", ge=0, affects="training")
-    finetune_adapter_train_queries: bool = par(False, "Stage 4 also trains the encoder's queries and the compression "
-                                                      "head, end to end: the encoder then runs in every epoch "
-                                                      "(with encoder_pooling queries)",
+    finetune_adapter_train_queries: bool = par(False, "Stage 4 also trains the encoder's queries or windows and the "
+                                                      "compression head, end to end: the encoder then runs in every "
+                                                      "epoch (with encoder_pooling queries or windows)",
                                                affects="model training")
     finetune_adapter_train_middle: bool = par(False, "Stage 4 trains the middle along with the adapter",
                                               affects="training")
@@ -479,7 +482,7 @@ class Teaching(Section):
     teach_encoder_summaries: float = par(0.0, "Share of stage 0's rows in which a dialogue is to become its summary, "
                                               "so that the encoder learns the task", ge=0, le=1,
                                          affects="cache training")
-    teach_encoder_cache_states: bool = par(True, "If only queries learn in stage 0, "
+    teach_encoder_cache_states: bool = par(True, "If only queries or windows learn in stage 0, "
                                                  "run the frozen encoder once and read its int8 states from disk "
                                            "(False: run it at every step)",
                                            affects="cache training")

@@ -602,6 +602,13 @@ def _(name):
     assert len(asked.queries.layers) == 2 and len(teach.with_queries(asked, 8, 4).queries.layers) == 4
 
 
+@effect("latent_windows")
+def _(name):
+    shapes = {n: shapes_of for n in (5, 10) if (shapes_of := teach.with_windows(backbones.load_encoder(MINI, CPU), MINI.override(
+        encoder_pooling="windows", latent_windows=n, prefix_len=80, embedding_normalizer="none")).queries.shape.tolist())}
+    assert shapes == {5: [8, 5, 2], 10: [8, 10, 1]}
+
+
 @effect("encoder_early_layer")
 def _(name):
     inputs = dict(input_ids=torch.tensor([[2, 40, 41, 3]]), attention_mask=torch.ones(1, 4, dtype=torch.long))

@@ -154,6 +154,74 @@ def test_stage_4_trains_the_queries_end_to_end(shared):
     assert not (shared / "wrong").exists()
 
 
+WINDOWS = dict(encoder_pooling="windows", latent_windows=5, prefix_len=80, embedding_normalizer="none", num_encoder_unfrozen_layers=0, teach_encoder_readout=1.0,
+               teach_encoder_summaries=0.0)
+
+
+def test_windows_are_taught_with_the_head_and_the_adapter_that_a_model_starts_from(shared):
+    "They survive a kill, go where the encoder goes, and learn on in stage 4 where that is asked for."
+    few = WINDOWS | dict(run_finetuning=True, pretrain_adapter_epochs=0, pretrain_adapter_max_samples=None, finetune_middle_epochs=0, finetune_adapter_epochs=1, finetune_adapter_max_samples=16)
+    cfg = config(shared / "windows", **few)
+    run = stages.run_pipeline(cfg)
+    torn = config(shared / "windows-torn", **few)
+    assert killed(torn, 3, signal.SIGKILL)[0] == -signal.SIGKILL
+    stages.run_pipeline(torn, resume=True)
+    assert {"queries.safetensors", "start.safetensors"} <= set(files(run)) and files(run) == files(Path(torn.run_dir))
+    start = load_file(run / "encoder" / "start.safetensors")
+    assert all(torch.equal(weights(run)[name], start[name]) for name in start if name.startswith("compression.")) and any(name.startswith("adapter.") for name in start)
+
+    with pytest.raises(ModelError, match="needs an encoder that was taught windows; 'mini' has none"): stages.run_pipeline(config(shared / "untaught-w", **few | dict(teach_encoder_steps=0)))
+    own = dict(modernbert_model=str(run / "encoder"), teach_encoder_steps=0)
+    with pytest.raises(ModelError, match="was taught latent_windows=5 with prefix_len=80"): stages.run_pipeline(config(shared / "longer", **few | own | dict(prefix_len=120)))
+    with pytest.raises(ModelError, match="has another size"): stages.run_pipeline(config(shared / "narrow", **few | own | dict(latent_dim=128)))
+    with pytest.raises(ModelError, match="needs an encoder that was taught queries"): stages.run_pipeline(config(shared / "queries-w", **few | own | dict(encoder_pooling="queries", embedding_normalizer="standard")))
+
+    together = stages.run_pipeline(config(shared / "windows-together", **few, finetune_adapter_train_queries=True))
+    assert files(together) == files(run) and weights(together).keys() - weights(run).keys() == {f"queries.{name}" for name in load_file(run / "encoder" / "queries.safetensors")}
+    summarizer = Summarizer.from_pretrained(together)
+    assert torch.equal(summarizer.encoder.queries.hidden.weight, weights(together)["queries.hidden.weight"])
+    summarizer.save_pretrained(shared / "windows-moved")
+    chats = ["Anna: dinner at 7?", "Anna: tea?\nBen: yes"]
+    assert Summarizer.from_pretrained(shared / "windows-moved").summarize(chats) == summarizer.summarize(chats)
+    file = run / "encoder" / "start.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(CheckpointError, match="is damaged"): stages.run_pipeline(cfg, resume=True)
+    file.write_bytes(b"no weights")
+    with pytest.raises(ModelError, match="start.safetensors cannot be loaded"): backbones.load_encoder(cfg.override(modernbert_model=str(run / "encoder")), CPU)
+
+
+def test_windows_learn_to_name_the_tokens_of_a_text():
+    "Slot by slot, in a few steps: far more than by chance."
+    from latent_summ.encode.tokens import slot_ids
+    from latent_summ.train.teach import with_windows
+    cfg = config(Path("unused"), **WINDOWS)
+    torch.manual_seed(0)
+    encoder, decoder = with_windows(backbones.load_encoder(cfg, CPU), cfg), backbones.load_decoder(cfg, CPU)
+    lesson = Lesson(cfg, encoder, decoder).requires_grad_(True)
+    texts = [f"{a} will lend {b} her tent on {day}." for a in ("Anna", "Ines", "Max") for b in ("Ben", "Kim") for day in ("Friday", "Monday")]
+    from latent_summ.encode.tokens import input_ids
+    rows = [torch.tensor(i) for i in input_ids(cfg, encoder, texts)[0]]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(r) for r in rows], batch_first=True)
+    batch = dict(inputs=dict(input_ids=ids, attention_mask=mask), labels=torch.tensor(slot_ids(cfg, encoder, decoder, texts)), is_pair=torch.zeros(len(texts)))
+    adam = torch.optim.AdamW(lesson.parameters(), 2e-3)
+    for _ in range(40):
+        loss, parts = lesson_loss(lesson, batch, 0.5)
+        loss.backward(); adam.step(); adam.zero_grad()
+    assert set(parts) == {"readout", "distance"} and parts["distance"] < 0.3
+    keep = batch["labels"] != -100
+    with torch.no_grad(): slots = lesson.readout(encoder.queries(encoder.model(ids, mask).last_hidden_state, mask), None, cfg.prefix_len)
+    table = torch.nn.functional.normalize(decoder.model.get_input_embeddings().weight, dim=-1)
+    assert ((slots[keep] @ table.T).argmax(-1) == batch["labels"][keep]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("wrong, words", [(dict(prefix_len=50), "must be a multiple of 40"), (dict(latent_windows=7, prefix_len=56), "must divide modernbert_hidden_dim=160"),
+                                          (dict(embedding_normalizer="standard"), "set embedding_normalizer to none"), (dict(teach_encoder_readout=0.5), "one lesson"),
+                                          (dict(teach_encoder_summaries=0.5), "one lesson"), (dict(teach_encoder_words=0.5), "one lesson")])
+def test_what_windows_cannot_do_is_said_at_once(wrong, words):
+    with pytest.raises(ConfigError, match=words): config(Path("unused"), **WINDOWS | wrong)
+
+
 def tiny_pair(width:int, layers:int, heads:int, words:int):
     "ModernBERT and Gemma 3 as their configs make them, with random weights, behind the mini tokenizers."
     from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, ModernBertConfig, ModernBertModel

@@ -53,14 +53,14 @@ def pool(
     hidden_states, # (batch, tokens, hidden)
     attention_mask, # (batch, tokens)
     input_ids, # (batch, tokens); used for latent_tokens only
-    pooling:str, # mean, segments, latent_tokens or queries
+    pooling:str, # mean, segments, latent_tokens, queries or windows
     n:int, # vectors wanted (1 for mean)
     latent_ids:list=(), # ids of the latent tokens, in order
-    queries=None, # the encoder's, for queries
+    queries=None, # the encoder's, for queries and windows
 ): # (batch, n, hidden), float32
     "Pool the encoder's states. Raises `ModelError` when a latent token is not in the input."
     states = hidden_states.float()
-    if pooling == "queries": return queries(states, attention_mask)
+    if pooling in ("queries", "windows"): return queries(states, attention_mask)
     if pooling == "latent_tokens":
         tokens = torch.tensor(latent_ids[:n], device=input_ids.device)[None, :, None] # (1, n, 1)
         matches = input_ids[:, None] == tokens # (batch, n, tokens)
@@ -78,19 +78,29 @@ def check_pooling(
     "Raise `ModelError` when the encoder cannot be pooled as the config asks, naming the field to change."
     if cfg.encoder_pooling == "latent_tokens":
         _check_taught(cfg, "latent tokens", len(encoder.latent_ids), "--modernbert-model mini")
-    if cfg.encoder_pooling == "queries":
-        _check_taught(cfg, "queries", len(encoder.queries or ()), "train it with --teach-encoder-steps 5000")
+    if cfg.encoder_pooling in ("queries", "windows"):
+        of_kind = type(encoder.queries).__name__.lower() == cfg.encoder_pooling
+        taught = len(encoder.queries) if of_kind else 0
+        _check_taught(cfg, cfg.encoder_pooling, taught, "train it with --teach-encoder-steps 5000")
+        if cfg.encoder_pooling == "windows": _check_windows(cfg, encoder)
 
 # %% ../../nbs/encode/05_embedder.ipynb #f36da354
+def _check_windows(cfg:Config, encoder:Encoder):
+    "Raise `ModelError` unless the encoder's windows and their cells are as many as the config asks for."
+    n, windows, tokens = encoder.queries.shape.tolist()
+    if (windows, n * windows * tokens) == (cfg.latent_windows, cfg.prefix_len): return
+    raise ModelError(f"{cfg.modernbert_model!r} was taught latent_windows={windows} with prefix_len={n * windows * tokens}, "
+                     f"but the config has {cfg.latent_windows} and {cfg.prefix_len}: use the same ones, or teach another encoder.")
+
 def _check_taught(cfg:Config, kind:str, taught:int, instead:str):
     "Raise `ModelError` unless the encoder was taught as many latent tokens or queries as the config asks for."
     if not taught:
         raise ModelError(f"encoder_pooling={cfg.encoder_pooling} needs an encoder that was taught {kind}; "
                          f"{cfg.modernbert_model!r} has none. "
                          f"Use --encoder-pooling mean (or segments), or {instead}.")
-    # queries attend to one another, so fewer of them would give other vectors
-    if taught < cfg.latent_seq_len or (kind == "queries" and taught != cfg.latent_seq_len):
-        step = f"Use --latent-seq-len {taught}" + (f", or fewer: 1 to {taught} work." if kind != "queries" else ".")
+    # queries attend to one another and windows share the text, so fewer of them would give other vectors
+    if taught < cfg.latent_seq_len or (kind != "latent tokens" and taught != cfg.latent_seq_len):
+        step = f"Use --latent-seq-len {taught}" + (f", or fewer: 1 to {taught} work." if kind == "latent tokens" else ".")
         raise ModelError(f"latent_seq_len={cfg.latent_seq_len}, but {cfg.modernbert_model!r} "
                          f"was taught {taught} {kind}. {step}")
 

@@ -14,6 +14,8 @@ from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .windows import Windows
+
 # %% ../../nbs/encode/00_queries.ipynb #03516f3f
 def waves(
     tokens:int, # positions 0 .. tokens - 1
@@ -59,24 +61,33 @@ def forward(self:Queries,
 
 # %% ../../nbs/encode/00_queries.ipynb #0d07480c
 def save_queries(
-    queries:Queries, # to be saved
+    queries, # `Queries` or `Windows`, to be saved
     folder, # of an encoder
 ):
     "Write the queries into an encoder's folder."
     save_file({k: v.cpu().contiguous() for k, v in queries.state_dict().items()}, Path(folder)/FILE)
 
 # %% ../../nbs/encode/00_queries.ipynb #97eacfdb
+def _queries_of(weights:dict, heads:int) -> Queries:
+    "New queries of the size of these weights."
+    if "queries" not in weights: raise RuntimeError(f"{FILE} holds no queries")
+    layers = {name.split(".")[1] for name in weights if name.startswith("layers.")}
+    return Queries(*weights["queries"].shape, heads, len(layers))
+
+def _windows_of(weights:dict) -> Windows:
+    "New windows of the size of these weights."
+    n, windows, tokens = weights["shape"].tolist()
+    return Windows(n, weights["skip.weight"].shape[1] // tokens, windows, tokens)
+
 def load_queries(
     folder, # of an encoder
     heads:int, # of the encoder
     device=None, # a torch.device (None: the CPU)
-) -> Optional[Queries]: # frozen; None where the folder has none
-    "The queries of an encoder's folder. Raises `RuntimeError` or `SafetensorError` for a file without any."
+): # `Queries` or `Windows`, frozen; None where the folder has none
+    "The queries or windows of an encoder's folder. Raises `RuntimeError` or `SafetensorError` for a file without any."
     file = Path(folder)/FILE
     if not file.is_file(): return None
     weights = load_file(file)
-    if "queries" not in weights: raise RuntimeError(f"{FILE} holds no queries")
-    layers = {name.split(".")[1] for name in weights if name.startswith("layers.")}
-    queries = Queries(*weights["queries"].shape, heads, len(layers))
+    queries = _windows_of(weights) if "shape" in weights else _queries_of(weights, heads)
     queries.load_state_dict(weights)
     return queries.requires_grad_(False).eval().to(device)

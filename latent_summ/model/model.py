@@ -19,7 +19,7 @@ from ..config import Config, ConfigError, fields_of
 from ..runtime import ModelError
 from ..plan import trains_queries, tuned_layers
 from ..encode.families import layer_stack
-from .adapter import PrefixAdapter
+from .adapter import make_adapter
 from .compress import make_compression, make_normalizer, normalize_latents
 from .middle import make_middle
 
@@ -46,7 +46,7 @@ class LatentSummarizer(nn.Module):
         self.normalizer = make_normalizer(cfg)
         self.compression = make_compression(cfg)
         self.middle = make_middle(cfg) if middle is None else middle
-        self.adapter = PrefixAdapter(cfg, decoder_rms)
+        self.adapter = make_adapter(cfg, decoder_rms)
         self.stop_latent = nn.Parameter(draw_stop_latent(cfg), requires_grad=cfg.use_stop_latent)
 
 # %% ../../nbs/model/06_model.ipynb #5da2e8bc
@@ -118,7 +118,7 @@ def adopt_queries(
     queries:Optional[nn.Module], # the encoder's
 ) -> LatentSummarizer: # the model itself
     "Make the encoder's queries part of `model`. Raises `ModelError` where it has none."
-    if queries is None: raise ModelError("finetune_adapter_train_queries needs an encoder that was taught queries (teach_encoder_steps).")
+    if queries is None: raise ModelError("finetune_adapter_train_queries needs an encoder that was taught queries or windows (teach_encoder_steps).")
     model.queries = queries
     return model
 

@@ -20,13 +20,14 @@ from ..plan import LESSON, pretrain_sources, stage_table
 from ..data.sources import load_pairs, load_texts
 from ..encode.backbones import Decoder, Encoder
 from ..encode.states import cached_states
+from ..encode.tokens import slot_ids
 from ..encode.trunk import with_trunk
 from .checkpoint import Saver
 from .events import EventLog
-from .rows import StageRows, joined_rows, token_rows
+from .rows import Ragged, StageRows, joined_rows, token_rows
 from .run import checkpoint_folder, newest_step
 from .teach import ABOUT, Lesson, check_taught, lesson_loss, lesson_of, save_taught
-from .teach import with_latent_tokens, with_queries
+from .teach import with_latent_tokens, with_queries, with_windows
 from .trainer import Job, Trainer, step_files, world
 
 # %% ../../nbs/train/08_lesson.ipynb #c2af32d7
@@ -61,6 +62,13 @@ def _lesson_texts(cfg:Config, split:str, n:int) -> list:
     return [r for name in sources.values() for r in load_texts(cfg, name, split, math.ceil(n / len(sources)))]
 
 # %% ../../nbs/train/08_lesson.ipynb #05c646f9
+def _lesson_tokens(cfg:Config, encoder:Encoder, decoder:Decoder, rows:list) -> StageRows:
+    "Rows as token ids; the targets of windows are the tokens that their slots should name."
+    tokens = replace(token_rows(cfg, encoder, decoder, rows), outputs=None, context=None, facts=None)
+    if cfg.encoder_pooling != "windows": return tokens
+    texts = [r.get("text", r.get("dialogue")) for r in rows]
+    return replace(tokens, targets=Ragged(slot_ids(cfg, encoder, decoder, texts)))
+
 def lesson_rows(
     cfg:Config, # its teach_encoder_summaries and teach_encoder_dialogues are shares of the rows
     encoder:Encoder, # whose tokenizer makes the inputs
@@ -78,7 +86,7 @@ def lesson_rows(
     kinds = [(texts, _lesson_texts(cfg, split, texts)), (dialogues, as_texts), (pairs, chats)]
     parts = [(k, rows) for k, rows in kinds if k]
     whole = cfg.override(max_target_len=cfg.max_seq_len)
-    tokens = [replace(token_rows(whole, encoder, decoder, rows[:k]), outputs=None, context=None) for k, rows in parts]
+    tokens = [_lesson_tokens(whole, encoder, decoder, rows[:k]) for k, rows in parts]
     starts = np.cumsum([0, *map(len, tokens)])
     repeats = [start + np.arange(k) % len(part) for (k, _), start, part in zip(parts, starts, tokens)]
     return LessonRows(joined_rows(tokens), np.concatenate(repeats), int(starts[-2] if pairs else starts[-1]))
@@ -87,8 +95,9 @@ def lesson_rows(
 def reads_states(
     cfg:Config, # pooling, unfrozen layers and teach_encoder_cache_states
 ) -> bool:
-    "Whether stage 0 reads the encoder's states from a file: only queries learn, and `teach_encoder_cache_states` is on."
-    return cfg.teach_encoder_cache_states and cfg.encoder_pooling == "queries" and not cfg.num_encoder_unfrozen_layers
+    "Whether stage 0 reads the encoder's states from a file: only queries or windows learn, and `teach_encoder_cache_states` is on."
+    is_apart = cfg.encoder_pooling in ("queries", "windows") and not cfg.num_encoder_unfrozen_layers
+    return cfg.teach_encoder_cache_states and is_apart
 
 # %% ../../nbs/train/08_lesson.ipynb #7ef9f1cb
 def _with_states(cfg:Config, encoder:Encoder, rows:LessonRows, device) -> LessonRows:
@@ -137,6 +146,7 @@ def _teach(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decod
     seed_everything(cfg.seed)
     if cfg.encoder_pooling == "latent_tokens": encoder = with_latent_tokens(encoder, cfg.latent_seq_len)
     if cfg.encoder_pooling == "queries": encoder = with_queries(encoder, cfg.latent_seq_len, cfg.query_layers)
+    if cfg.encoder_pooling == "windows": encoder = with_windows(encoder, cfg)
     job = lesson_job(cfg, encoder, decoder, device)
     saver = Saver(cfg.async_checkpointing)
     seed_everything(hash_seed(cfg.seed, LESSON, *(r for r in world()[:1] if r)))
@@ -147,7 +157,7 @@ def _teach(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decod
     finally: saver.close()
     if world()[0]: return
     job.model.finish()
-    save_taught(folder, encoder, about)
+    save_taught(folder, encoder, about, job.model.readout.state_dict() if cfg.encoder_pooling == "windows" else None)
     for p in step_files(checkpoints):
         if p.name.startswith(f"step-{LESSON}-"): p.unlink()
 

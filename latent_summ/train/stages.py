@@ -20,7 +20,8 @@ from torch import nn
 
 # %% ../../nbs/train/10_stages.ipynb #bce1e5b6
 from ..config import Config, ConfigError, read_json
-from ..runtime import CacheError, CheckpointError, Interrupted, LatentSummError, hash_seed, own_world, pick_device
+from ..runtime import CacheError, CheckpointError, Interrupted, LatentSummError, ModelError, hash_seed, own_world
+from ..runtime import pick_device
 from ..runtime import say_once, seed_everything
 from ..plan import LESSON, Stage, finished_models, holds_latents, needs_live_encoder, stage_table
 from ..plan import trains_queries, tuned_layers
@@ -136,6 +137,16 @@ def _fit_normalizer(run:Run):
     run.model.normalizer.fit(torch.cat(embeddings))
 
 # %% ../../nbs/train/10_stages.ipynb #01050efd
+def _take_start(model:LatentSummarizer, encoder:Encoder):
+    "Begin with the head and the adapter that were taught along with the encoder's windows."
+    if encoder.start is None: return
+    wanted = model.state_dict()
+    differing = [k for k, v in encoder.start.items() if k not in wanted or wanted[k].shape != v.shape]
+    if differing:
+        raise ModelError(f"The windows of this encoder were taught together with another decoder or other latents ({differing[0]} "
+                         "has another size): use the same gpt2_model, latent_dim and prefix_len, or teach another encoder.")
+    model.load_state_dict(encoder.start, strict=False)
+
 def _new_model(
     cfg:Config, encoder:Encoder, decoder:Decoder, device, middle:Optional[nn.Module]=None,
 ) -> LatentSummarizer:
@@ -144,6 +155,7 @@ def _new_model(
     model = LatentSummarizer(cfg, decoder.embedding_rms, middle).to(device)
     adopt_encoder(model, encoder.model, tuned_layers(cfg))
     if trains_queries(cfg): adopt_queries(model, encoder.queries)
+    if cfg.encoder_pooling == "windows": _take_start(model, encoder)
     return adopt_decoder(model, decoder.model, cfg.decoder_lora_rank).to(device)
 
 # %% ../../nbs/train/10_stages.ipynb #68232b4c
@@ -446,10 +458,10 @@ def _check_cache_dir(cfg:Config):
 
 # %% ../../nbs/train/10_stages.ipynb #ee510744
 def _check_queries(cfg:Config, encoder:Encoder):
-    "Raise `LatentSummError` where there are no queries that stage 4 could train."
-    if cfg.encoder_pooling != "queries":
+    "Raise `LatentSummError` where there are no queries or windows that stage 4 could train."
+    if cfg.encoder_pooling not in ("queries", "windows"):
         raise ConfigError(f"finetune_adapter_train_queries trains queries, and encoder_pooling={cfg.encoder_pooling} has none: "
-                          "set encoder_pooling to queries, or leave it out.")
+                          "set encoder_pooling to queries or windows, or leave it out.")
     if not cfg.teach_encoder_steps: check_pooling(cfg, encoder)
 
 def _check_start(cfg:Config, stages:list, encoder:Encoder, decoder:Decoder, needed:list):

@@ -58,6 +58,10 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
     "short, facts, lora, rest": ("short, facts, lora", "finetune"),
     "short, facts, lora, end to end": ("short, facts, lora, rest", "finetune"),
 }
+WINDOWS = dict(encoder_pooling="windows", prefix_len=144, embedding_normalizer="none", teach_encoder_steps=2500, teach_encoder_batch_size=32,
+               teach_encoder_dialogues=0.75, teach_encoder_summaries=0.0, teach_encoder_words=0.0, pretrain_middle_epochs=0, pretrain_adapter_epochs=0,
+               finetune_middle_epochs=0, finetune_adapter_epochs=1, finetune_adapter_max_samples=6400, finetune_adapter_train_queries=True,
+               latent_mixing=0.0, optimizer="adamw", learning_rate=7e-4, use_torch_compile=True, max_eval_samples=100)
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "laptop": ("the preset as it is", {}),
@@ -76,6 +80,7 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "short, facts, lora, end to end": ("stage 4 a fifth time, on 5,600 pairs at lower rates, in which the queries and the compression head learn too",
                                        SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5600, decoder_lora_rank=8,
                                                             latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
+    "windows": ("each latent holds six windows of the chat, taught to name their tokens; then stage 4 alone, end to end, with facts and correction", WINDOWS),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
