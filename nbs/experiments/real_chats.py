@@ -60,7 +60,7 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
 }
 WINDOWS = dict(encoder_pooling="windows", prefix_len=144, embedding_normalizer="none", teach_encoder_steps=2500, teach_encoder_batch_size=32,
                teach_encoder_dialogues=0.75, teach_encoder_summaries=0.0, teach_encoder_words=0.0, pretrain_middle_epochs=0, pretrain_adapter_epochs=0,
-               finetune_middle_epochs=0, finetune_adapter_epochs=1, finetune_adapter_max_samples=6400, finetune_adapter_train_queries=True,
+               finetune_middle_epochs=0, finetune_adapter_epochs=1, finetune_adapter_max_samples=9600, finetune_adapter_train_queries=True,
                latent_mixing=0.0, optimizer="adamw", learning_rate=7e-4, use_torch_compile=True, max_eval_samples=100)
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
