@@ -111,13 +111,14 @@ class WindowAdapter(nn.Module):
         self.prefix_len = cfg.prefix_len
         self.windows = cfg.latent_windows
         self.latent_scale = cfg.latent_dim ** 0.5 if cfg.normalize_latent else 1.0
-        size = -(-cfg.latent_dim // self.windows) # numbers for a window
+        size = cfg.latent_dim // self.windows # numbers for a window; a few at the end of a latent may be left
         slots = cfg.prefix_len // (cfg.latent_seq_len * self.windows) # of a window
         self.apart = nn.Linear(cfg.latent_dim, self.windows * size)
         self.hidden = nn.Linear(size, 2 * width)
         self.out = nn.Linear(2 * width, slots * width)
         self.norm = make_norm(width, cfg)
         unit_gain_(self)
+        nn.init.eye_(self.apart.weight)
         nn.init.constant_(self.norm.weight, output_rms)
 
 # %% ../../nbs/model/03_adapter.ipynb #b757a140

@@ -136,7 +136,7 @@ class WindowReadout(nn.Module):
     ) -> torch.Tensor: # (batch, slots, decoder width)
         return self.adapter(normalize_latents(self.compression(vectors), self.is_normalized))[:, :slots]
 
-DISTANCE_WEIGHT = 5.0 # a slot nearer to its own word than to any other may still be far from it
+DISTANCE_WEIGHT = 2.0 # a slot nearer to its own word than to any other may still be far from it
 
 def slot_distance(
     decoder:Decoder,

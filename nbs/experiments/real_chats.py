@@ -49,7 +49,8 @@ DATA = Path(os.environ.get("LATENT_SUMM_DATA", "."))
 SHORT = dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
              readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_epochs=1,
              finetune_adapter_max_samples=5000, side_channel=0, side_channel_drop=0.5, decoder_lora_rank=0, max_eval_samples=100)
-STARTS = { # variants that only finetune -> (the variant they start from, which of its two checkpoints)
+STARTS = { # variants that start from another one's encoder -> (that variant, which of its two checkpoints as well)
+    "windows, back": ("windows", None),
     "short, more pairs": ("short", "pretrain"),
     "short, facts": ("short, more pairs", "finetune"),
     "short, again": ("short, more pairs", "finetune"),
@@ -60,7 +61,7 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
 }
 WINDOWS = dict(encoder_pooling="windows", prefix_len=144, embedding_normalizer="none", teach_encoder_steps=2500, teach_encoder_batch_size=32,
                teach_encoder_dialogues=0.75, teach_encoder_summaries=0.0, teach_encoder_words=0.0, pretrain_middle_epochs=0, pretrain_adapter_epochs=0,
-               finetune_middle_epochs=0, finetune_adapter_epochs=1, finetune_adapter_max_samples=9600, finetune_adapter_train_queries=True,
+               finetune_middle_epochs=0, finetune_adapter_epochs=1, finetune_adapter_max_samples=8000, finetune_adapter_train_queries=True,
                latent_mixing=0.0, optimizer="adamw", learning_rate=7e-4, use_torch_compile=True, max_eval_samples=100)
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
@@ -81,6 +82,9 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
                                        SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5600, decoder_lora_rank=8,
                                                             latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
     "windows": ("each latent holds six windows of the chat, taught to name their tokens; then stage 4 alone, end to end, with facts and correction", WINDOWS),
+    "windows, back": ("from the same stage 0: stage 2 alone, texts back from their latents through the frozen decoder",
+                      WINDOWS | dict(run_finetuning=False, pretrain_adapter_epochs=1, pretrain_adapter_batch_size=16, pretrain_adapter_max_samples=4800,
+                                     readout_weight=0.0, readout_warmup=0.0, learning_rate=1e-3, save_every=20)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
@@ -138,8 +142,8 @@ def train(name:str, out:Path, resume:bool):
         begun = Path(config(start, out).run_dir)
         files = dict(pretrain=cfg.pretrain_best_model_filename, finetune=cfg.finetune_best_model_filename)
         shutil.copytree(begun / "encoder", run / "encoder")
-        (run / cfg.checkpoint_dir).mkdir()
-        shutil.copy(begun / cfg.checkpoint_dir / files[model], run / cfg.checkpoint_dir / files["pretrain"])
+        if model: (run / cfg.checkpoint_dir).mkdir()
+        if model: shutil.copy(begun / cfg.checkpoint_dir / files[model], run / cfg.checkpoint_dir / files["pretrain"])
     run_pipeline(cfg, resume=resume)
 
 
