@@ -175,7 +175,7 @@ def make_normalizer(
     "The normaliser that the config asks for."
     return Normalizer(vectors_per_text(cfg), cfg.modernbert_hidden_dim, cfg.embedding_normalizer)
 
-# %% ../../nbs/model/01_compress.ipynb #3ff026d8
+# %% ../../nbs/model/01_compress.ipynb #0ad3dbf4
 @torch.no_grad()
 def keep_apart_(
     head:CompressionHead, # changed in place
@@ -191,6 +191,7 @@ def keep_apart_(
     nn.init.zeros_(head.out.bias)
     return head
 
+# %% ../../nbs/model/01_compress.ipynb #3ff026d8
 def make_compression(
     cfg, # encoder_pooling and latent_windows, modernbert_hidden_dim, latent_seq_len, latent_dim
 ) -> CompressionHead:

@@ -5,6 +5,7 @@
     export LATENT_SUMM_BACKBONES=folder   # with the folders minilm, smollm2 and perhaps gemma; without it they come from the hub
     python nbs/experiments/real_chats.py train short              # one variant; --resume goes on with one that was stopped
     python nbs/experiments/real_chats.py train "short, more pairs" # one that starts from the pretraining of another variant, which must be there
+    python nbs/experiments/real_chats.py named windows            # how many tokens the slots of an encoder with windows name after stage 0
     python nbs/experiments/real_chats.py judge short              # scores and ladder on both validation splits
     python nbs/experiments/real_chats.py search short --beams 4 --candidates 8 # the scores once more: greedy, with beams, and the best of candidates
     python nbs/experiments/real_chats.py rebuild short            # texts of four lengths back from their own latents: summaries, arXiv, Wikipedia
@@ -30,14 +31,16 @@ import torch
 
 from latent_summ.config import Config
 from latent_summ.data.sources import load_pairs, load_texts, shared_dialogues
-from latent_summ.encode.backbones import load_decoder
-from latent_summ.encode.tokens import target_ids
+from latent_summ.encode.backbones import load_decoder, load_encoder
+from latent_summ.encode.embedder import embed_texts
+from latent_summ.encode.tokens import slot_ids, target_ids
 from latent_summ.model.decode import pad_labels
 from latent_summ.model.head import head_loss
 from latent_summ.model.model import LowRank
 from latent_summ.runtime import autocast, seed_everything, write_json
 from latent_summ.train.run import environment
 from latent_summ.train.stages import run_pipeline
+from latent_summ.train.teach import WindowReadout
 from latent_summ.use.evaluate import evaluate_predictions, rounded
 from latent_summ.use.ladder import SEPARATOR, ladder_report, loss_ladder, read_text, reconstruction
 from latent_summ.use.facts import text_fact_table
@@ -46,7 +49,10 @@ from latent_summ.use.inference import Summarizer
 RESULTS = Path(__file__).resolve().parent / "real_chats.json"
 DATASETS = ("samsum", "dialogsum")
 DATA = Path(os.environ.get("LATENT_SUMM_DATA", "."))
-SHORT = dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
+QUERIES = dict(encoder_pooling="queries", query_layers=4, embedding_normalizer="standard", prefix_len=50, adapter_latent_positions=True, adapter_flat_rank=512,
+               optimizer="muon", learning_rate=1e-3, batch_size=64, pretrain_middle_epochs=1, finetune_adapter_batch_size=16, finetune_adapter_train_queries=False,
+               latent_mixing=0.3, teach_encoder_batch_size=None, teach_encoder_dialogues=0.0, teach_encoder_summaries=0.5, teach_encoder_words=0.5)
+SHORT = QUERIES | dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
              readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_epochs=1,
              finetune_adapter_max_samples=5000, side_channel=0, side_channel_drop=0.5, decoder_lora_rank=0, max_eval_samples=100)
 STARTS = { # variants that start from another one's encoder -> (that variant, which of its two checkpoints as well)
@@ -59,14 +65,11 @@ STARTS = { # variants that start from another one's encoder -> (that variant, wh
     "short, facts, lora, rest": ("short, facts, lora", "finetune"),
     "short, facts, lora, end to end": ("short, facts, lora, rest", "finetune"),
 }
-WINDOWS = dict(encoder_pooling="windows", prefix_len=144, embedding_normalizer="none", teach_encoder_steps=2500, teach_encoder_batch_size=32,
-               teach_encoder_dialogues=0.75, teach_encoder_summaries=0.0, teach_encoder_words=0.0, pretrain_middle_epochs=0, pretrain_adapter_epochs=0,
-               finetune_middle_epochs=0, finetune_adapter_epochs=1, finetune_adapter_max_samples=8000, finetune_adapter_train_queries=True,
-               latent_mixing=0.0, optimizer="adamw", learning_rate=7e-4, use_torch_compile=True, max_eval_samples=100)
+WINDOWS = dict(finetune_adapter_epochs=1, finetune_adapter_max_samples=8000, use_torch_compile=True, max_eval_samples=100)
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "laptop": ("the preset as it is", {}),
-    "short": ("fewer rows in every stage: less than two hours of one core", SHORT),
+    "short": ("queries that read the whole chat, and fewer rows in every stage: less than two hours of one core", SHORT),
     "short, more pairs": ("the same pretraining; the decoder sees 12,000 pairs instead of 5,000",
                           SHORT | dict(finetune_adapter_max_samples=12000, run_pretraining=False)),
     "short, facts": ("stage 4 once more, with 32 bytes of names, times and numbers beside the latents",
@@ -81,7 +84,7 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "short, facts, lora, end to end": ("stage 4 a fifth time, on 5,600 pairs at lower rates, in which the queries and the compression head learn too",
                                        SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5600, decoder_lora_rank=8,
                                                             latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
-    "windows": ("each latent holds six windows of the chat, taught to name their tokens; then stage 4 alone, end to end, with facts and correction", WINDOWS),
+    "windows": ("the preset with 8,000 pairs, once: windows are taught to name their tokens, then stage 4 learns end to end, with facts and a correction", WINDOWS),
     "windows, back": ("from the same stage 0: stage 2 alone, texts back from their latents through the frozen decoder",
                       WINDOWS | dict(run_finetuning=False, pretrain_adapter_epochs=1, pretrain_adapter_batch_size=16, pretrain_adapter_max_samples=4800,
                                      readout_weight=0.0, readout_warmup=0.0, learning_rate=1e-3, save_every=20)),
@@ -240,6 +243,29 @@ def search(name:str, out:Path, rows:int, beams:int, candidates:int):
         save(f"search {name}, {rows} rows", found)
 
 
+def named(name:str, out:Path, rows:int):
+    "How many tokens of validation texts the slots of a taught encoder name, among all words of the decoder, and how near they are to them."
+    cfg = config(name, out)
+    cfg = cfg.override(modernbert_model=str(Path(cfg.run_dir) / "encoder"), device="cpu")
+    encoder, decoder = load_encoder(cfg), load_decoder(cfg)
+    taught = WindowReadout(cfg, decoder).eval()
+    taught.load_state_dict(encoder.start)
+    table = decoder.model.get_input_embeddings().weight.detach()
+    found = dict(command=f"python nbs/experiments/real_chats.py named {name!r} --rows {rows}")
+    for kind in ("dialogue", "summary"):
+        texts = [r[kind] for r in validation("samsum", rows)]
+        vectors = torch.from_numpy(embed_texts(cfg, encoder, texts))
+        labels = torch.tensor(slot_ids(cfg, encoder, decoder, texts))
+        right, cosine = [], []
+        for some, wanted in zip(vectors.split(32), labels.split(32)):
+            with torch.inference_mode(): slots = taught(some, None, cfg.prefix_len)[wanted != -100]
+            words = wanted[wanted != -100]
+            right.append((slots @ torch.nn.functional.normalize(table, dim=-1).T).argmax(-1) == words)
+            cosine.append(torch.cosine_similarity(slots, table[words], dim=-1))
+        found[kind] = dict(tokens=len(torch.cat(right)), named=float(torch.cat(right).float().mean()), cosine=float(torch.cat(cosine).mean()))
+    save(f"named {name}", found)
+
+
 LENGTHS = (16, 32, 64, 128) # tokens of the decoder
 
 
@@ -351,7 +377,7 @@ def _teach_reader(cfg:Config, decoder, minutes:float, rank:int, most:int) -> tup
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("list", "train", "judge", "search", "rebuild", "own", "baselines", "reader", "overlap"))
+    p.add_argument("what", choices=("list", "train", "named", "judge", "search", "rebuild", "own", "baselines", "reader", "overlap"))
     p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
     p.add_argument("--out", type=Path, default=Path("build/real_chats"))
     p.add_argument("--rows", type=int, default=1000, help="validation rows of each dataset, at most")
@@ -369,6 +395,7 @@ def main():
     if opts.what == "reader": reader(opts.minutes, opts.rank, opts.rows, opts.most)
     for name in opts.names:
         if opts.what == "train": train(name, opts.out, opts.resume)
+        if opts.what == "named": named(name, opts.out, opts.rows)
         if opts.what == "search": search(name, opts.out, opts.rows, opts.beams, opts.candidates)
         if opts.what == "own": own(name, opts.out)
         if opts.what == "rebuild": rebuild(name, opts.out, min(opts.rows, 50))
