@@ -160,7 +160,8 @@ _LONG = dict(
     teach_encoder_words=1.0, num_encoder_unfrozen_layers=6, run_dir="runs/best")
 _SMALL = dict(
     modernbert_model="sentence-transformers/all-MiniLM-L6-v2", modernbert_hidden_dim=384, encoder_pooling="windows",
-    prefix_len=144, encoder_early_layer=3, embedding_normalizer="none", num_encoder_unfrozen_layers=0,
+    prefix_len=144, prefix_separator="\nSummary:\n", encoder_early_layer=3, embedding_normalizer="none",
+    num_encoder_unfrozen_layers=0,
     gpt2_model="HuggingFaceTB/SmolLM2-135M-Instruct", gpt2_hidden_dim=576, attn_implementation="sdpa",
     max_seq_len=256, max_target_len=64, max_generation_length=64, do_sample=False, adapter_latent_positions=False,
     adapter_flat_rank=0, wikitext_dataset="own-texts", arxiv_dataset="", english_pretrain_dataset="",

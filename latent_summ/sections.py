@@ -438,6 +438,8 @@ class Bottleneck(Section):
                                                 "to it", affects="model")
     adapter_flat_rank: int = par(0, "Rank of a linear map from all latents at once to all prefix slots (0: none)",
                                  ge=0, affects="model")
+    prefix_separator: str = par("\n", "Text that the decoder reads between the prefix and its own words; "
+                                       "a cue such as '\\nSummary:' tells it what to do", affects="model training")
     middle_cross_entropy_weight: float = par(0.0, "Stage 3: weight of the cross-entropy of the summary through the "
                                                   "frozen adapter and decoder", ge=0, affects="training")
     finetune_adapter_train_queries: bool = par(False, "Stage 4 also trains the encoder's queries or windows and the "

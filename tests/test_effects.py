@@ -23,7 +23,7 @@ from latent_summ.runtime import ModelError
 from latent_summ.data import sources
 from latent_summ.train import lesson as lessons, objectives, rows as training_rows, run as runs, stages, teach, trainer
 from latent_summ.config import Config, ConfigError
-from latent_summ.model.decode import generate, generation_options
+from latent_summ.model.decode import generate, generation_options, prompt_embeds
 from latent_summ.train.objectives import latent_loss
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="latent-summ-effects-"))
@@ -607,6 +607,15 @@ def _(name):
     shapes = {n: shapes_of for n in (5, 10) if (shapes_of := teach.with_windows(backbones.load_encoder(MINI, CPU), MINI.override(
         encoder_pooling="windows", latent_windows=n, prefix_len=80, embedding_normalizer="none")).queries.shape.tolist())}
     assert shapes == {5: [8, 5, 2], 10: [8, 10, 1]}
+
+
+@effect("prefix_separator")
+def _(name):
+    decoder = backbones.load_decoder(MINI.override(prefix_separator="\n\n\n"), CPU)
+    plain = backbones.load_decoder(MINI, CPU)
+    assert len(decoder.separator_ids) > len(plain.separator_ids) > 0 and decoder.newline_id == plain.newline_id
+    prefix = torch.zeros(1, 4, decoder.hidden_size)
+    assert [prompt_embeds(d, prefix).shape[1] - 4 - len(d.bos_ids) for d in (plain, decoder)] == [len(plain.separator_ids), len(decoder.separator_ids)]
 
 
 @effect("encoder_early_layer")

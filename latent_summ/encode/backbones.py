@@ -392,6 +392,7 @@ class Decoder:
     tokenizer: PreTrainedTokenizerBase
     identity: dict = field(default_factory=dict)
     trunk: Optional[Callable] = None # the layers as training runs them: see Trunk
+    separator: str = "\n" # between the prefix and what is written
 
     @property
     def hidden_size(self) -> int:
@@ -405,7 +406,10 @@ class Decoder:
         return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_id
 
     @cached_property
-    def separator_ids(self) -> list: return self.tokenizer("\n", add_special_tokens=False)["input_ids"]
+    def separator_ids(self) -> list: return self.tokenizer(self.separator, add_special_tokens=False)["input_ids"]
+
+    @cached_property
+    def newline_id(self) -> int: return self.tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
 
     def embed(self, ids:torch.Tensor) -> torch.Tensor:
         "Token ids to input embeddings, scaled as the decoder scales them."
@@ -447,6 +451,7 @@ def load_decoder(
     folder = locate(cfg.gpt2_model, "decoder", "gpt2_model")
     device = device or pick_device(cfg)
     decoder = Decoder(*_load(AutoModelForCausalLM, folder, cfg.gpt2_model, "decoder", "gpt2_model", cfg, device))
+    decoder.separator = cfg.prefix_separator
     title = f"The decoder in {folder}"
     _check_decoder(decoder, cfg, title)
     own_generation(decoder.model, decoder.tokenizer)

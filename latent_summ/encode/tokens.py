@@ -138,6 +138,8 @@ def slot_ids(
         cells = cell_of(torch.ones(1, len(named)), cfg.prefix_len)[0].tolist()
         slots = dict.fromkeys(range(cfg.prefix_len), -100) | dict(zip(cells, named))
         slots |= {cell: -100 for cell, after in zip(cells, cells[1:]) if cell == after}
+        empty = range(cells[-1] + 1, cfg.prefix_len)
+        slots |= dict.fromkeys(empty[:2 * cfg.prefix_len // cfg.latent_seq_len], decoder.newline_id)
         out.append([slots[cell] for cell in range(cfg.prefix_len)])
     return out
 
