@@ -463,6 +463,8 @@ class Bottleneck(Section):
                                         "so that latents alone still work", ge=0, le=1, affects="training")
     decoder_lora_rank: int = par(0, "Rank of a learned correction (LoRA) to the decoder's attention, "
                                     "in stage 4 and legacy mode (0: none)", ge=0, affects="model training")
+    decoder_lora_learning_rate: Optional[float] = par(None, "Peak learning rate of that correction, with AdamW (None: as "
+                                                            "for the other parts)", gt=0, affects="training")
 
 # %% ../nbs/00_sections.ipynb #48f7f141
 @dataclass

@@ -25,6 +25,7 @@ from latent_summ.train import lesson as lessons, objectives, rows as training_ro
 from latent_summ.config import Config, ConfigError
 from latent_summ.model.decode import generate, generation_options, prompt_embeds
 from latent_summ.train.objectives import latent_loss
+from latent_summ.train.optim import make_optimizers
 
 SCRATCH = Path(tempfile.mkdtemp(prefix="latent-summ-effects-"))
 CPU = torch.device("cpu")
@@ -616,6 +617,13 @@ def _(name):
     assert len(decoder.separator_ids) > len(plain.separator_ids) > 0 and decoder.newline_id == plain.newline_id
     prefix = torch.zeros(1, 4, decoder.hidden_size)
     assert [prompt_embeds(d, prefix).shape[1] - 4 - len(d.bos_ids) for d in (plain, decoder)] == [len(plain.separator_ids), len(decoder.separator_ids)]
+
+
+@effect("decoder_lora_learning_rate")
+def _(name):
+    named = [(part, torch.nn.Parameter(torch.zeros(3, 3))) for part in ("adapter.out.weight", "decoder_lora.0.up.weight")]
+    def rates(**changes): return [g["initial_lr"] for o in make_optimizers(named, MINI.override(optimizer="adamw", learning_rate=1e-4, **changes)) for g in o.param_groups for _ in g["params"]]
+    assert rates() == [1e-4, 1e-4] and rates(decoder_lora_learning_rate=1e-3) == [1e-4, 1e-3]
 
 
 @effect("encoder_early_layer")

@@ -28,9 +28,13 @@ def make_optimizers(
     cfg:Config, # optimizer, the learning rates and weight_decay
 ) -> list: # AdamW, Muon or both
     "Optimizers for the parameters; every group keeps its peak learning rate as `initial_lr`."
-    kinds = dict(muon=[], decay=[], plain=[])
-    for name, p in named: kinds[_kind(name, p, cfg.optimizer)].append(p)
-    groups = [dict(params=kinds["decay"], weight_decay=cfg.weight_decay), dict(params=kinds["plain"], weight_decay=0.0)]
+    kinds = dict(muon=[], decay=[], plain=[], lora=[])
+    has_own_rate = cfg.decoder_lora_learning_rate is not None
+    for name, p in named:
+        is_lora = has_own_rate and name.startswith("decoder_lora.")
+        kinds["lora" if is_lora else _kind(name, p, cfg.optimizer)].append(p)
+    groups = [dict(params=kinds["decay"], weight_decay=cfg.weight_decay), dict(params=kinds["plain"], weight_decay=0.0),
+              dict(params=kinds["lora"], weight_decay=0.0, lr=cfg.decoder_lora_learning_rate)]
     groups = [g for g in groups if g["params"]]
     out = [torch.optim.AdamW(groups, lr=cfg.learning_rate)] if groups else []
     if kinds["muon"]:

@@ -65,7 +65,7 @@ STARTS = { # variants that start from another one's encoder -> (that variant, wh
     "short, facts, lora, rest": ("short, facts, lora", "finetune"),
     "short, facts, lora, end to end": ("short, facts, lora, rest", "finetune"),
 }
-WINDOWS = dict(finetune_adapter_epochs=1, finetune_adapter_max_samples=8000, use_torch_compile=True, max_eval_samples=100)
+WINDOWS = dict(finetune_adapter_epochs=1, finetune_adapter_max_samples=6400, use_torch_compile=True, max_eval_samples=100)
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "laptop": ("the preset as it is", {}),
@@ -84,7 +84,7 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "short, facts, lora, end to end": ("stage 4 a fifth time, on 5,600 pairs at lower rates, in which the queries and the compression head learn too",
                                        SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5600, decoder_lora_rank=8,
                                                             latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
-    "windows": ("the preset with 8,000 pairs, once: windows are taught to name their tokens, then stage 4 learns end to end, with facts and a correction", WINDOWS),
+    "windows": ("the preset with 6,400 pairs, once: windows are taught to name their tokens, then stage 4 learns end to end, with facts and a correction", WINDOWS),
     "windows, back": ("from the same stage 0: stage 2 alone, texts back from their latents through the frozen decoder",
                       WINDOWS | dict(run_finetuning=False, pretrain_adapter_epochs=1, pretrain_adapter_batch_size=16, pretrain_adapter_max_samples=4800,
                                      readout_weight=0.0, readout_warmup=0.0, learning_rate=1e-3, save_every=20)),
