@@ -527,6 +527,8 @@ class Writing(Section):
     "Writing (beyond the reference)"
     num_beams: int = par(1, "Beams: how many beginnings of a summary are kept at each word; the likeliest whole "
                             "summary wins (1: no search; 4 takes several times as long)", ge=1)
+    no_repeat_ngram_size: int = par(0, "Write no run of this many tokens twice, which ends loops of a model that was "
+                                       "trained too little (0: no such rule)", ge=0)
 
 # %% ../nbs/00_sections.ipynb #f0901439
 @dataclass

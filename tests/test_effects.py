@@ -387,6 +387,16 @@ def _(name):
     with torch.inference_mode(): assert texts(1) != texts(4)
 
 
+@effect("no_repeat_ngram_size")
+def _(name):
+    "No pair of tokens twice; as many rows as leave the batch one by one write the same as a few."
+    prefix = torch.randn(20, 8, 160, generator=torch.Generator().manual_seed(0)) * decoder().embedding_rms
+    cfg = MINI.override(no_repeat_ngram_size=2, max_generation_length=40)
+    with torch.inference_mode(): free, bound, few = (generate(decoder(), p, c) for p, c in ((prefix, cfg.override(no_repeat_ngram_size=0)), (prefix, cfg), (prefix[:4], cfg)))
+    def repeats(text): return len(pairs := list(zip(ids := decoder().tokenizer(text)["input_ids"], ids[1:]))) - len(set(pairs))
+    assert sum(map(repeats, free)) > 5 * sum(map(repeats, bound)) and bound[:4] == few
+
+
 @effect("use_tui")
 def _(name):
     from latent_summ.ui.tui import LineView, view_for

@@ -6,6 +6,8 @@
 __all__ = ['prompt_embeds', 'facts_before', 'pad_labels', 'generation_options', 'generate']
 
 # %% ../../nbs/model/04_decode.ipynb #f507adb2
+import warnings
+
 import torch
 
 from ..config import Config
@@ -54,6 +56,7 @@ def generation_options(
     "The config's inference fields as `generate` wants them: `temperature` and the like only while sampling."
     sampling = dict(temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k)
     if not cfg.do_sample: sampling = dict.fromkeys(sampling)
+    if cfg.no_repeat_ngram_size: sampling["no_repeat_ngram_size"] = cfg.no_repeat_ngram_size
     return dict(max_new_tokens=cfg.max_generation_length, do_sample=cfg.do_sample, num_beams=cfg.num_beams, **sampling)
 
 # %% ../../nbs/model/04_decode.ipynb #5db0f951
@@ -101,8 +104,11 @@ def generate(
     prompt = prompt_embeds(decoder, prefix_embeds)
     settings = generation_options(cfg) | dict(pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id)
     in_legs = cfg.num_beams == 1 and not getattr(decoder.model, "_is_stateful", False)
-    if len(prompt) >= _FEW and in_legs and not options: ids = _in_legs(decoder, prompt, settings)
-    else:
-        mask = torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device)
-        ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=mask, **settings, **options)
+    with warnings.catch_warnings():
+        # that no_repeat_ngram_size cannot know the prompt: a prefix has no tokens
+        warnings.filterwarnings("ignore", "Passing `no_repeat_ngram_size`")
+        if len(prompt) >= _FEW and in_legs and not options: ids = _in_legs(decoder, prompt, settings)
+        else:
+            mask = torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device)
+            ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=mask, **settings, **options)
     return [t.strip() for t in decoder.tokenizer.batch_decode(ids, skip_special_tokens=True)]

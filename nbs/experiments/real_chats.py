@@ -234,7 +234,8 @@ def search(name:str, out:Path, rows:int, beams:int, candidates:int):
     found = dict(command=command, ways={})
     pairs = validation("samsum", rows)
     sampled = dict(seed=0, temperature=0.6, top_p=1.0, top_k=0)
-    ways = {"greedy": {}, f"{beams} beams": dict(num_beams=beams)}
+    ways = {"greedy": {}, "greedy, no three tokens twice": dict(no_repeat_ngram_size=3)}
+    if beams > 1: ways[f"{beams} beams"] = dict(num_beams=beams)
     if candidates > 1: ways[f"{candidates} candidates, the first with beams"] = dict(num_beams=beams, candidates=candidates, **sampled)
     for way, options in ways.items():
         start = time.process_time()
@@ -256,6 +257,7 @@ def named(name:str, out:Path, rows:int):
         texts = [r[kind] for r in validation("samsum", rows)]
         vectors = torch.from_numpy(embed_texts(cfg, encoder, texts))
         labels = torch.tensor(slot_ids(cfg, encoder, decoder, texts))
+        labels[labels == decoder.newline_id] = -100 # what empty cells name
         right, cosine = [], []
         for some, wanted in zip(vectors.split(32), labels.split(32)):
             with torch.inference_mode(): slots = taught(some, None, cfg.prefix_len)[wanted != -100]
