@@ -315,7 +315,7 @@ class Encoder:
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
     identity: dict = field(default_factory=dict)
-    queries: Optional[torch.nn.Module] = None # `Queries` or `Windows` of an encoder that was taught them
+    queries: Optional[torch.nn.Module] = None # queries or windows of an encoder that was taught them
     start: Optional[dict] = None # tensors of the head and the adapter that were taught along with windows
     head: Optional[Callable] = None # embeddings to finished latents: what a cache then holds
     in_fp32: bool = False # whatever the run's precision is: its family cannot compute in another
@@ -377,7 +377,7 @@ def _start(folder:Path) -> Optional[dict]: # of tensors
         raise ModelError(f"{file} cannot be loaded: {first_line(e)}. "
                          "Train the encoder again (--teach-encoder-steps), or copy its folder again.") from e
 
-def _queries(folder:Path, encoder:Encoder, device): # `Queries`, `Windows` or None
+def _queries(folder:Path, encoder:Encoder, device): # queries, windows or None
     "The queries or windows that lie beside the encoder."
     try: return load_queries(folder, head_count(encoder.model), device)
     except (RuntimeError, ValueError, SafetensorError) as e:

@@ -61,7 +61,7 @@ def forward(self:Queries,
 
 # %% ../../nbs/encode/00_queries.ipynb #0d07480c
 def save_queries(
-    queries, # `Queries` or `Windows`, to be saved
+    queries, # queries or windows, to be saved
     folder, # of an encoder
 ):
     "Write the queries into an encoder's folder."
@@ -83,7 +83,7 @@ def load_queries(
     folder, # of an encoder
     heads:int, # of the encoder
     device=None, # a torch.device (None: the CPU)
-): # `Queries` or `Windows`, frozen; None where the folder has none
+): # queries or windows, frozen; None where the folder has none
     "The queries or windows of an encoder's folder. Raises `RuntimeError` or `SafetensorError` for a file without any."
     file = Path(folder)/FILE
     if not file.is_file(): return None

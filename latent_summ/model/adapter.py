@@ -135,6 +135,6 @@ def forward(self:WindowAdapter,
 def make_adapter(
     cfg, # encoder_pooling decides which
     output_rms:float=1.0, # root mean square of the decoder's scaled embeddings
-) -> nn.Module: # `PrefixAdapter`, or `WindowAdapter` for windows
+) -> nn.Module: # a PrefixAdapter, or a WindowAdapter for windows
     "The adapter that the config asks for, newly initialised."
     return (WindowAdapter if cfg.encoder_pooling == "windows" else PrefixAdapter)(cfg, output_rms)
