@@ -52,6 +52,8 @@ def _window_problems(cfg) -> list:
                    f"prefix_len={cfg.prefix_len} must be a multiple of {windows}")
     if cfg.modernbert_hidden_dim % cfg.latent_windows:
         out.append(f"latent_windows={cfg.latent_windows} must divide modernbert_hidden_dim={cfg.modernbert_hidden_dim}")
+    if cfg.latent_windows > cfg.latent_dim:
+        out.append(f"latent_windows={cfg.latent_windows} share latent_dim={cfg.latent_dim} numbers: at least one for each is needed")
     if cfg.embedding_normalizer != "none":
         out.append("encoder_pooling=windows teaches the compression head in stage 0, before embeddings could be normalised: "
                    "set embedding_normalizer to none")

@@ -13,12 +13,13 @@ from forks import Command
 from safetensors.torch import load_file
 
 from latent_summ.encode import backbones
+from latent_summ.encode.tokens import input_ids, slot_ids
 from latent_summ.train import stages
 from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.config import Config, ConfigError
 from latent_summ.use.inference import Summarizer
 from latent_summ.runtime import CacheError, CheckpointError, ModelError
-from latent_summ.train.teach import Lesson, lesson_loss, with_latent_tokens
+from latent_summ.train.teach import Lesson, lesson_loss, with_latent_tokens, with_windows
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = int(os.environ.get("LATENT_SUMM_KILL_SEED", random.SystemRandom().randrange(10**6)))
@@ -192,14 +193,11 @@ def test_windows_are_taught_with_the_head_and_the_adapter_that_a_model_starts_fr
 
 def test_windows_learn_to_name_the_tokens_of_a_text():
     "Slot by slot, in a few steps: far more than by chance."
-    from latent_summ.encode.tokens import slot_ids
-    from latent_summ.train.teach import with_windows
     cfg = config(Path("unused"), **WINDOWS)
     torch.manual_seed(0)
     encoder, decoder = with_windows(backbones.load_encoder(cfg, CPU), cfg), backbones.load_decoder(cfg, CPU)
     lesson = Lesson(cfg, encoder, decoder).requires_grad_(True)
     texts = [f"{a} will lend {b} her tent on {day}." for a in ("Anna", "Ines", "Max") for b in ("Ben", "Kim") for day in ("Friday", "Monday")]
-    from latent_summ.encode.tokens import input_ids
     rows = [torch.tensor(i) for i in input_ids(cfg, encoder, texts)[0]]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(r) for r in rows], batch_first=True)
@@ -216,7 +214,7 @@ def test_windows_learn_to_name_the_tokens_of_a_text():
 
 
 @pytest.mark.parametrize("wrong, words", [(dict(prefix_len=50), "must be a multiple of 40"), (dict(latent_windows=7, prefix_len=56), "must divide modernbert_hidden_dim=160"),
-                                          (dict(embedding_normalizer="standard"), "set embedding_normalizer to none"), (dict(teach_encoder_readout=0.5), "one lesson"),
+                                          (dict(latent_dim=4, middle_num_heads=2), "at least one for each"), (dict(embedding_normalizer="standard"), "set embedding_normalizer to none"), (dict(teach_encoder_readout=0.5), "one lesson"),
                                           (dict(teach_encoder_summaries=0.5), "one lesson"), (dict(teach_encoder_words=0.5), "one lesson")])
 def test_what_windows_cannot_do_is_said_at_once(wrong, words):
     with pytest.raises(ConfigError, match=words): config(Path("unused"), **WINDOWS | wrong)

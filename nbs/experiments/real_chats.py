@@ -56,8 +56,7 @@ QUERIES = dict(encoder_pooling="queries", query_layers=4, embedding_normalizer="
 SHORT = QUERIES | dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
              readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_epochs=1,
              finetune_adapter_max_samples=5000, side_channel=0, side_channel_drop=0.5, decoder_lora_rank=0, max_eval_samples=100)
-STARTS = { # variants that start from another one's encoder -> (that variant, which of its two checkpoints as well)
-    "windows, back": ("windows", None),
+STARTS = { # variants that only finetune -> (the variant they start from, which of its two checkpoints)
     "short, more pairs": ("short", "pretrain"),
     "short, facts": ("short, more pairs", "finetune"),
     "short, again": ("short, more pairs", "finetune"),
@@ -86,9 +85,6 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
                                        SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5600, decoder_lora_rank=8,
                                                             latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
     "windows": ("the preset with 6,400 pairs, once: windows are taught to name their tokens, then stage 4 learns end to end, with facts and a correction", WINDOWS),
-    "windows, back": ("from the same stage 0: stage 2 alone, texts back from their latents through the frozen decoder",
-                      WINDOWS | dict(run_finetuning=False, pretrain_adapter_epochs=1, pretrain_adapter_batch_size=16, pretrain_adapter_max_samples=4800,
-                                     readout_weight=0.0, readout_warmup=0.0, learning_rate=1e-3, save_every=20)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
@@ -146,8 +142,8 @@ def train(name:str, out:Path, resume:bool):
         begun = Path(config(start, out).run_dir)
         files = dict(pretrain=cfg.pretrain_best_model_filename, finetune=cfg.finetune_best_model_filename)
         shutil.copytree(begun / "encoder", run / "encoder")
-        if model: (run / cfg.checkpoint_dir).mkdir()
-        if model: shutil.copy(begun / cfg.checkpoint_dir / files[model], run / cfg.checkpoint_dir / files["pretrain"])
+        (run / cfg.checkpoint_dir).mkdir()
+        shutil.copy(begun / cfg.checkpoint_dir / files[model], run / cfg.checkpoint_dir / files["pretrain"])
     run_pipeline(cfg, resume=resume)
 
 
