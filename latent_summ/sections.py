@@ -169,11 +169,14 @@ class ModelDimensions(Section):
     middle_dropout: float = par(0.1, "Dropout in the middle while training", ge=0, lt=1, affects="training")
     middle_use_rope: bool = par(True, "Rotary positions in the middle (else learned ones); "
                                       "needs an even head size", affects="model")
-    adapter_num_heads: int = par(4, "Attention heads in the prefix adapter; must divide gpt2_hidden_dim", ge=1,
+    adapter_num_heads: int = par(4, "Attention heads in the prefix adapter; must divide gpt2_hidden_dim "
+                                    "(windows have none)", ge=1,
                                  affects="model")
-    adapter_dropout: float = par(0.1, "Dropout in the prefix adapter while training", ge=0, lt=1, affects="training")
+    adapter_dropout: float = par(0.1, "Dropout in the prefix adapter while training (windows have none)", ge=0, lt=1,
+                                 affects="training")
     adapter_use_rope: bool = par(True,
-                                 "Rotary positions on the latents the adapter attends to; needs an even head size",
+                                 "Rotary positions on the latents the adapter attends to; needs an even head size "
+                                 "(not with encoder_pooling windows)",
                                  affects="model")
     num_encoder_unfrozen_layers: int = par(2, "Top encoder layers (and its final norm) "
                                               "trained in legacy mode and in phase2; 0: none", ge=0,
@@ -235,7 +238,8 @@ class AttentionAndNormalization(Section):
                                    choices=("flash_attention_2", "sdpa", "eager"))
     use_rmsnorm: bool = par(True, "RMSNorm in middle and adapter (else LayerNorm)", affects="model")
     rmsnorm_eps: float = par(1e-6, "Epsilon of the norms", gt=0, affects="model")
-    use_prefix_rope: bool = par(True, "Rotate the adapter's prefix queries by their position; needs an even head size",
+    use_prefix_rope: bool = par(True, "Rotate the adapter's prefix queries by their position; needs an even head size "
+                                         "(not with encoder_pooling windows)",
                                 affects="model")
     rope_base: int = par(10000, "RoPE base frequency in middle and adapter", ge=2, affects="model")
 
@@ -435,8 +439,9 @@ class Bottleneck(Section):
                                          "of zero",
                                 affects="model")
     adapter_latent_positions: bool = par(False, "Give each latent a learned position code before the adapter attends "
-                                                "to it", affects="model")
-    adapter_flat_rank: int = par(0, "Rank of a linear map from all latents at once to all prefix slots (0: none)",
+                                                "to it (not with encoder_pooling windows)", affects="model")
+    adapter_flat_rank: int = par(0, "Rank of a linear map from all latents at once to all prefix slots (0: none; "
+                                    "not with encoder_pooling windows)",
                                  ge=0, affects="model")
     prefix_separator: str = par("\n", "Text that the decoder reads between the prefix and its own words; "
                                        "a cue such as '\\nSummary:' tells it what to do", affects="model training")

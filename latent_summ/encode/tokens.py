@@ -6,6 +6,7 @@
 __all__ = ['n_vectors', 'plain_ids', 'Frame', 'frame_of', 'input_ids', 'target_ids', 'targets_and_cuts', 'slot_ids', 'fact_ids']
 
 # %% ../../nbs/encode/04_tokens.ipynb #cfa0ac39
+import re
 from dataclasses import dataclass
 
 import torch
@@ -117,11 +118,14 @@ def _places(tokenizer, texts:list) -> list: # of (ids, [(start, end) of each])
                     return_attention_mask=False, verbose=False)
     return list(zip(out["input_ids"], out["offset_mapping"]))
 
-def _aligned(ids:list, offsets:list, starts:list, length:int) -> list:
-    "The token of `ids` at each character of `starts`; -100 where there is none."
-    at = [-100] * length
-    for i, (start, end) in zip(ids, offsets): at[start:end] = [i] * (end - start)
-    return [at[start] if start < length else -100 for start in starts]
+_NOTHING = (-100, 0) # no token, of no characters
+
+def _words(decoder:Decoder, texts:list) -> list: # of {character: (token, how many characters it covers)}
+    "The decoder's token at each character of each text, with a space before every word: many words are one token only there."
+    flat = [" " + re.sub(r"\s", " ", text) for text in texts]
+    at = [{c - 1: (i, end - start) for i, (start, end) in zip(*place) for c in range(start, end)}
+          for place in _places(decoder.tokenizer, flat)]
+    return [words | {m.start(): (decoder.newline_id, 1) for m in re.finditer("\n", text)} for words, text in zip(at, texts)]
 
 def slot_ids(
     cfg:Config, # prefix_len and max_seq_len
@@ -132,15 +136,15 @@ def slot_ids(
     "The decoder's token for each cell of a text. Raises `ModelError` for a tokenizer that does not know its places."
     frame = frame_of(cfg, encoder)
     out = []
-    for text, ours, theirs in zip(texts, _places(encoder.tokenizer, texts), _places(decoder.tokenizer, texts)):
-        starts = [start for start, _ in ours[1][:frame.room]]
-        named = [-100] * len(frame.head) + _aligned(*theirs, starts, len(text)) + [-100] * len(frame.tail)
-        cells = cell_of(torch.ones(1, len(named)), cfg.prefix_len)[0].tolist()
-        slots = dict.fromkeys(range(cfg.prefix_len), -100) | dict(zip(cells, named))
-        slots |= {cell: -100 for cell, after in zip(cells, cells[1:]) if cell == after}
-        empty = range(cells[-1] + 1, cfg.prefix_len)
-        slots |= dict.fromkeys(empty[:2 * cfg.prefix_len // cfg.latent_seq_len], decoder.newline_id)
-        out.append([slots[cell] for cell in range(cfg.prefix_len)])
+    for (_, places), words in zip(_places(encoder.tokenizer, texts), _words(decoder, texts)):
+        named = [words.get(start, _NOTHING) for start, _ in places[:frame.room]]
+        tokens = [_NOTHING] * len(frame.head) + named + [_NOTHING] * len(frame.tail)
+        cells = cell_of(torch.ones(1, len(tokens)), cfg.prefix_len)[0].tolist()
+        slots = {}
+        for cell, token in zip(cells, tokens): slots[cell] = max(token, slots.get(cell, token), key=lambda t: t[1])
+        empty = range(cells[-1] + 1, cfg.prefix_len)[:2 * cfg.prefix_len // cfg.latent_seq_len]
+        slots |= dict.fromkeys(empty, (decoder.newline_id, 0))
+        out.append([slots.get(cell, _NOTHING)[0] for cell in range(cfg.prefix_len)])
     return out
 
 # %% ../../nbs/encode/04_tokens.ipynb #338579ff

@@ -149,7 +149,8 @@ def _states_size(cfg:Config, rows:dict) -> float:
     "Bytes of the encoder states that stage 0 keeps, at most; 0 where it keeps none."
     from latent_summ.train.lesson import reads_states
     if not cfg.teach_encoder_steps or not reads_states(cfg): return 0.0
-    unique = min(cfg.teach_encoder_steps * cfg.stage_batch_size("teach_encoder"), sum(n or 0 for n in rows.values()))
+    read = cfg.teach_encoder_steps * cfg.stage_batch_size("teach_encoder")
+    unique = read if None in rows.values() else min(read, sum(rows.values()))
     return unique * cfg.max_seq_len * (cfg.modernbert_hidden_dim + 4)
 
 # %% ../../nbs/ui/04_room.ipynb #99348514
@@ -175,14 +176,16 @@ def check_disk(
     answers:dict, # of the hub, by field of the config
 ) -> list:
     "Free space against the expected size of the cache, and whether its folder and the run's can be written."
+    from latent_summ.plan import needs_live_encoder
     folder = _existing(cfg.preprocess_cache_dir)
     free = shutil.disk_usage(folder).free
     closed = _no_access(cfg)
     if closed:
         text = f"no permission to write in {', '.join(closed)}"
         return [Check("disk", "fail", text, "Choose others with --preprocess-cache-dir and --run-dir.")]
-    size = _cache_size(cfg, sources, answers)
-    states = _states_size(cfg, size.rows)
+    cached = [] if needs_live_encoder(cfg) else sources
+    size = _cache_size(cfg, cached, answers)
+    states = _states_size(cfg, row_counts(cfg, sources, answers))
     free -= states
     stage_0 = [f"stage 0 keeps encoder states of {_size(states)} at most"] if states else []
     text = "; ".join([f"{_size(free + states)} free in {folder.name or folder}", *stage_0, *_room_text(size, free)])
