@@ -10,7 +10,9 @@ left out: 1 is linear. The models are small, as the rows matter here: the first 
 - open: a cache of synthetic vectors: opened with the SHA-256 of all its bytes (`open_ms`), opened by its manifest alone and one row read (`index_ms`),
   a shuffled batch of 32 read, one row read at random; jsonl and arrow. A stage's reading in random order keeps
   `read_own_mb` of its own and `read_file_mb` of mapped pages, which the system takes back when it needs memory
-- stages: one epoch of each of the four stages on synthetic vectors of 8 x 32 and targets of 12 words, read from a cache on disk
+- stages: one epoch of each of the four stages on synthetic vectors of 8 x 32 and targets of 12 words, read from a cache on disk; the most memory of its own
+  (`own_mb`) and of mapped pages (`file_mb`, the libraries and the cache's files), which the system takes back when it needs memory
+- memory: stage 3 alone, the same way
 - length: encoder time per token for texts of 32 to 512 tokens, batches of the same number of tokens
 """
 import json
@@ -116,10 +118,14 @@ def one_stage(n:int, name:str, folder:str) -> dict:
     columns = {"inputs": "embedding"} | ({"labels": "target_ids"} if "text" in stage.wants else {})
     if stage.reads == "pairs" and "latents" in stage.wants: columns["outputs"] = "summary_embedding"
     rows = CachedRows([(Cache.open(folder, {"encoder": "none"}, verify=False), list(range(n)))], columns)
-    before = peak_mb()
-    def loss(batch, progress): return stage_objective(stage)(model, decoder, cfg, with_latents(batch, model.document_latents), progress)
+    before, seen = peak_mb(), []
+    def loss(batch, progress):
+        seen.append(resident())
+        return stage_objective(stage)(model, decoder, cfg, with_latents(batch, model.document_latents), progress)
     trainer = Trainer(Job(name, model, stage.trains, rows, loss, 1, BATCH), cfg, torch.device("cpu"))
-    return dict(seconds=timed(trainer.run)[0], loaded_mb=before, peak_mb=peak_mb())
+    seconds = timed(trainer.run)[0]
+    own, file = (max(kind) for kind in zip(*seen))
+    return dict(seconds=seconds, loaded_mb=before, peak_mb=peak_mb(), own_mb=own, file_mb=file)
 
 
 # --- sizes side by side -----------------------------------------------------------------------------------------------
@@ -150,9 +156,14 @@ def bench_open(opts) -> dict:
     return out
 
 
-def bench_stages(opts) -> dict:
-    sizes = opts.rows or ([128, 256] if opts.toy else [1000, 10_000, 100_000, 1_000_000] if opts.full else [1000, 8000])
-    names = [s.name for s in stage_table(Config.preset("mini"))]
+def bench_memory(opts) -> dict:
+    "Stage 3 alone, which reads the most of each row: fewer sizes, so that a million rows take five minutes."
+    return bench_stages(opts, [1000, 100_000] + [1_000_000] * opts.full, ["finetune_middle"])
+
+
+def bench_stages(opts, sizes:list=None, names:list=None) -> dict:
+    sizes = opts.rows or ([128, 256] if opts.toy else sizes or ([1000, 10_000, 100_000, 1_000_000] if opts.full else [1000, 8000]))
+    names = names or [s.name for s in stage_table(Config.preset("mini"))]
     runs = {name: [] for name in names}
     for n in sizes:
         with tempfile.TemporaryDirectory() as folder:
@@ -177,7 +188,7 @@ def bench_length(opts) -> dict:
 
 ONE = dict(cache=one_cache, rows=write_rows, stage=one_stage, write=lambda n, folder, kind: write_synthetic(n, kind, folder),
            open=lambda n, folder, kind: one_open(n, kind, folder))
-PARTS = dict(cache=bench_cache, open=bench_open, stages=bench_stages, length=bench_length)
+PARTS = dict(cache=bench_cache, open=bench_open, stages=bench_stages, memory=bench_memory, length=bench_length)
 
 
 def main():

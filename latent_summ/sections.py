@@ -439,9 +439,8 @@ class Bottleneck(Section):
                                          "of zero",
                                 affects="model")
     adapter_latent_positions: bool = par(False, "Give each latent a learned position code before the adapter attends "
-                                                "to it (not with encoder_pooling windows)", affects="model")
-    adapter_flat_rank: int = par(0, "Rank of a linear map from all latents at once to all prefix slots (0: none; "
-                                    "not with encoder_pooling windows)",
+                                                "to it (not with windows)", affects="model")
+    adapter_flat_rank: int = par(0, "Rank of a linear map from all latents to all prefix slots (0: none; not with windows)",
                                  ge=0, affects="model")
     prefix_separator: str = par("\n", "Text that the decoder reads between the prefix and its own words; "
                                        "a cue such as '\\nSummary:' tells it what to do", affects="model training")

@@ -127,6 +127,7 @@ def _words(decoder:Decoder, texts:list) -> list: # of {character: (token, how ma
           for place in _places(decoder.tokenizer, flat)]
     return [words | {m.start(): (decoder.newline_id, 1) for m in re.finditer("\n", text)} for words, text in zip(at, texts)]
 
+# %% ../../nbs/encode/04_tokens.ipynb #e20f7959
 def slot_ids(
     cfg:Config, # prefix_len and max_seq_len
     encoder:Encoder, # for its tokenizer

@@ -85,8 +85,9 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
                                        SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5600, decoder_lora_rank=8,
                                                             latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
     "windows": ("the preset with 6,400 pairs, once: windows are taught to name their tokens, then stage 4 learns end to end, with facts and a correction", WINDOWS),
-    "windows, longer": ("the same with 8,000 pairs drawn from both datasets and 48 bytes of facts; stage 0 takes three times as long and reads states nearer to the words",
-                        WINDOWS | dict(teach_encoder_steps=7500, encoder_early_layer=1, finetune_adapter_max_samples=8000, side_channel=48, no_repeat_ngram_size=3)),
+    "windows, longer": ("stage 0 takes three times as long and reads states nearer to the words; stage 4 has 4,000 pairs drawn from both datasets, whole chats, "
+                        "and 48 bytes of facts", WINDOWS | dict(teach_encoder_steps=7500, encoder_early_layer=1, max_seq_len=512, side_channel=48,
+                        finetune_adapter_max_samples=4000, finetune_adapter_batch_size=8, no_repeat_ngram_size=3)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
@@ -208,11 +209,18 @@ def course(run:Path) -> dict:
     return {k: v for k, v in stages.items() if v["steps"]}
 
 
-def judge(name:str, out:Path, rows:int, climbed:int):
+def trained(name:str, out:Path, tokens:int) -> Summarizer:
+    "A trained variant, which reads so many tokens of a chat at once (0: as it was trained)."
+    return Summarizer.from_pretrained(Path(config(name, out).run_dir), **(dict(max_seq_len=tokens) if tokens else {}))
+
+
+def judge(name:str, out:Path, rows:int, climbed:int, tokens:int):
     "Scores of a trained variant on both validation splits, and the ladder on the first rows."
     run = Path(config(name, out).run_dir)
-    summarizer = Summarizer.from_pretrained(run)
-    found = dict(what=VARIANTS[name][0], changed=VARIANTS[name][1], command=f"python nbs/experiments/real_chats.py judge {name!r} --rows {rows} --ladder-rows {climbed}",
+    summarizer = trained(name, out, tokens)
+    said = f" --max-seq-len {tokens}" * bool(tokens)
+    found = dict(what=VARIANTS[name][0], changed=VARIANTS[name][1],
+                 command=f"python nbs/experiments/real_chats.py judge {name!r} --rows {rows} --ladder-rows {climbed}{said}",
                  backbones={k: getattr(summarizer, k).identity for k in ("encoder", "decoder")}, course=course(run), datasets={})
     for dataset in DATASETS:
         pairs = validation(dataset, rows)
@@ -228,7 +236,7 @@ def judge(name:str, out:Path, rows:int, climbed:int):
 
 def search(name:str, out:Path, rows:int, beams:int, candidates:int):
     "Scores of a trained variant on SAMSum's first validation rows, written in several ways."
-    summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
+    summarizer = trained(name, out, 0)
     command = f"python nbs/experiments/real_chats.py search {name!r} --rows {rows} --beams {beams} --candidates {candidates}"
     found = dict(command=command, ways={})
     pairs = validation("samsum", rows)
@@ -305,7 +313,7 @@ def cut_texts(summarizer, texts:list, tokens:int, count:int) -> list:
 
 def rebuild(name:str, out:Path, count:int):
     "Texts back from their own latents, by kind and length."
-    summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
+    summarizer = trained(name, out, 0)
     read = lambda kind: [r["text"] for r in load_texts(Config(), str(DATA / f"{kind}.jsonl"), "train", 20 * count)]
     kinds = dict(summaries=[r["summary"] for r in validation("samsum", 1000)], arxiv=read("arxiv"), wikipedia=read("wikipedia"))
     found = dict(command=f"python nbs/experiments/real_chats.py rebuild {name!r} --rows {count}", prefix_len=summarizer.cfg.prefix_len)
@@ -322,7 +330,7 @@ def rebuild(name:str, out:Path, count:int):
 
 def own(name:str, out:Path):
     "Summaries of ten chats that the project wrote itself."
-    summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
+    summarizer = trained(name, out, 0)
     chats = (RESULTS.parent / "ten_chats.txt").read_text().strip().split("\n\n")
     rows = [dict(chat=chat, summary=text) for chat, text in zip(chats, summarizer.summarize(chats))]
     save(f"own {name}", dict(command=f"python nbs/experiments/real_chats.py own {name!r}", rows=rows))
@@ -404,6 +412,7 @@ def main():
     p.add_argument("--out", type=Path, default=Path("build/real_chats"))
     p.add_argument("--rows", type=int, default=1000, help="validation rows of each dataset, at most")
     p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder")
+    p.add_argument("--max-seq-len", type=int, default=0, help="most tokens of a chat that judge reads at once (0: as trained)")
     p.add_argument("--beams", type=int, default=4, help="how many beginnings are kept at each word")
     p.add_argument("--candidates", type=int, default=8, help="to choose from")
     p.add_argument("--minutes", type=float, default=30.0, help="of the reader's lesson; 0: only as it comes")
@@ -421,7 +430,7 @@ def main():
         if opts.what == "search": search(name, opts.out, opts.rows, opts.beams, opts.candidates)
         if opts.what == "own": own(name, opts.out)
         if opts.what == "rebuild": rebuild(name, opts.out, min(opts.rows, 50))
-        if opts.what == "judge": judge(name, opts.out, opts.rows, opts.ladder_rows)
+        if opts.what == "judge": judge(name, opts.out, opts.rows, opts.ladder_rows, opts.max_seq_len)
 
 
 if __name__ == "__main__": main()
