@@ -12,7 +12,6 @@ left out: 1 is linear. The models are small, as the rows matter here: the first 
   `read_own_mb` of its own and `read_file_mb` of mapped pages, which the system takes back when it needs memory
 - stages: one epoch of each of the four stages on synthetic vectors of 8 x 32 and targets of 12 words, read from a cache on disk; the most memory of its own
   (`own_mb`) and of mapped pages (`file_mb`, the libraries and the cache's files), which the system takes back when it needs memory
-- memory: stage 3 alone, the same way
 - length: encoder time per token for texts of 32 to 512 tokens, batches of the same number of tokens
 """
 import json
@@ -156,14 +155,9 @@ def bench_open(opts) -> dict:
     return out
 
 
-def bench_memory(opts) -> dict:
-    "Stage 3 alone, which reads the most of each row: fewer sizes, so that a million rows take five minutes."
-    return bench_stages(opts, [1000, 100_000] + [1_000_000] * opts.full, ["finetune_middle"])
-
-
-def bench_stages(opts, sizes:list=None, names:list=None) -> dict:
-    sizes = opts.rows or ([128, 256] if opts.toy else sizes or ([1000, 10_000, 100_000, 1_000_000] if opts.full else [1000, 8000]))
-    names = names or [s.name for s in stage_table(Config.preset("mini"))]
+def bench_stages(opts) -> dict:
+    sizes = opts.rows or ([128, 256] if opts.toy else [1000, 10_000, 100_000, 1_000_000] if opts.full else [1000, 8000])
+    names = [s.name for s in stage_table(Config.preset("mini"))]
     runs = {name: [] for name in names}
     for n in sizes:
         with tempfile.TemporaryDirectory() as folder:
@@ -188,7 +182,7 @@ def bench_length(opts) -> dict:
 
 ONE = dict(cache=one_cache, rows=write_rows, stage=one_stage, write=lambda n, folder, kind: write_synthetic(n, kind, folder),
            open=lambda n, folder, kind: one_open(n, kind, folder))
-PARTS = dict(cache=bench_cache, open=bench_open, stages=bench_stages, memory=bench_memory, length=bench_length)
+PARTS = dict(cache=bench_cache, open=bench_open, stages=bench_stages, length=bench_length)
 
 
 def main():

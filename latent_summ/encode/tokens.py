@@ -120,12 +120,16 @@ def _places(tokenizer, texts:list) -> list: # of (ids, [(start, end) of each])
 
 _NOTHING = (-100, 0) # no token, of no characters
 
-def _words(decoder:Decoder, texts:list) -> list: # of {character: (token, how many characters it covers)}
-    "The decoder's token at each character of each text, with a space before every word: many words are one token only there."
-    flat = [" " + re.sub(r"\s", " ", text) for text in texts]
-    at = [{c - 1: (i, end - start) for i, (start, end) in zip(*place) for c in range(start, end)}
-          for place in _places(decoder.tokenizer, flat)]
-    return [words | {m.start(): (decoder.newline_id, 1) for m in re.finditer("\n", text)} for words, text in zip(at, texts)]
+def _spaced(text:str) -> str:
+    "The text on one line, with a space before its first word: many words are one token only behind a space."
+    return " " + re.sub(r"\s", " ", text)
+
+def _words(text:str, ids:list, offsets:list, newline_id:int) -> dict: # character -> (token, how many characters it covers)
+    "The token at each character of a text, of those that its `_spaced` form was cut into."
+    words = {}
+    for i, (start, end) in zip(ids, offsets): words |= dict.fromkeys(range(start - 1, end - 1), (i, end - start))
+    breaks = (match.start() for match in re.finditer("\n", text))
+    return words | dict.fromkeys(breaks, (newline_id, 1))
 
 # %% ../../nbs/encode/04_tokens.ipynb #e20f7959
 def slot_ids(
@@ -137,7 +141,9 @@ def slot_ids(
     "The decoder's token for each cell of a text. Raises `ModelError` for a tokenizer that does not know its places."
     frame = frame_of(cfg, encoder)
     out = []
-    for (_, places), words in zip(_places(encoder.tokenizer, texts), _words(decoder, texts)):
+    theirs = _places(decoder.tokenizer, list(map(_spaced, texts)))
+    for text, (_, places), cut in zip(texts, _places(encoder.tokenizer, texts), theirs):
+        words = _words(text, *cut, decoder.newline_id)
         named = [words.get(start, _NOTHING) for start, _ in places[:frame.room]]
         tokens = [_NOTHING] * len(frame.head) + named + [_NOTHING] * len(frame.tail)
         cells = cell_of(torch.ones(1, len(tokens)), cfg.prefix_len)[0].tolist()

@@ -33,7 +33,7 @@ from latent_summ.config import Config
 from latent_summ.data.sources import load_pairs, load_texts, shared_dialogues
 from latent_summ.encode.backbones import load_decoder, load_encoder
 from latent_summ.encode.embedder import embed_texts
-from latent_summ.encode.tokens import slot_ids, target_ids
+from latent_summ.encode.tokens import plain_ids, slot_ids, target_ids
 from latent_summ.model.decode import pad_labels
 from latent_summ.model.head import head_loss, prefix_loss
 from latent_summ.model.model import LowRank
@@ -209,18 +209,12 @@ def course(run:Path) -> dict:
     return {k: v for k, v in stages.items() if v["steps"]}
 
 
-def trained(name:str, out:Path, tokens:int) -> Summarizer:
-    "A trained variant, which reads so many tokens of a chat at once (0: as it was trained)."
-    return Summarizer.from_pretrained(Path(config(name, out).run_dir), **(dict(max_seq_len=tokens) if tokens else {}))
-
-
-def judge(name:str, out:Path, rows:int, climbed:int, tokens:int):
+def judge(name:str, out:Path, rows:int, climbed:int):
     "Scores of a trained variant on both validation splits, and the ladder on the first rows."
     run = Path(config(name, out).run_dir)
-    summarizer = trained(name, out, tokens)
-    said = f" --max-seq-len {tokens}" * bool(tokens)
+    summarizer = Summarizer.from_pretrained(run)
     found = dict(what=VARIANTS[name][0], changed=VARIANTS[name][1],
-                 command=f"python nbs/experiments/real_chats.py judge {name!r} --rows {rows} --ladder-rows {climbed}{said}",
+                 command=f"python nbs/experiments/real_chats.py judge {name!r} --rows {rows} --ladder-rows {climbed}",
                  backbones={k: getattr(summarizer, k).identity for k in ("encoder", "decoder")}, course=course(run), datasets={})
     for dataset in DATASETS:
         pairs = validation(dataset, rows)
@@ -236,7 +230,7 @@ def judge(name:str, out:Path, rows:int, climbed:int, tokens:int):
 
 def search(name:str, out:Path, rows:int, beams:int, candidates:int):
     "Scores of a trained variant on SAMSum's first validation rows, written in several ways."
-    summarizer = trained(name, out, 0)
+    summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
     command = f"python nbs/experiments/real_chats.py search {name!r} --rows {rows} --beams {beams} --candidates {candidates}"
     found = dict(command=command, ways={})
     pairs = validation("samsum", rows)
@@ -281,8 +275,8 @@ def nats_by_way(cfg:Config, encoder, decoder, taught, rows:int) -> dict: # way o
     "How well the decoder as it comes expects the summary, by what it reads of the chat before."
     pairs = validation("samsum", rows)
     chats = [r["dialogue"] for r in pairs]
-    whole = [decoder.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] for text in chats]
-    flat = [decoder.tokenizer(" " + text.replace("\n", " "), add_special_tokens=False, split_special_tokens=True)["input_ids"] for text in chats]
+    whole = plain_ids(decoder.tokenizer, chats)
+    flat = plain_ids(decoder.tokenizer, [" " + text.replace("\n", " ") for text in chats])
     words = [[i for i in ids if i not in (-100, decoder.newline_id)] for ids in slot_ids(cfg, encoder, decoder, chats)]
     slots = taught(torch.from_numpy(embed_texts(cfg, encoder, chats)), None, cfg.prefix_len)
     read = lambda lists: [decoder.embed(torch.tensor(ids[:cfg.max_seq_len])) for ids in lists]
@@ -313,7 +307,7 @@ def cut_texts(summarizer, texts:list, tokens:int, count:int) -> list:
 
 def rebuild(name:str, out:Path, count:int):
     "Texts back from their own latents, by kind and length."
-    summarizer = trained(name, out, 0)
+    summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
     read = lambda kind: [r["text"] for r in load_texts(Config(), str(DATA / f"{kind}.jsonl"), "train", 20 * count)]
     kinds = dict(summaries=[r["summary"] for r in validation("samsum", 1000)], arxiv=read("arxiv"), wikipedia=read("wikipedia"))
     found = dict(command=f"python nbs/experiments/real_chats.py rebuild {name!r} --rows {count}", prefix_len=summarizer.cfg.prefix_len)
@@ -330,7 +324,7 @@ def rebuild(name:str, out:Path, count:int):
 
 def own(name:str, out:Path):
     "Summaries of ten chats that the project wrote itself."
-    summarizer = trained(name, out, 0)
+    summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
     chats = (RESULTS.parent / "ten_chats.txt").read_text().strip().split("\n\n")
     rows = [dict(chat=chat, summary=text) for chat, text in zip(chats, summarizer.summarize(chats))]
     save(f"own {name}", dict(command=f"python nbs/experiments/real_chats.py own {name!r}", rows=rows))
@@ -412,7 +406,6 @@ def main():
     p.add_argument("--out", type=Path, default=Path("build/real_chats"))
     p.add_argument("--rows", type=int, default=1000, help="validation rows of each dataset, at most")
     p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder")
-    p.add_argument("--max-seq-len", type=int, default=0, help="most tokens of a chat that judge reads at once (0: as trained)")
     p.add_argument("--beams", type=int, default=4, help="how many beginnings are kept at each word")
     p.add_argument("--candidates", type=int, default=8, help="to choose from")
     p.add_argument("--minutes", type=float, default=30.0, help="of the reader's lesson; 0: only as it comes")
@@ -430,7 +423,7 @@ def main():
         if opts.what == "search": search(name, opts.out, opts.rows, opts.beams, opts.candidates)
         if opts.what == "own": own(name, opts.out)
         if opts.what == "rebuild": rebuild(name, opts.out, min(opts.rows, 50))
-        if opts.what == "judge": judge(name, opts.out, opts.rows, opts.ladder_rows, opts.max_seq_len)
+        if opts.what == "judge": judge(name, opts.out, opts.rows, opts.ladder_rows)
 
 
 if __name__ == "__main__": main()
