@@ -30,6 +30,7 @@ from .encode.backbones import Decoder
 from .model.decode import pad_labels, prompt_embeds
 from .model.head import prefix_loss, readout_loss
 from .runtime import autocast
+from .train.optim import make_muon
 
 # %% ../nbs/mini/mini_lessons.ipynb #5b720002
 class Corpus(NamedTuple):
@@ -143,7 +144,7 @@ class Optimizers:
         rest = [p for n, p in named if id(p) not in inner_ids]
         self.params = inner + rest
         adamw = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
-        self.opts = [torch.optim.Muon(inner, lr=muon_lr, weight_decay=0.01), adamw]
+        self.opts = [make_muon(inner, lr=muon_lr, weight_decay=0.01), adamw]
         def shape(s):
             cosine = 0.5 * (1 + math.cos(math.pi * min(s / steps, 1.0)))
             return min((s + 1) / warmup, 1.0) * (0.02 + 0.98 * cosine)

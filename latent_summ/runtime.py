@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DataError', 'CacheError', 'ModelError', 'CheckpointError', 'peak_memory_mb', 'is_terminal', 'speak', 'Interrupted',
-           'stop_on_signal', 'counted', 'say_once', 'pick_device', 'autocast_dtype', 'autocast', 'own_world',
-           'seed_everything', 'hash_seed', 'atomic_write', 'write_json', 'sha256_file', 'check_writable', 'Progress',
-           'with_parameters']
+           'stop_on_signal', 'counted', 'say_once', 'pick_device', 'has_bf16', 'autocast_dtype', 'autocast',
+           'own_world', 'seed_everything', 'hash_seed', 'atomic_write', 'write_json', 'sha256_file', 'check_writable',
+           'Progress', 'with_parameters']
 
 # %% ../nbs/01_runtime.ipynb #7cdbf702
 import contextlib, hashlib, json, os, random, signal, sys, tempfile, threading, time
@@ -126,7 +126,9 @@ def pick_device(
     return torch.device("cpu")
 
 # %% ../nbs/01_runtime.ipynb #796b9768
-def _has_bf16(device) -> bool:
+def has_bf16(
+    device, # a torch.device
+) -> bool:
     "Whether the hardware supports bf16 without emulation."
     import torch
     if device.type == "cuda": return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -141,7 +143,7 @@ def autocast_dtype(
 ): # a torch dtype
     "The dtype to compute in on `device`: bfloat16, float16 or float32, by `use_bf16`, `use_fp16` and the hardware."
     import torch
-    if cfg.use_bf16 and _has_bf16(device): return torch.bfloat16
+    if cfg.use_bf16 and has_bf16(device): return torch.bfloat16
     if not (cfg.use_fp16 and device.type == "cuda"): return torch.float32
     if not decoder: return torch.float16
     say_once("use_fp16: the decoder stays in fp32, its activations overflow fp16.")

@@ -284,10 +284,10 @@ def _(name):
 def _(name):
     cuda = torch.device("cuda")
     def dtype(bf16_machine, **changes):
-        with mock.patch.object(runtime, "_has_bf16", return_value=bf16_machine): return runtime.autocast_dtype(Config(**changes), cuda)
+        with mock.patch.object(runtime, "has_bf16", return_value=bf16_machine): return runtime.autocast_dtype(Config(**changes), cuda)
     assert (dtype(True), dtype(False)) == (torch.bfloat16, torch.float16)
     assert (dtype(True, use_bf16=False), dtype(False, use_fp16=False)) == (torch.float16, torch.float32)
-    with mock.patch.object(runtime, "_has_bf16", return_value=False): assert runtime.autocast_dtype(Config(), cuda, decoder=True) == torch.float32
+    with mock.patch.object(runtime, "has_bf16", return_value=False): assert runtime.autocast_dtype(Config(), cuda, decoder=True) == torch.float32
 
 
 @effect("use_gradient_checkpointing")

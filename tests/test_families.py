@@ -211,7 +211,7 @@ def test_an_encoder_that_will_not_do_is_refused(family, tmp_path):
 
 def test_an_encoder_that_bf16_breaks_computes_in_fp32(tmp_path, capsys, monkeypatch):
     "DeBERTa fills its scores with a number that bf16 does not have: on hardware with bf16 its first batch would stop the run."
-    monkeypatch.setattr("latent_summ.runtime._has_bf16", lambda device: True)
+    monkeypatch.setattr("latent_summ.runtime.has_bf16", lambda device: True)
     for family, stays in (("deberta", True), ("bert", False)):
         cfg = settings(modernbert_model=str(saved(AutoModel, family, ENCODERS[family], tmp_path / family)))
         encoder = load_encoder(cfg)

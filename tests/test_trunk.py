@@ -25,7 +25,7 @@ WINDOW = dict(sliding_window=4)
 FAMILIES = dict(llama=SMALL, qwen2=SMALL | dict(use_sliding_window=True, max_window_layers=1) | WINDOW, qwen3=SMALL, gemma3_text=SMALL | WINDOW)
 
 
-def bf16_machine(): return mock.patch.object(runtime, "_has_bf16", return_value=True)
+def bf16_machine(): return mock.patch.object(runtime, "has_bf16", return_value=True)
 
 
 def built(family:str, config:dict):
