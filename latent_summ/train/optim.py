@@ -88,7 +88,7 @@ def make_optimizers(
     groups = [g for g in groups if g["params"]]
     out = [torch.optim.AdamW(groups, lr=cfg.learning_rate)] if groups else []
     if kinds["muon"]:
-        out.append(Muon(kinds["muon"], lr=cfg.muon_learning_rate, weight_decay=cfg.weight_decay))
+        out.append(make_muon(kinds["muon"], lr=cfg.muon_learning_rate, weight_decay=cfg.weight_decay))
     for o in out:
         for g in o.param_groups: g["initial_lr"] = g["lr"]
     return out
