@@ -36,7 +36,7 @@ def start(words: list, env: dict | None = None, *files, **options) -> zygote.Pro
     return zygote.Fresh(words, env, *files, **options)
 
 
-def run(words: list, env: dict | None = None, cwd: Path | str = ROOT, input: str = "", timeout: float = 300) -> subprocess.CompletedProcess:
+def run(words: list, env: dict | None = None, cwd: Path | str = ROOT, input: str = "", timeout: float = 900) -> subprocess.CompletedProcess:
     "As `subprocess.run([sys.executable, *words], capture_output=True, text=True, ...)`."
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         given.write(input.encode())
@@ -65,7 +65,7 @@ class Command:
         "Send a signal to the process and its loaders."
         self.process.send_signal(sign)
 
-    def wait(self, timeout: float = 300) -> subprocess.CompletedProcess:
+    def wait(self, timeout: float = 900) -> subprocess.CompletedProcess:
         "Wait for the end; raises TimeoutExpired after `timeout` seconds."
         try: self.process.wait(timeout)
         finally: self.process.kill()

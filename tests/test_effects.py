@@ -616,7 +616,7 @@ def _(name):
 @effect("latent_windows")
 def _(name):
     shapes = {n: shapes_of for n in (5, 10) if (shapes_of := teach.with_windows(backbones.load_encoder(MINI, CPU), MINI.override(
-        encoder_pooling="windows", latent_windows=n, prefix_len=80, embedding_normalizer="none")).queries.shape.tolist())}
+        encoder_pooling="windows", latent_windows=n, prefix_len=80, embedding_normalizer="none"), decoder(), ["Anna: hi"]).queries.shape.tolist())}
     assert shapes == {5: [8, 5, 2], 10: [8, 10, 1]}
 
 
@@ -810,7 +810,7 @@ def _(name):
         return set(batch["inputs"]), float(job.loss(batch, 0.0)[0].detach())
     learnt = teach.with_queries(backbones.load_encoder(MINI, CPU), 8)
     (kept, ours), (run, theirs) = first(True), first(False)
-    assert (kept, run) == ({"states", "attention_mask"}, {"input_ids", "attention_mask"}) and ours == pytest.approx(theirs, rel=0.01)
+    assert (kept, run) == ({"hidden_states", "input_ids", "attention_mask"}, {"input_ids", "attention_mask"}) and ours == pytest.approx(theirs, rel=0.01)
 
 
 @effect("teach_encoder_words")

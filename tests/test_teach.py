@@ -195,9 +195,10 @@ def test_windows_learn_to_name_the_tokens_of_a_text():
     "Slot by slot, in a few steps: far more than by chance."
     cfg = config(Path("unused"), **WINDOWS)
     torch.manual_seed(0)
-    encoder, decoder = with_windows(backbones.load_encoder(cfg, CPU), cfg), backbones.load_decoder(cfg, CPU)
-    lesson = Lesson(cfg, encoder, decoder).requires_grad_(True)
     texts = [f"{a} will lend {b} her tent on {day}." for a in ("Anna", "Ines", "Max") for b in ("Ben", "Kim") for day in ("Friday", "Monday")]
+    decoder = backbones.load_decoder(cfg, CPU)
+    encoder = with_windows(backbones.load_encoder(cfg, CPU), cfg, decoder, texts)
+    lesson = Lesson(cfg, encoder, decoder).requires_grad_(True)
     rows = [torch.tensor(i) for i in input_ids(cfg, encoder, texts)[0]]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(r) for r in rows], batch_first=True)
@@ -208,7 +209,7 @@ def test_windows_learn_to_name_the_tokens_of_a_text():
         loss.backward(); adam.step(); adam.zero_grad()
     assert set(parts) == {"readout", "distance"} and parts["distance"] < 0.3
     keep = batch["labels"] != -100
-    with torch.no_grad(): slots = lesson.readout(encoder.queries(encoder.model(ids, mask).last_hidden_state, mask), None, cfg.prefix_len)
+    with torch.no_grad(): slots = lesson.readout(encoder.queries(encoder.model(ids, mask).last_hidden_state, mask, ids), None, cfg.prefix_len)
     table = torch.nn.functional.normalize(decoder.model.get_input_embeddings().weight, dim=-1)
     assert ((slots[keep] @ table.T).argmax(-1) == batch["labels"][keep]).float().mean() > 0.9
 

@@ -52,7 +52,7 @@ def segment_weights(
 def pool(
     hidden_states, # (batch, tokens, hidden)
     attention_mask, # (batch, tokens)
-    input_ids, # (batch, tokens); used for latent_tokens only
+    input_ids, # (batch, tokens); used for latent_tokens and windows
     pooling:str, # mean, segments, latent_tokens, queries or windows
     n:int, # vectors wanted (1 for mean)
     latent_ids:list=(), # ids of the latent tokens, in order
@@ -60,7 +60,8 @@ def pool(
 ): # (batch, n, hidden), float32
     "Pool the encoder's states. Raises `ModelError` when a latent token is not in the input."
     states = hidden_states.float()
-    if pooling in ("queries", "windows"): return queries(states, attention_mask)
+    if pooling == "queries": return queries(states, attention_mask)
+    if pooling == "windows": return queries(states, attention_mask, input_ids)
     if pooling == "latent_tokens":
         tokens = torch.tensor(latent_ids[:n], device=input_ids.device)[None, :, None] # (1, n, 1)
         matches = input_ids[:, None] == tokens # (batch, n, tokens)

@@ -77,7 +77,8 @@ def _queries_of(weights:dict, heads:int) -> Queries:
 def _windows_of(weights:dict) -> Windows:
     "New windows of the size of these weights."
     n, windows, tokens = weights["shape"].tolist()
-    return Windows(n, weights["skip.weight"].shape[1] // tokens, windows, tokens)
+    width = weights["skip.weight"].shape[1] // tokens - 1
+    return Windows(n, width, windows, tokens, len(weights["worth"]))
 
 def load_queries(
     folder, # of an encoder

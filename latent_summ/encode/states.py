@@ -31,31 +31,38 @@ class States:
         scale, # float32 (tokens, 1)
         starts, # (texts + 1,): the first token of each text
         numbers, # (rows,): the text of each row
+        ids, # (tokens,): of all texts
     ):
         self.values = values
         self.scale = scale
         self.starts = starts
         self.numbers = numbers
+        self.ids = ids
 
     def __len__(self): return len(self.numbers)
     @property
     def lengths(self) -> np.ndarray: return np.diff(self.starts)[self.numbers] # tokens of each row
 
-    def __getitem__(self, i:int) -> torch.Tensor: # float32 (tokens, width)
+    def tokens(self, i:int) -> slice:
+        "The tokens of row `i`."
         text = self.numbers[i]
-        tokens = slice(self.starts[text], self.starts[text + 1])
+        return slice(self.starts[text], self.starts[text + 1])
+
+    def __getitem__(self, i:int) -> torch.Tensor: # float32 (tokens, width)
+        tokens = self.tokens(i)
         return torch.from_numpy(np.multiply(self.values[tokens], self.scale[tokens], dtype=np.float32))
 
 # %% ../../nbs/encode/08_states.ipynb #249bd750
 @patch
 def batch(self:States,
     index:list, # row numbers
-) -> dict: # states (rows, longest, width), attention_mask (rows, longest)
+) -> dict: # hidden_states (rows, longest, width), attention_mask and input_ids (rows, longest)
     "The rows at `index`, padded on the right."
     rows = [self[i] for i in index]
     masks = [torch.ones(len(row), dtype=torch.long) for row in rows]
+    ids = [torch.from_numpy(self.ids[self.tokens(i)]) for i in index]
     pad = lambda parts: torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
-    return dict(states=pad(rows), attention_mask=pad(masks))
+    return dict(hidden_states=pad(rows), attention_mask=pad(masks), input_ids=pad(ids))
 
 # %% ../../nbs/encode/08_states.ipynb #916bceb8
 _WINDOW = 4096 # texts that are sorted by length at a time
@@ -118,4 +125,4 @@ def cached_states(
             os.replace(new, folder)
         finally: shutil.rmtree(new, ignore_errors=True)
     load = lambda name: np.load(folder/f"{name}.npy", mmap_mode="r" if name == "values" else None)
-    return States(load("values"), load("scale"), load("starts"), of_row)
+    return States(load("values"), load("scale"), load("starts"), of_row, np.concatenate([np.array(i, np.int64) for i in numbers]))

@@ -61,6 +61,14 @@ def _lesson_texts(cfg:Config, split:str, n:int) -> list:
     sources = pretrain_sources(cfg)
     return [r for name in sources.values() for r in load_texts(cfg, name, split, math.ceil(n / len(sources)))]
 
+# %% ../../nbs/train/08_lesson.ipynb #25ad2501
+_COUNTED = 16_384 # texts, and as many dialogues
+
+def _counted_texts(cfg:Config) -> list: # of str
+    "The texts in which windows count what a token is worth."
+    chats = load_pairs(cfg, "train", min(_COUNTED, cfg.max_train_samples or _COUNTED))
+    return [r["text"] for r in _lesson_texts(cfg, "train", _COUNTED)] + [r["dialogue"] for r in chats]
+
 # %% ../../nbs/train/08_lesson.ipynb #05c646f9
 def _lesson_tokens(cfg:Config, encoder:Encoder, decoder:Decoder, rows:list) -> StageRows:
     "Rows as token ids; the targets of windows are the tokens that their slots should name."
@@ -146,7 +154,7 @@ def _teach(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decod
     seed_everything(cfg.seed)
     if cfg.encoder_pooling == "latent_tokens": encoder = with_latent_tokens(encoder, cfg.latent_seq_len)
     if cfg.encoder_pooling == "queries": encoder = with_queries(encoder, cfg.latent_seq_len, cfg.query_layers)
-    if cfg.encoder_pooling == "windows": encoder = with_windows(encoder, cfg)
+    if cfg.encoder_pooling == "windows": encoder = with_windows(encoder, cfg, decoder, _counted_texts(cfg))
     job = lesson_job(cfg, encoder, decoder, device)
     saver = Saver(cfg.async_checkpointing)
     seed_everything(hash_seed(cfg.seed, LESSON, *(r for r in world()[:1] if r)))

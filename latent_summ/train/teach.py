@@ -22,9 +22,9 @@ from torch import nn
 from ..encode.backbones import START, Decoder, Encoder
 from ..config import Config
 from ..model.head import prefix_loss, readout_loss
-from ..encode.embedder import encode_batch
+from ..encode.embedder import encode_batch, pool
 from ..encode.families import head_count
-from ..encode.tokens import n_vectors
+from ..encode.tokens import n_vectors, token_worth
 from ..encode.windows import Windows
 from ..model.adapter import make_adapter
 from ..model.compress import make_compression, normalize_latents
@@ -59,12 +59,16 @@ def with_latent_tokens(
 def with_windows(
     encoder:Encoder, # changed in place
     cfg:Config, # latent_seq_len, latent_windows and prefix_len say how many, and of how many cells
+    decoder:Decoder, # whose tokens new windows make room for
+    texts:list, # of str, in which to count what a token is worth to new windows
 ) -> Encoder:
     "The encoder with windows; new ones are drawn from torch's generator."
     tokens = cfg.prefix_len // (cfg.latent_seq_len * cfg.latent_windows)
     shape = [cfg.latent_seq_len, cfg.latent_windows, tokens]
     if not isinstance(encoder.queries, Windows) or encoder.queries.shape.tolist() != shape:
-        windows = Windows(cfg.latent_seq_len, encoder.hidden_size, cfg.latent_windows, tokens)
+        vocabulary = encoder.model.get_input_embeddings().num_embeddings
+        windows = Windows(cfg.latent_seq_len, encoder.hidden_size, cfg.latent_windows, tokens, vocabulary)
+        windows.worth[:] = token_worth(encoder, decoder, texts)
         encoder.queries = windows.eval().to(encoder.model.device)
     return encoder
 
@@ -239,7 +243,9 @@ def lesson_loss(
     labels = batch["labels"]
     is_pair = batch["is_pair"]
     inputs = batch["inputs"]
-    vectors = lesson.queries(**inputs) if "states" in inputs else encode_batch(cfg, lesson.encoder, **inputs)
+    is_read = "hidden_states" in inputs # from a file
+    options = dict(pooling=cfg.encoder_pooling, n=n_vectors(cfg), queries=lesson.queries)
+    vectors = pool(**inputs, **options) if is_read else encode_batch(cfg, lesson.encoder, **inputs)
     is_writing = progress >= cfg.teach_encoder_readout and cfg.teach_encoder_readout < 1 # the decoder runs
     text_labels = labels.masked_fill(is_pair.bool()[:, None], -100)
     count = max(labels.shape[1], cfg.prefix_len) if is_writing else labels.shape[1]

@@ -6,6 +6,7 @@
     python nbs/experiments/real_chats.py train short              # one variant; --resume goes on with one that was stopped
     python nbs/experiments/real_chats.py train "short, more pairs" # one that starts from the pretraining of another variant, which must be there
     python nbs/experiments/real_chats.py named windows            # how many tokens the slots of an encoder with windows name after stage 0
+    python nbs/experiments/real_chats.py cells --rows 64 --steps 300 # what tokens with as many cells as they are worth bring: two short lessons
     python nbs/experiments/real_chats.py judge short              # scores and ladder on both validation splits
     python nbs/experiments/real_chats.py search short --beams 4 --candidates 8 # the scores once more: greedy, with beams, and the best of candidates
     python nbs/experiments/real_chats.py rebuild short            # texts of four lengths back from their own latents: summaries, arXiv, Wikipedia
@@ -38,9 +39,11 @@ from latent_summ.model.decode import pad_labels
 from latent_summ.model.head import head_loss, prefix_loss
 from latent_summ.model.model import LowRank
 from latent_summ.runtime import autocast, seed_everything, write_json
+from latent_summ.train.events import EventLog
+from latent_summ.train.lesson import taught
 from latent_summ.train.run import environment
 from latent_summ.train.stages import run_pipeline
-from latent_summ.train.teach import WindowReadout
+from latent_summ.train.teach import WindowReadout, with_windows
 from latent_summ.use.evaluate import evaluate_predictions, rounded
 from latent_summ.use.ladder import SEPARATOR, ladder_report, loss_ladder, read_text, reconstruction
 from latent_summ.use.facts import text_fact_table
@@ -247,13 +250,21 @@ def search(name:str, out:Path, rows:int, beams:int, candidates:int):
 
 def named(name:str, out:Path, rows:int):
     "How many tokens of validation texts the slots of a taught encoder name, among all words of the decoder, and how near they are to them."
-    cfg = config(name, out)
+    command = f"python nbs/experiments/real_chats.py named {name!r} --rows {rows}"
+    save(f"named {name}", dict(command=command) | slots_report(config(name, out), rows, min(rows, 64)))
+
+
+WAYS = ("nothing", "the slots", "the words that the slots should name", "all tokens, on one line", "all tokens") # how the decoder reads a chat
+
+
+def slots_report(cfg:Config, rows:int, read:int, ways:tuple=WAYS) -> dict:
+    "What the slots of this run's taught encoder name, and what the decoder makes of the first chats, read in these ways."
     cfg = cfg.override(modernbert_model=str(Path(cfg.run_dir) / "encoder"), device="cpu")
     encoder, decoder = load_encoder(cfg), load_decoder(cfg)
-    taught = WindowReadout(cfg, decoder).eval()
-    taught.load_state_dict(encoder.start)
+    readout = WindowReadout(cfg, decoder).eval()
+    readout.load_state_dict(encoder.start)
     table = decoder.model.get_input_embeddings().weight.detach()
-    found = dict(command=f"python nbs/experiments/real_chats.py named {name!r} --rows {rows}")
+    found = {}
     for kind in ("dialogue", "summary"):
         texts = [r[kind] for r in validation("samsum", rows)]
         vectors = torch.from_numpy(embed_texts(cfg, encoder, texts))
@@ -261,33 +272,47 @@ def named(name:str, out:Path, rows:int):
         labels[labels == decoder.newline_id] = -100 # what empty cells name
         right, cosine = [], []
         for some, wanted in zip(vectors.split(32), labels.split(32)):
-            with torch.inference_mode(): slots = taught(some, None, cfg.prefix_len)[wanted != -100]
+            with torch.inference_mode(): slots = readout(some, None, cfg.prefix_len)[wanted != -100]
             words = wanted[wanted != -100]
             right.append((slots @ torch.nn.functional.normalize(table, dim=-1).T).argmax(-1) == words)
             cosine.append(torch.cosine_similarity(slots, table[words], dim=-1))
         found[kind] = dict(tokens=len(torch.cat(right)), named=float(torch.cat(right).float().mean()), cosine=float(torch.cat(cosine).mean()))
-    found["nats"] = nats_by_way(cfg, encoder, decoder, taught, min(rows, 64))
-    save(f"named {name}", found)
+    return found | dict(nats=nats_by_way(cfg, encoder, decoder, readout, read, ways))
 
 
 @torch.inference_mode()
-def nats_by_way(cfg:Config, encoder, decoder, taught, rows:int) -> dict: # way of reading -> nats a token
+def nats_by_way(cfg:Config, encoder, decoder, readout, rows:int, ways:tuple) -> dict: # way of reading -> nats a token
     "How well the decoder as it comes expects the summary, by what it reads of the chat before."
     pairs = validation("samsum", rows)
     chats = [r["dialogue"] for r in pairs]
     whole = plain_ids(decoder.tokenizer, chats)
     flat = plain_ids(decoder.tokenizer, [" " + text.replace("\n", " ") for text in chats])
     words = [[i for i in ids if i not in (-100, decoder.newline_id)] for ids in slot_ids(cfg, encoder, decoder, chats)]
-    slots = taught(torch.from_numpy(embed_texts(cfg, encoder, chats)), None, cfg.prefix_len)
+    slots = readout(torch.from_numpy(embed_texts(cfg, encoder, chats)), None, cfg.prefix_len)
     read = lambda lists: [decoder.embed(torch.tensor(ids[:cfg.max_seq_len])) for ids in lists]
-    ways = {"nothing": [slots[0, :0]] * len(chats), "the slots": slots, "the words that the slots should name": read(words),
-            "all tokens, on one line": read(flat), "all tokens": read(whole)}
+    prefixes = dict(zip(WAYS, ([slots[0, :0]] * len(chats), slots, read(words), read(flat), read(whole))))
     targets = target_ids(cfg, decoder, [r["summary"] for r in pairs])
     out = {}
-    for way, prefixes in ways.items():
-        losses = [prefix_loss(decoder, prefix[None], pad_labels([ids])) for prefix, ids in zip(prefixes, targets)]
+    for way in ways:
+        losses = [prefix_loss(decoder, prefix[None], pad_labels([ids])) for prefix, ids in zip(prefixes[way], targets)]
         out[way] = float(sum(total for total, _ in losses) / sum(count for _, count in losses))
     return out
+
+
+def cells(out:Path, rows:int, steps:int):
+    "What it brings that a token has as many cells as it is worth: two short lessons of windows, the first with one cell for each token."
+    found = dict(command=f"python nbs/experiments/real_chats.py cells --rows {rows} --steps {steps}", steps=steps, ways={})
+    for way, equal in (("one cell for each token", True), ("cells by what a token is worth", False)):
+        cfg = config("windows, longer", out).override(run_dir=str(out / f"cells-{'equal' if equal else 'worth'}"), teach_encoder_steps=steps)
+        encoder, decoder = load_encoder(cfg), load_decoder(cfg)
+        chats = [r["dialogue"] for r in load_pairs(cfg, "train", 16_384)]
+        seed_everything(0)
+        encoder = with_windows(encoder, cfg, decoder, chats)
+        if equal: encoder.queries.worth[:] = 1
+        log = EventLog(None, [lambda e: e["event"] == "step" and e["step"] % 50 == 0 and print(way, e["step"], round(e["loss"], 3), flush=True)])
+        if not (Path(cfg.run_dir) / "encoder").exists(): taught(cfg, log, torch.device("cpu"), encoder, decoder)
+        found["ways"][way] = slots_report(cfg, rows, rows, WAYS[1:3])
+        save("cells", found)
 
 
 LENGTHS = (16, 32, 64, 128) # tokens of the decoder
@@ -401,7 +426,7 @@ def _teach_reader(cfg:Config, decoder, minutes:float, rank:int, most:int) -> tup
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("list", "train", "named", "judge", "search", "rebuild", "own", "baselines", "reader", "overlap"))
+    p.add_argument("what", choices=("list", "train", "named", "cells", "judge", "search", "rebuild", "own", "baselines", "reader", "overlap"))
     p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
     p.add_argument("--out", type=Path, default=Path("build/real_chats"))
     p.add_argument("--rows", type=int, default=1000, help="validation rows of each dataset, at most")
@@ -409,6 +434,7 @@ def main():
     p.add_argument("--beams", type=int, default=4, help="how many beginnings are kept at each word")
     p.add_argument("--candidates", type=int, default=8, help="to choose from")
     p.add_argument("--minutes", type=float, default=30.0, help="of the reader's lesson; 0: only as it comes")
+    p.add_argument("--steps", type=int, default=300, help="of each lesson of windows")
     p.add_argument("--rank", type=int, default=8, help="of the reader's correction")
     p.add_argument("--most", type=int, default=5000, help="rows of the reader's lesson, at most")
     p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
@@ -416,6 +442,7 @@ def main():
     for name, (what, _) in VARIANTS.items() if opts.what == "list" else (): print(f"{name:22} {what}")
     if opts.what == "baselines": baselines(opts.rows)
     if opts.what == "overlap": overlap()
+    if opts.what == "cells": cells(opts.out, opts.rows, opts.steps)
     if opts.what == "reader": reader(opts.minutes, opts.rank, opts.rows, opts.most)
     for name in opts.names:
         if opts.what == "train": train(name, opts.out, opts.resume)
