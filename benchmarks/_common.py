@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from latent_summ.encode.backbones import MINI, Decoder
-from latent_summ.runtime import peak_memory_mb, write_json
+from latent_summ.runtime import has_bf16, peak_memory_mb, write_json
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -142,9 +142,11 @@ def disk_rate(folder=None) -> float: # bytes/s
 
 
 def limits(device="cpu") -> dict:
-    "What no program could beat here: arithmetic, memory, disk."
+    "What no program could beat here: arithmetic, memory, disk. Where the hardware has no bf16 products, the rate of bf16 is that of fp32."
     rate = lambda x: round(x / 1e9, 2)
-    return dict(matmul_fp32_gflops=rate(matmul_rate(torch.float32, device)), matmul_bf16_gflops=rate(matmul_rate(torch.bfloat16, device)),
+    fp32 = rate(matmul_rate(torch.float32, device))
+    bf16 = rate(matmul_rate(torch.bfloat16, device)) if has_bf16(torch.device(device)) else fp32
+    return dict(matmul_fp32_gflops=fp32, matmul_bf16_gflops=bf16,
                 memory_read_gb_per_s=rate(memory_rate(device)), disk_read_gb_per_s=rate(disk_rate()))
 
 

@@ -76,6 +76,7 @@ def _queries_of(weights:dict, heads:int) -> Queries:
 
 def _windows_of(weights:dict) -> Windows:
     "New windows of the size of these weights."
+    if "worth" not in weights: raise RuntimeError(f"{FILE} holds windows of an earlier version: teach the encoder again")
     n, windows, tokens = weights["shape"].tolist()
     width = weights["skip.weight"].shape[1] // tokens - 1
     return Windows(n, width, windows, tokens, len(weights["worth"]))
