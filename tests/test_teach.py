@@ -2,9 +2,11 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,11 @@ from forks import Command
 from safetensors.torch import load_file
 
 from latent_summ.encode import backbones
-from latent_summ.encode.tokens import input_ids, slot_ids
+from latent_summ.encode.tokens import input_ids, plain_ids, slot_ids
 from latent_summ.train import stages
 from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.config import Config, ConfigError
+from latent_summ.data.messenger import chats
 from latent_summ.use.inference import Summarizer
 from latent_summ.runtime import CacheError, CheckpointError, ModelError
 from latent_summ.train.teach import Lesson, lesson_loss, with_latent_tokens, with_windows
@@ -212,6 +215,32 @@ def test_windows_learn_to_name_the_tokens_of_a_text():
     with torch.no_grad(): slots = lesson.readout(encoder.queries(encoder.model(ids, mask).last_hidden_state, mask, ids), None, cfg.prefix_len)
     table = torch.nn.functional.normalize(decoder.model.get_input_embeddings().weight, dim=-1)
     assert ((slots[keep] @ table.T).argmax(-1) == batch["labels"][keep]).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("spelt", [False, True])
+def test_slots_name_every_token_of_a_text_that_fits(spelt):
+    "In order and once, whatever pieces the decoder cuts the encoder's tokens into."
+    cfg = config(Path("unused"), **WINDOWS).override(prefix_len=1600, latent_windows=5, max_seq_len=400)
+    encoder, decoder = backbones.load_encoder(cfg, CPU), backbones.load_decoder(cfg, CPU)
+    if spelt: decoder = replace(decoder, tokenizer=letters())
+    texts = ["Anna: see you at 10:30?\nBen: sure", "a", "Łódź  is 東京 🙂🙂\t!", "don't\n\nI'd've", *(r["dialogue"][:160] for r in chats(20, seed=1))]
+    encoder = with_windows(encoder, cfg, decoder, texts)
+    encoder.queries.token_cells[:] = 16 # more than any token has pieces
+    for text, ids in zip(texts, slot_ids(cfg, encoder, decoder, texts)):
+        flat = " " + re.sub(r"\s", " ", text)
+        named = [i for i in ids if i not in (-100, decoder.newline_id)]
+        wanted = [i for i in plain_ids(decoder.tokenizer, [flat])[0] if decoder.tokenizer.decode([i]).strip()]
+        assert named == wanted, decoder.tokenizer.decode(named)
+
+
+def letters():
+    "A tokenizer that spells every word."
+    from tokenizers import Tokenizer, models, pre_tokenizers, decoders
+    from transformers import PreTrainedTokenizerFast
+    vocabulary = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    spelling = Tokenizer(models.BPE(vocabulary, []))
+    spelling.pre_tokenizer, spelling.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=spelling)
 
 
 @pytest.mark.parametrize("wrong, words", [(dict(prefix_len=50), "must be a multiple of 40"), (dict(latent_windows=7, prefix_len=56), "must divide modernbert_hidden_dim=160"),

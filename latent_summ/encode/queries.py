@@ -76,10 +76,10 @@ def _queries_of(weights:dict, heads:int) -> Queries:
 
 def _windows_of(weights:dict) -> Windows:
     "New windows of the size of these weights."
-    if "worth" not in weights: raise RuntimeError(f"{FILE} holds windows of an earlier version: teach the encoder again")
+    if "token_cells" not in weights: raise RuntimeError(f"{FILE} holds windows of an earlier version: teach the encoder again")
     n, windows, tokens = weights["shape"].tolist()
     width = weights["skip.weight"].shape[1] // tokens - 1
-    return Windows(n, width, windows, tokens, len(weights["worth"]))
+    return Windows(n, width, windows, tokens, weights["token_cells"].shape[1])
 
 def load_queries(
     folder, # of an encoder

@@ -13,14 +13,14 @@ from torch import nn
 
 # %% ../../nbs/encode/00_windows.ipynb #7d20aa01
 def edges(
-    weights:torch.Tensor, # (batch, tokens): what each is worth, in cells; 0 for padding, which stands on the right
+    most:torch.Tensor, # (batch, tokens): cells of each; 0 for padding, which stands on the right
+    least:torch.Tensor, # (batch, tokens): where there is no room for the most
     n:int, # cells
 ) -> tuple: # (start, end), each (batch, tokens), in cells
     "Where each token begins and ends."
-    whole = weights.ceil()
-    most, least = whole.sum(1, keepdim=True), weights.sum(1, keepdim=True)
-    room = ((n - least) / (most - least).clamp(min=1e-6)).clamp(0, 1)
-    widths = room * whole + (1 - room) * weights
+    spare = n - least.sum(1, keepdim=True)
+    share = (spare / (most - least).sum(1, keepdim=True).clamp(min=1e-6)).clamp(0, 1)
+    widths = share * most + (1 - share) * least
     widths = widths * (n / widths.sum(1, keepdim=True).clamp(min=1e-6)).clamp(max=1)
     end = widths.cumsum(1)
     return end - widths, end
@@ -49,7 +49,7 @@ class Windows(nn.Module):
         super().__init__()
         if width % windows: raise ValueError(f"{windows} windows do not divide vectors of {width} numbers")
         self.register_buffer("shape", torch.tensor([n, windows, tokens]))
-        self.register_buffer("worth", torch.ones(vocabulary)) # of each token, in cells: see token_worth
+        self.register_buffer("token_cells", torch.ones(2, vocabulary)) # the most and the least: see token_cells
         inputs = tokens * (width + 1)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.hidden = nn.Linear(inputs, inputs)
@@ -64,8 +64,8 @@ def edges(self:Windows,
     input_ids:torch.Tensor, # (batch, tokens)
     attention_mask:torch.Tensor, # (batch, tokens)
 ) -> tuple: # (start, end), each (batch, tokens), in cells
-    "Where each token begins and ends, by what it is worth."
-    return edges(self.worth[input_ids] * attention_mask, int(self.shape.prod()))
+    "Where each token begins and ends."
+    return edges(*self.token_cells[:, input_ids] * attention_mask, int(self.shape.prod()))
 
 @patch
 def cells(self:Windows,

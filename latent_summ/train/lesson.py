@@ -65,7 +65,7 @@ def _lesson_texts(cfg:Config, split:str, n:int) -> list:
 _COUNTED = 16_384 # texts, and as many dialogues
 
 def _counted_texts(cfg:Config) -> list: # of str
-    "The texts in which windows count what a token is worth."
+    "The texts in which windows count tokens."
     chats = load_pairs(cfg, "train", min(_COUNTED, cfg.max_train_samples or _COUNTED))
     return [r["text"] for r in _lesson_texts(cfg, "train", _COUNTED)] + [r["dialogue"] for r in chats]
 

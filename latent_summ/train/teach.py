@@ -24,7 +24,7 @@ from ..config import Config
 from ..model.head import prefix_loss, readout_loss
 from ..encode.embedder import encode_batch, pool
 from ..encode.families import head_count
-from ..encode.tokens import n_vectors, token_worth
+from ..encode.tokens import n_vectors, token_cells
 from ..encode.windows import Windows
 from ..model.adapter import make_adapter
 from ..model.compress import make_compression, normalize_latents
@@ -59,8 +59,8 @@ def with_latent_tokens(
 def with_windows(
     encoder:Encoder, # changed in place
     cfg:Config, # latent_seq_len, latent_windows and prefix_len say how many, and of how many cells
-    decoder:Decoder, # whose tokens new windows make room for
-    texts:list, # of str, in which to count what a token is worth to new windows
+    decoder:Decoder, # for its tokenizer
+    texts:list, # of str, in which to count the tokens that new windows make room for
 ) -> Encoder:
     "The encoder with windows; new ones are drawn from torch's generator."
     tokens = cfg.prefix_len // (cfg.latent_seq_len * cfg.latent_windows)
@@ -68,7 +68,7 @@ def with_windows(
     if not isinstance(encoder.queries, Windows) or encoder.queries.shape.tolist() != shape:
         vocabulary = encoder.model.get_input_embeddings().num_embeddings
         windows = Windows(cfg.latent_seq_len, encoder.hidden_size, cfg.latent_windows, tokens, vocabulary)
-        windows.worth[:] = token_worth(encoder, decoder, texts)
+        windows.token_cells[:] = token_cells(encoder, decoder, texts)
         encoder.queries = windows.eval().to(encoder.model.device)
     return encoder
 

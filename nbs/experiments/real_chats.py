@@ -308,7 +308,7 @@ def cells(out:Path, rows:int, steps:int):
         chats = [r["dialogue"] for r in load_pairs(cfg, "train", 16_384)]
         seed_everything(0)
         encoder = with_windows(encoder, cfg, decoder, chats)
-        if equal: encoder.queries.worth[:] = 1
+        if equal: encoder.queries.token_cells[:] = 1
         log = EventLog(None, [lambda e: e["event"] == "step" and e["step"] % 50 == 0 and print(way, e["step"], round(e["loss"], 3), flush=True)])
         if not (Path(cfg.run_dir) / "encoder").exists(): taught(cfg, log, torch.device("cpu"), encoder, decoder)
         found["ways"][way] = slots_report(cfg, rows, rows, WAYS[1:3])
