@@ -7,7 +7,6 @@ __all__ = ['FILE', 'waves', 'Queries', 'save_queries', 'load_queries']
 
 # %% ../../nbs/encode/00_queries.ipynb #f712db0f
 from pathlib import Path
-from typing import Optional
 
 import torch
 from fastcore.basics import patch

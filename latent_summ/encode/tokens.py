@@ -7,7 +7,6 @@ __all__ = ['RARE', 'n_vectors', 'plain_ids', 'Frame', 'frame_of', 'input_ids', '
            'slot_ids', 'fact_ids']
 
 # %% ../../nbs/encode/04_tokens.ipynb #cfa0ac39
-import math
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from ..config import Config
 from ..data.side import unpack_facts
 from ..runtime import ModelError
 from .backbones import Decoder, Encoder
-from .windows import edges, overlaps
+from .windows import edges
 
 # %% ../../nbs/encode/04_tokens.ipynb #b3f561b8
 def n_vectors(
@@ -157,28 +156,11 @@ def token_cells(
     return torch.stack([most, most * (information / RARE).clamp(max=1)])
 
 # %% ../../nbs/encode/04_tokens.ipynb #e20f795a
-def _new_piece(pieces:list, before:float, after:float, known:set, token:int): # its id, or None
-    "The longest piece in this part of a token that no cell has named yet."
-    first = int(before * len(pieces) + 0.25)
-    last = max(first + 1, math.ceil(after * len(pieces) - 0.25))
-    new = [k for k in range(first, min(last, len(pieces))) if (token, k) not in known]
-    if not new: return None
-    k = max(new, key=lambda k: pieces[k][1])
-    known.add((token, k))
-    return pieces[k][0]
-
-def _named(pieces:list, start:torch.Tensor, end:torch.Tensor, n:int, other:int) -> list: # of ids, of the cells that are not empty
-    "What each cell names, the token first that fills most of it; `other` where nothing is new. start and end are (1, tokens)."
-    shares = overlaps(start, end, n)[0] # (n, tokens)
-    edge = torch.arange(n + 1)[:, None]
-    done = ((edge - start) / (end - start)).clamp(0, 1).tolist() # of each token, before each cell
-    out, known = [], set()
-    for cell in range(min(n, math.ceil(float(end[0, -1]) - 1e-3))):
-        filled = shares[cell].nonzero()[:, 0]
-        tokens = filled[shares[cell, filled].argsort(descending=True, stable=True)].tolist()
-        new = (_new_piece(pieces[t], done[cell][t], done[cell + 1][t], known, t) for t in tokens)
-        out.append(next((i for i in new if i is not None), other))
-    return out
+def _cell_ids(pieces:list, n:int, other:int) -> list: # of n ids
+    "What the `n` cells of a token name: its pieces in order, the longest of those that share a cell; then `other`."
+    shared = max(len(pieces), n)
+    parts = [pieces[k * shared // n:(k + 1) * shared // n] for k in range(n)]
+    return [max(part, key=lambda piece: piece[1])[0] if part else other for part in parts]
 
 # %% ../../nbs/encode/04_tokens.ipynb #e20f7959
 def slot_ids(
@@ -195,8 +177,9 @@ def slot_ids(
     for text, (ids, places), cut in zip(texts, _places(encoder.tokenizer, texts), theirs):
         pieces = _pieces(text, places[:frame.room], *cut, decoder.newline_id)
         pieces = [[]] * len(frame.head) + pieces + [[]] * (len(frame.tail) or 1)
-        ends = edges(*room[:, None, frame.around(ids)], cfg.prefix_len)
-        named = _named(pieces, *ends, cfg.prefix_len, decoder.newline_id)
+        start, end = edges(*room[:, None, frame.around(ids)], cfg.prefix_len)
+        counts = (end - start)[0].int().tolist()
+        named = [i for p, n in zip(pieces, counts) for i in _cell_ids(p, n, decoder.newline_id)]
         named += [decoder.newline_id] * (2 * cfg.prefix_len // cfg.latent_seq_len)
         out.append((named + [-100] * cfg.prefix_len)[:cfg.prefix_len])
     return out

@@ -6,7 +6,7 @@
     python nbs/experiments/real_chats.py train short              # one variant; --resume goes on with one that was stopped
     python nbs/experiments/real_chats.py train "short, more pairs" # one that starts from the pretraining of another variant, which must be there
     python nbs/experiments/real_chats.py named windows            # how many tokens the slots of an encoder with windows name after stage 0
-    python nbs/experiments/real_chats.py cells --rows 64 --steps 300 # what tokens with as many cells as they are worth bring: two short lessons
+    python nbs/experiments/real_chats.py cells --rows 64          # what the words say that slots should name, by how many cells a token has
     python nbs/experiments/real_chats.py judge short              # scores and ladder on both validation splits
     python nbs/experiments/real_chats.py search short --beams 4 --candidates 8 # the scores once more: greedy, with beams, and the best of candidates
     python nbs/experiments/real_chats.py rebuild short            # texts of four lengths back from their own latents: summaries, arXiv, Wikipedia
@@ -39,8 +39,6 @@ from latent_summ.model.decode import pad_labels
 from latent_summ.model.head import head_loss, prefix_loss
 from latent_summ.model.model import LowRank
 from latent_summ.runtime import autocast, seed_everything, write_json
-from latent_summ.train.events import EventLog
-from latent_summ.train.lesson import taught
 from latent_summ.train.run import environment
 from latent_summ.train.stages import run_pipeline
 from latent_summ.train.teach import WindowReadout, with_windows
@@ -257,8 +255,8 @@ def named(name:str, out:Path, rows:int):
 WAYS = ("nothing", "the slots", "the words that the slots should name", "all tokens, on one line", "all tokens") # how the decoder reads a chat
 
 
-def slots_report(cfg:Config, rows:int, read:int, ways:tuple=WAYS) -> dict:
-    "What the slots of this run's taught encoder name, and what the decoder makes of the first chats, read in these ways."
+def slots_report(cfg:Config, rows:int, read:int) -> dict:
+    "What the slots of this run's taught encoder name, and what the decoder makes of the first chats."
     cfg = cfg.override(modernbert_model=str(Path(cfg.run_dir) / "encoder"), device="cpu")
     encoder, decoder = load_encoder(cfg), load_decoder(cfg)
     readout = WindowReadout(cfg, decoder).eval()
@@ -277,11 +275,11 @@ def slots_report(cfg:Config, rows:int, read:int, ways:tuple=WAYS) -> dict:
             right.append((slots @ torch.nn.functional.normalize(table, dim=-1).T).argmax(-1) == words)
             cosine.append(torch.cosine_similarity(slots, table[words], dim=-1))
         found[kind] = dict(tokens=len(torch.cat(right)), named=float(torch.cat(right).float().mean()), cosine=float(torch.cat(cosine).mean()))
-    return found | dict(nats=nats_by_way(cfg, encoder, decoder, readout, read, ways))
+    return found | dict(nats=nats_by_way(cfg, encoder, decoder, readout, read))
 
 
 @torch.inference_mode()
-def nats_by_way(cfg:Config, encoder, decoder, readout, rows:int, ways:tuple) -> dict: # way of reading -> nats a token
+def nats_by_way(cfg:Config, encoder, decoder, readout, rows:int) -> dict: # way of reading -> nats a token
     "How well the decoder as it comes expects the summary, by what it reads of the chat before."
     pairs = validation("samsum", rows)
     chats = [r["dialogue"] for r in pairs]
@@ -291,28 +289,31 @@ def nats_by_way(cfg:Config, encoder, decoder, readout, rows:int, ways:tuple) -> 
     slots = readout(torch.from_numpy(embed_texts(cfg, encoder, chats)), None, cfg.prefix_len)
     read = lambda lists: [decoder.embed(torch.tensor(ids[:cfg.max_seq_len])) for ids in lists]
     prefixes = dict(zip(WAYS, ([slots[0, :0]] * len(chats), slots, read(words), read(flat), read(whole))))
-    targets = target_ids(cfg, decoder, [r["summary"] for r in pairs])
-    out = {}
-    for way in ways:
-        losses = [prefix_loss(decoder, prefix[None], pad_labels([ids])) for prefix, ids in zip(prefixes[way], targets)]
-        out[way] = float(sum(total for total, _ in losses) / sum(count for _, count in losses))
-    return out
+    return {way: nats_after(cfg, decoder, prefixes[way], pairs) for way in WAYS}
 
 
-def cells(out:Path, rows:int, steps:int):
-    "What it brings that a token has as many cells as it is worth: two short lessons of windows, the first with one cell for each token."
-    found = dict(command=f"python nbs/experiments/real_chats.py cells --rows {rows} --steps {steps}", steps=steps, ways={})
-    for way, equal in (("one cell for each token", True), ("cells by what a token is worth", False)):
-        cfg = config("windows, longer", out).override(run_dir=str(out / f"cells-{'equal' if equal else 'worth'}"), teach_encoder_steps=steps)
-        encoder, decoder = load_encoder(cfg), load_decoder(cfg)
-        chats = [r["dialogue"] for r in load_pairs(cfg, "train", 16_384)]
-        seed_everything(0)
-        encoder = with_windows(encoder, cfg, decoder, chats)
-        if equal: encoder.queries.token_cells[:] = 1
-        log = EventLog(None, [lambda e: e["event"] == "step" and e["step"] % 50 == 0 and print(way, e["step"], round(e["loss"], 3), flush=True)])
-        if not (Path(cfg.run_dir) / "encoder").exists(): taught(cfg, log, torch.device("cpu"), encoder, decoder)
-        found["ways"][way] = slots_report(cfg, rows, rows, WAYS[1:3])
-        save("cells", found)
+def cells(out:Path, rows:int):
+    "How well the decoder as it comes expects the right summary from the words that slots should name, by how many cells a token has."
+    found = dict(command=f"python nbs/experiments/real_chats.py cells --rows {rows}", rows=rows, datasets={})
+    cfg = config("windows, longer", out).override(device="cpu")
+    encoder, decoder = load_encoder(cfg), load_decoder(cfg)
+    encoder = with_windows(encoder, cfg, decoder, [r["dialogue"] for r in load_pairs(cfg, "train", 16_384)])
+    pieces = encoder.queries.token_cells.clone()
+    for dataset in DATASETS:
+        pairs = validation(dataset, rows)
+        ways = found["datasets"][dataset] = {}
+        for way, token_cells in (("one for each token", torch.ones_like(pieces)), ("one for each piece, less for a frequent token", pieces)):
+            encoder.queries.token_cells[:] = token_cells
+            ids = [[i for i in ids if i not in (-100, decoder.newline_id)] for ids in slot_ids(cfg, encoder, decoder, [r["dialogue"] for r in pairs])]
+            ways[way] = dict(words=sum(map(len, ids)) / len(ids), nats=nats_after(cfg, decoder, [decoder.embed(torch.tensor(i)) for i in ids], pairs))
+    save("cells", found)
+
+
+@torch.inference_mode()
+def nats_after(cfg:Config, decoder, prefixes, pairs:list) -> float:
+    "Nats per token of the right summaries, each after its prefix."
+    losses = [prefix_loss(decoder, prefix[None], pad_labels([ids])) for prefix, ids in zip(prefixes, target_ids(cfg, decoder, [r["summary"] for r in pairs]))]
+    return float(sum(total for total, _ in losses) / sum(count for _, count in losses))
 
 
 LENGTHS = (16, 32, 64, 128) # tokens of the decoder
@@ -434,7 +435,6 @@ def main():
     p.add_argument("--beams", type=int, default=4, help="how many beginnings are kept at each word")
     p.add_argument("--candidates", type=int, default=8, help="to choose from")
     p.add_argument("--minutes", type=float, default=30.0, help="of the reader's lesson; 0: only as it comes")
-    p.add_argument("--steps", type=int, default=300, help="of each lesson of windows")
     p.add_argument("--rank", type=int, default=8, help="of the reader's correction")
     p.add_argument("--most", type=int, default=5000, help="rows of the reader's lesson, at most")
     p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
@@ -442,7 +442,7 @@ def main():
     for name, (what, _) in VARIANTS.items() if opts.what == "list" else (): print(f"{name:22} {what}")
     if opts.what == "baselines": baselines(opts.rows)
     if opts.what == "overlap": overlap()
-    if opts.what == "cells": cells(opts.out, opts.rows, opts.steps)
+    if opts.what == "cells": cells(opts.out, opts.rows)
     if opts.what == "reader": reader(opts.minutes, opts.rank, opts.rows, opts.most)
     for name in opts.names:
         if opts.what == "train": train(name, opts.out, opts.resume)
