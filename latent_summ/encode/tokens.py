@@ -127,12 +127,12 @@ def _spaced(text:str) -> str:
 def _pieces(text:str, places:list, ids:list, offsets:list, newline_id:int) -> list: # of [(token, its characters)]
     "The decoder's tokens that begin in each of the encoder's."
     spaced, begins = _spaced(text), [start for start, _ in places]
-    found = [[(newline_id, 1)] if text[a:b].isspace() and "\n" in text[a:b] else [] for a, b in places]
+    pieces = [[(newline_id, 1)] if text[a:b].isspace() and "\n" in text[a:b] else [] for a, b in places]
     for i, (start, end) in zip(ids, offsets):
         word = spaced[start:end].lstrip()
-        at = bisect_right(begins, end - 1 - len(word)) - 1
-        if word and at >= 0: found[at].append((i, len(word)))
-    return found
+        place = bisect_right(begins, end - 1 - len(word)) - 1
+        if word and place >= 0: pieces[place].append((i, len(word)))
+    return pieces
 
 # %% ../../nbs/encode/04_tokens.ipynb #e20f795b
 RARE = 6.0 # nats: a token with less information may have less room than its pieces need
@@ -144,15 +144,15 @@ def token_cells(
 ) -> torch.Tensor: # (2, vocabulary of the encoder): the most and the least of each token
     "How many cells of a window a token has: as many as the decoder's tokens for it, and less if it is frequent."
     n = encoder.model.get_input_embeddings().num_embeddings
-    seen, pieces = torch.zeros(n), torch.zeros(n)
+    occurrences, pieces = torch.zeros(n), torch.zeros(n)
     theirs = _places(decoder.tokenizer, list(map(_spaced, texts)))
     for text, (ids, places), cut in zip(texts, _places(encoder.tokenizer, texts), theirs):
         counts = [len(p) for p in _pieces(text, places, *cut, decoder.newline_id)]
-        seen.index_add_(0, torch.tensor(ids, dtype=torch.long), torch.ones(len(ids)))
+        occurrences.index_add_(0, torch.tensor(ids, dtype=torch.long), torch.ones(len(ids)))
         pieces.index_add_(0, torch.tensor(ids, dtype=torch.long), torch.tensor(counts, dtype=torch.float32))
-    most = (pieces / seen.clamp(min=1)).round().clamp(min=1)
-    seen += 1 # one that never occurs here is rare, not impossible
-    information = (seen.sum() / seen).log()
+    most = (pieces / occurrences.clamp(min=1)).round().clamp(min=1)
+    occurrences += 1 # one that never occurs here is rare, not impossible
+    information = (occurrences.sum() / occurrences).log()
     return torch.stack([most, most * (information / RARE).clamp(max=1)])
 
 # %% ../../nbs/encode/04_tokens.ipynb #e20f795a

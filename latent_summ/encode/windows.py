@@ -68,8 +68,8 @@ def cells(self:Windows,
     is_empty = token == end.shape[1]
     token = token.clamp(max=end.shape[1] - 1)
     before = cell - start.gather(1, token)
-    own = states.gather(1, token[..., None].expand(-1, -1, states.shape[-1]))
-    return torch.cat([own, before[..., None]], -1).masked_fill(is_empty[..., None], 0.0)
+    token_states = states.gather(1, token[..., None].expand(-1, -1, states.shape[-1]))
+    return torch.cat([token_states, before[..., None]], -1).masked_fill(is_empty[..., None], 0.0)
 
 # %% ../../nbs/encode/00_windows.ipynb #c6cf9730
 @patch
