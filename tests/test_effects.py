@@ -824,7 +824,10 @@ def _(name):
 
 
 @effect("optimizer")
-def _(name): assert [type(o).__name__ for o in toy(PLAIN.override(optimizer="muon")).optimizers] == ["Muon"]
+def _(name):
+    for bf16, kind in ((True, "Muon"), (False, "Float32Muon")):
+        with mock.patch("latent_summ.train.optim.has_bf16", return_value=bf16):
+            assert [type(o).__name__ for o in toy(PLAIN.override(optimizer="muon")).optimizers] == [kind]
 
 
 @effect("muon_learning_rate")
