@@ -12,17 +12,20 @@ from fastcore.basics import patch
 from torch import nn
 
 # %% ../../nbs/encode/00_windows.ipynb #7d20aa01
+def _total(x:torch.Tensor) -> torch.Tensor: # (batch, tokens) -> (batch, 1)
+    "The sum of each row; unlike `sum` it adds in the same order however far a row is padded."
+    return x.cumsum(1)[:, -1:]
+
 def edges(
     most:torch.Tensor, # (batch, tokens): cells of each; 0 for padding, which stands on the right
     least:torch.Tensor, # (batch, tokens): where there is no room for the most
     n:int, # cells
 ) -> tuple: # (start, end), each (batch, tokens), in whole cells; the same for a token that gets none
     "Where each token begins and ends."
-    spare = n - least.sum(1, keepdim=True)
-    share = (spare / (most - least).sum(1, keepdim=True).clamp(min=1e-6)).clamp(0, 1)
+    share = ((n - _total(least)) / _total(most - least).clamp(min=1e-6)).clamp(0, 1)
     widths = share * most + (1 - share) * least
-    widths = widths * (n / widths.sum(1, keepdim=True).clamp(min=1e-6)).clamp(max=1)
-    end = widths.cumsum(1).round()
+    widths = widths * (n / _total(widths).clamp(min=1e-6)).clamp(max=1)
+    end = (widths.cumsum(1) - 1e-4).round() # halves go down, whatever the last digit says
     return F.pad(end[:, :-1], (1, 0)), end
 
 # %% ../../nbs/encode/00_windows.ipynb #eedbb81c
