@@ -52,7 +52,7 @@ class Windows(nn.Module):
 
 # %% ../../nbs/encode/00_windows.ipynb #7d20aa04
 @patch
-def edges(self:Windows,
+def text_edges(self:Windows,
     input_ids:torch.Tensor, # (batch, tokens)
     attention_mask:torch.Tensor, # (batch, tokens)
 ) -> tuple: # (start, end), each (batch, tokens), in cells
@@ -83,7 +83,7 @@ def forward(self:Windows,
 ) -> torch.Tensor: # (batch, n, width)
     "The windows of each text, those of one part side by side in a vector."
     n, windows, _ = self.shape.tolist()
-    x = self.cells(self.norm(states), *self.edges(input_ids, attention_mask))
+    x = self.cells(self.norm(states), *self.text_edges(input_ids, attention_mask))
     x = x.reshape(len(x), n * windows, -1)
     codes = self.out(F.gelu(self.hidden(x))) + self.skip(x)
     return F.rms_norm(codes, codes.shape[-1:]).reshape(len(x), n, -1)
