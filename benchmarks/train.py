@@ -18,6 +18,8 @@ LATENT_SUMM_DATA (without it, the built-in messenger corpus stands in).
   8 rows of 160 encoder tokens and 128 words to name, in a process of its own; and the share of the machine's bf16 rate that the encoder's products alone make
 - lesson_decoder: one step of stage 0 as it ends, with latent tokens: the same, and the first 128 words of each row through the frozen decoder as well; in
   the share, the products of the decoder's layers count too, those with its 262,144 words do not
+- muon: one step of Muon for the matrices of `--preset mini`: torch's own in bf16, and ours in fp32 (what a CPU without bf16 takes), with every round on the
+  matrix itself and on its Gram matrix where that is shorter
 - resume: seconds from `latent_summ train --resume` to its first step
 """
 import json
@@ -33,7 +35,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
-from _common import MINI, child, gemma, modernbert, options, parse, peak_gb, run_parts, spread, sync, timed, turns
+from _common import MINI, child, gemma, modernbert, options, parse, peak_gb, ratio, run_parts, spread, sync, timed, turns
 
 from latent_summ.encode.backbones import Encoder
 from latent_summ.encode.trunk import with_trunk
@@ -49,7 +51,8 @@ from latent_summ.plan import stage_table
 from latent_summ.train.rows import with_latents, StageRows, Vectors
 from latent_summ.train.teach import Lesson, lesson_loss, with_queries
 from latent_summ.train.trainer import Job, Trainer, set_trainable
-from latent_summ.train.optim import make_optimizers
+from latent_summ.train import optim
+from latent_summ.train.optim import Float32Muon, make_optimizers
 
 
 # --- stage 1 ----------------------------------------------------------------------------------------------------------
@@ -292,6 +295,31 @@ def bench_loss(opts) -> dict:
 
 # --- going on ---------------------------------------------------------------------------------------------------------
 
+def bench_muon(opts) -> dict:
+    """Seconds of a step of torch's Muon and of ours."""
+    cfg = Config.preset("mini")
+    torch.manual_seed(0)
+    groups = make_optimizers(list(LatentSummarizer(cfg).named_parameters()), cfg)[-1].param_groups
+    shapes = [tuple(p.shape) for p in groups[0]["params"]]
+    device = torch.device(opts.device)
+
+    def stepper(kind):
+        params = [torch.nn.Parameter(torch.randn(shape, device=device)) for shape in shapes]
+        for p in params: p.grad = torch.randn_like(p)
+        return kind(params, lr=cfg.muon_learning_rate).step
+
+    ours = stepper(Float32Muon)
+    def on_itself():
+        shorter, optim._gram_rounds = optim._gram_rounds, optim._square_rounds
+        try: ours()
+        finally: optim._gram_rounds = shorter
+
+    runs = turns({"torch": stepper(torch.optim.Muon), "on_itself": on_itself, "ours": ours}, opts.repeats or 5)
+    seconds = {way: spread([wall for wall, _, _ in times]) for way, times in runs.items()}
+    return dict(matrices=len(shapes), numbers=sum(rows * columns for rows, columns in shapes), seconds=seconds,
+                times_torch=ratio(runs["torch"], runs["ours"]), times_on_itself=ratio(runs["on_itself"], runs["ours"]))
+
+
 def bench_resume(opts) -> dict:
     """Seconds from `latent_summ train --resume` (a cold process, mini preset) to its first step; sizes of checkpoints."""
     with tempfile.TemporaryDirectory() as folder:
@@ -318,7 +346,7 @@ def bench_resume(opts) -> dict:
 
 PARTS = dict(stage1=bench_stage1, adapter=lambda opts: bench_adapter(opts, 4), adapter_8=lambda opts: bench_adapter(opts, 8), loss=bench_loss, stage4=bench_stage4,
              lesson=lambda opts: bench_lesson(opts, "latent_tokens"), lesson_queries=lambda opts: bench_lesson(opts, "queries"),
-             lesson_decoder=lambda opts: bench_lesson(opts, "latent_tokens+decoder"), resume=bench_resume)
+             lesson_decoder=lambda opts: bench_lesson(opts, "latent_tokens+decoder"), muon=bench_muon, resume=bench_resume)
 
 
 def main():

@@ -632,7 +632,9 @@ def _(name):
 @effect("decoder_lora_learning_rate")
 def _(name):
     named = [(part, torch.nn.Parameter(torch.zeros(3, 3))) for part in ("adapter.out.weight", "decoder_lora.0.up.weight")]
-    def rates(**changes): return [g["initial_lr"] for o in make_optimizers(named, MINI.override(optimizer="adamw", learning_rate=1e-4, **changes)) for g in o.param_groups for _ in g["params"]]
+    def rates(**changes):
+        cfg = MINI.override(optimizer="adamw", learning_rate=1e-4, **changes)
+        return [g["initial_lr"] for o in make_optimizers(named, cfg) for g in o.param_groups for _ in g["params"]]
     assert rates() == [1e-4, 1e-4] and rates(decoder_lora_learning_rate=1e-3) == [1e-4, 1e-3]
 
 

@@ -1,5 +1,7 @@
 """The package reads at least as easily as the worst of five models (tests/style.py has the figures and what they mean)."""
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,11 @@ def test_a_figure_is_within_its_limit(name, measured):
     limit = style.LIMITS[name]
     where = style.places(ROOT / "latent_summ", ROOT / "nbs").get(name, [])  # measured with the figures
     assert measured[name] <= limit, f"{name} is {measured[name]:.2f}, at most {limit} is allowed:\n" + "\n".join(where[:40])
+
+
+def test_ruff_has_nothing_to_say():
+    found = subprocess.run([sys.executable, "-m", "ruff", "check", "--output-format", "concise", "--no-cache", ROOT], capture_output=True, text=True)
+    assert not found.returncode, found.stdout + found.stderr
 
 
 def test_no_two_places_share_more_than_eight_lines():

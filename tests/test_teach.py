@@ -164,7 +164,8 @@ WINDOWS = dict(encoder_pooling="windows", latent_windows=5, prefix_len=80, embed
 
 def test_windows_are_taught_with_the_head_and_the_adapter_that_a_model_starts_from(shared):
     "They survive a kill, go where the encoder goes, and learn on in stage 4 where that is asked for."
-    few = WINDOWS | dict(run_finetuning=True, pretrain_adapter_epochs=0, pretrain_adapter_max_samples=None, finetune_middle_epochs=0, finetune_adapter_epochs=1, finetune_adapter_max_samples=16)
+    few = WINDOWS | dict(run_finetuning=True, pretrain_adapter_epochs=0, pretrain_adapter_max_samples=None,
+                         finetune_middle_epochs=0, finetune_adapter_epochs=1, finetune_adapter_max_samples=16)
     cfg = config(shared / "windows", **few)
     run = stages.run_pipeline(cfg)
     torn = config(shared / "windows-torn", **few)
@@ -174,11 +175,13 @@ def test_windows_are_taught_with_the_head_and_the_adapter_that_a_model_starts_fr
     start = load_file(run / "encoder" / "start.safetensors")
     assert all(torch.equal(weights(run)[name], start[name]) for name in start if name.startswith("compression.")) and any(name.startswith("adapter.") for name in start)
 
-    with pytest.raises(ModelError, match="needs an encoder that was taught windows; 'mini' has none"): stages.run_pipeline(config(shared / "untaught-w", **few | dict(teach_encoder_steps=0)))
+    untaught = few | dict(teach_encoder_steps=0)
+    with pytest.raises(ModelError, match="needs an encoder that was taught windows; 'mini' has none"): stages.run_pipeline(config(shared / "untaught-w", **untaught))
     own = dict(modernbert_model=str(run / "encoder"), teach_encoder_steps=0)
     with pytest.raises(ModelError, match="was taught latent_windows=5 with prefix_len=80"): stages.run_pipeline(config(shared / "longer", **few | own | dict(prefix_len=120)))
     with pytest.raises(ModelError, match="has another size"): stages.run_pipeline(config(shared / "narrow", **few | own | dict(latent_dim=128)))
-    with pytest.raises(ModelError, match="needs an encoder that was taught queries"): stages.run_pipeline(config(shared / "queries-w", **few | own | dict(encoder_pooling="queries", embedding_normalizer="standard")))
+    queries = few | own | dict(encoder_pooling="queries", embedding_normalizer="standard")
+    with pytest.raises(ModelError, match="needs an encoder that was taught queries"): stages.run_pipeline(config(shared / "queries-w", **queries))
 
     together = stages.run_pipeline(config(shared / "windows-together", **few, finetune_adapter_train_queries=True))
     assert files(together) == files(run) and weights(together).keys() - weights(run).keys() == {f"queries.{name}" for name in load_file(run / "encoder" / "queries.safetensors")}
@@ -243,9 +246,10 @@ def letters():
     return PreTrainedTokenizerFast(tokenizer_object=spelling)
 
 
-@pytest.mark.parametrize("wrong, words", [(dict(prefix_len=50), "must be a multiple of 40"), (dict(latent_windows=7, prefix_len=56), "must divide modernbert_hidden_dim=160"),
-                                          (dict(latent_dim=4, middle_num_heads=2), "at least one for each"), (dict(embedding_normalizer="standard"), "set embedding_normalizer to none"), (dict(teach_encoder_readout=0.5), "one lesson"),
-                                          (dict(teach_encoder_summaries=0.5), "one lesson"), (dict(teach_encoder_words=0.5), "one lesson")])
+@pytest.mark.parametrize("wrong, words", [
+    (dict(prefix_len=50), "must be a multiple of 40"), (dict(latent_windows=7, prefix_len=56), "must divide modernbert_hidden_dim=160"),
+    (dict(latent_dim=4, middle_num_heads=2), "at least one for each"), (dict(embedding_normalizer="standard"), "set embedding_normalizer to none"),
+    *((dict([change]), "one lesson") for change in (("teach_encoder_readout", 0.5), ("teach_encoder_summaries", 0.5), ("teach_encoder_words", 0.5)))])
 def test_what_windows_cannot_do_is_said_at_once(wrong, words):
     with pytest.raises(ConfigError, match=words): config(Path("unused"), **WINDOWS | wrong)
 

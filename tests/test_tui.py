@@ -284,11 +284,13 @@ with view_for(Config()) as view:
 def test_another_progress_display_below(terminal):
     "Rich allows one live display at a time: a bar that starts later is drawn below the picture, not beside it."
     child = terminal("""
-from latent_summ.runtime import Progress
+from latent_summ.encode.progress import EmbedProgress
 with view_for(Config()) as view:
     run(view, stages=STAGES[:1])
-    with Progress("embed", 10) as progress:
-        for i in range(10): progress.advance(); time.sleep(0.1)
+    with EmbedProgress("embed", 10) as progress:
+        progress.start -= 2 # nothing is shown before two seconds
+        progress.expect(10, 100)
+        for i in range(10): progress.advance(1, 10); time.sleep(0.1)
 """)
     assert end(child) == 0
     assert "embed" in child.said.getvalue() and Screen().write(child.said.getvalue()).everything.count("embed") == 0

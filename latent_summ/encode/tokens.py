@@ -17,6 +17,7 @@ from ..config import Config
 from ..data.side import unpack_facts
 from ..runtime import ModelError
 from .backbones import Decoder, Encoder
+from .progress import EmbedProgress
 from .windows import edges
 
 # %% ../../nbs/encode/04_tokens.ipynb #b3f561b8
@@ -134,6 +135,21 @@ def _pieces(text:str, places:list, ids:list, offsets:list, newline_id:int) -> li
         if word and place >= 0: pieces[place].append((i, len(word)))
     return pieces
 
+_AT_A_TIME = 512 # texts
+
+def _aligned(encoder:Encoder, decoder:Decoder, texts:list, label:str): # yields (ids, pieces) of each text
+    "The encoder's tokens of texts with the decoder's tokens in each; shows the progress under this label."
+    with EmbedProgress(label, len(texts)) as progress:
+        for first in range(0, len(texts), _AT_A_TIME):
+            some = texts[first:first + _AT_A_TIME]
+            ours = _places(encoder.tokenizer, some)
+            theirs = _places(decoder.tokenizer, list(map(_spaced, some)))
+            for text, (ids, places), cut in zip(some, ours, theirs):
+                yield ids, _pieces(text, places, *cut, decoder.newline_id)
+            count = sum(len(ids) for ids, _ in ours)
+            progress.expect(len(some), count)
+            progress.advance(len(some), count)
+
 # %% ../../nbs/encode/04_tokens.ipynb #e20f795b
 RARE = 6.0 # nats: a token with less information may have less room than its pieces need
 
@@ -144,13 +160,12 @@ def token_cells(
 ) -> torch.Tensor: # (2, vocabulary of the encoder): the most and the least of each token
     "How many cells of a window a token has: as many as the decoder's tokens for it, and less if it is frequent."
     n = encoder.model.get_input_embeddings().num_embeddings
-    occurrences, pieces = torch.zeros(n), torch.zeros(n)
-    theirs = _places(decoder.tokenizer, list(map(_spaced, texts)))
-    for text, (ids, places), cut in zip(texts, _places(encoder.tokenizer, texts), theirs):
-        counts = [len(p) for p in _pieces(text, places, *cut, decoder.newline_id)]
-        occurrences.index_add_(0, torch.tensor(ids, dtype=torch.long), torch.ones(len(ids)))
-        pieces.index_add_(0, torch.tensor(ids, dtype=torch.long), torch.tensor(counts, dtype=torch.float32))
-    most = (pieces / occurrences.clamp(min=1)).round().clamp(min=1)
+    occurrences, counts = torch.zeros(n), torch.zeros(n)
+    for ids, pieces in _aligned(encoder, decoder, texts, "count tokens"):
+        ids = torch.tensor(ids, dtype=torch.long)
+        occurrences.index_add_(0, ids, torch.ones(len(ids)))
+        counts.index_add_(0, ids, torch.tensor([len(p) for p in pieces], dtype=torch.float32))
+    most = (counts / occurrences.clamp(min=1)).round().clamp(min=1)
     occurrences += 1 # one that never occurs here is rare, not impossible
     information = (occurrences.sum() / occurrences).log()
     return torch.stack([most, most * (information / RARE).clamp(max=1)])
@@ -173,13 +188,11 @@ def slot_ids(
     frame = frame_of(cfg, encoder)
     room = encoder.queries.token_cells.cpu()
     out = []
-    theirs = _places(decoder.tokenizer, list(map(_spaced, texts)))
-    for text, (ids, places), cut in zip(texts, _places(encoder.tokenizer, texts), theirs):
-        pieces = _pieces(text, places[:frame.room], *cut, decoder.newline_id)
-        pieces = [[]] * len(frame.head) + pieces + [[]] * (len(frame.tail) or 1)
+    for ids, pieces in _aligned(encoder, decoder, texts, "name tokens"):
+        pieces = [[]] * len(frame.head) + pieces[:frame.room] + [[]] * (len(frame.tail) or 1)
         start, end = edges(*room[:, None, frame.around(ids)], cfg.prefix_len)
         counts = (end - start)[0].int().tolist()
-        named = [i for p, n in zip(pieces, counts) for i in _cell_ids(p, n, decoder.newline_id)]
+        named = [i for p, n in zip(pieces, counts) if n for i in _cell_ids(p, n, decoder.newline_id)]
         named += [decoder.newline_id] * (2 * cfg.prefix_len // cfg.latent_seq_len)
         out.append((named + [-100] * cfg.prefix_len)[:cfg.prefix_len])
     return out

@@ -121,17 +121,16 @@ class WindowAdapter(nn.Module):
         nn.init.eye_(self.apart.weight)
         nn.init.constant_(self.norm.weight, output_rms)
 
-# %% ../../nbs/model/03_adapter.ipynb #b757a140
-@patch
-def forward(self:WindowAdapter,
-    latents:torch.Tensor, # (batch, latent_seq_len, latent_dim); of unit length where normalize_latent is on
-) -> torch.Tensor: # (batch, prefix_len, gpt2_hidden_dim), of the size of the decoder's scaled embeddings
-    "Prefix embeddings for the decoder; raises `ModelError` for latents of another shape."
-    check_shape(latents, ("batch", self.latent_seq_len, self.latent_dim), "latents", "latent_seq_len and latent_dim")
-    windows = self.apart(latents * self.latent_scale).unflatten(-1, (self.windows, -1)) # (batch, latents, windows, size)
-    slots = self.out(F.gelu(self.hidden(windows))) # (batch, latents, windows, slots x gpt2_hidden_dim)
-    return self.norm(slots.reshape(len(latents), self.prefix_len, -1))
+    def forward(self,
+        latents:torch.Tensor, # (batch, latent_seq_len, latent_dim); of unit length where normalize_latent is on
+    ) -> torch.Tensor: # (batch, prefix_len, gpt2_hidden_dim), of the size of the decoder's scaled embeddings
+        "Prefix embeddings for the decoder; raises `ModelError` for latents of another shape."
+        check_shape(latents, ("batch", self.latent_seq_len, self.latent_dim), "latents", "latent_seq_len and latent_dim")
+        windows = self.apart(latents * self.latent_scale).unflatten(-1, (self.windows, -1)) # (batch, latents, windows, size)
+        slots = self.out(F.gelu(self.hidden(windows))) # (batch, latents, windows, slots x gpt2_hidden_dim)
+        return self.norm(slots.reshape(len(latents), self.prefix_len, -1))
 
+# %% ../../nbs/model/03_adapter.ipynb #b757a140
 def make_adapter(
     cfg, # encoder_pooling decides which
     output_rms:float=1.0, # root mean square of the decoder's scaled embeddings

@@ -18,15 +18,35 @@ from ..runtime import has_bf16
 # %% ../../nbs/train/04_optim.ipynb #5b0c1f02
 _ROUNDS = (3.4445, -4.7750, 2.0315) # torch's coefficients: the steepest rise from zero
 
+def _factor(gram:torch.Tensor) -> torch.Tensor: # both (rows, rows)
+    "What a round multiplies the matrix by: a + b gram + c gram^2."
+    a, b, c = _ROUNDS
+    factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal().add_(a)
+    return factor
+
+def _square_rounds(x:torch.Tensor) -> torch.Tensor: # both (rows, columns)
+    "Five rounds on the matrix itself."
+    for _ in range(5): x = _factor(x @ x.T) @ x
+    return x
+
+def _gram_rounds(x:torch.Tensor) -> torch.Tensor: # both (rows, columns)
+    "Five rounds on the Gram matrix: the next one is factor @ gram @ factor."
+    gram = x @ x.T
+    product = factor = _factor(gram)
+    for _ in range(4):
+        gram = factor @ gram @ factor
+        factor = _factor(gram)
+        product = factor @ product
+    return product @ x
+
 def _orthogonal(update:torch.Tensor) -> torch.Tensor: # both (rows, columns)
     "The update with singular values near one."
     is_tall = update.shape[0] > update.shape[1]
     x = update.T if is_tall else update
     x = x / x.norm().clamp(min=1e-7)
-    a, b, c = _ROUNDS
-    for _ in range(5):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+    rows, columns = x.shape
+    x = _gram_rounds(x) if columns > 1.5 * rows else _square_rounds(x) # fewer products
     return x.T if is_tall else x
 
 # %% ../../nbs/train/04_optim.ipynb #5b0c1f03
