@@ -79,7 +79,7 @@ class TrainingRows(Protocol):
 
     def batch(self, index:list) -> dict: ... # the rows at index
 
-    def loader(self, cuts:list, cfg:Config): ... # batches, one for each list of row numbers
+    def loader(self, cuts:list, cfg:Config): ... # batches, one for each array of row numbers
 
 # %% ../../nbs/train/03_rows.ipynb #95dd7e05
 @dataclass
@@ -105,7 +105,7 @@ class StageRows:
         return None if longest is None else longest.lengths
 
     def loader(self, cuts:list, cfg:Config):
-        "The batches of `cuts` (lists of row numbers), one after another."
+        "The batches of `cuts` (arrays of row numbers), one after another."
         return (self.batch(cut) for cut in cuts)
 
 # %% ../../nbs/train/03_rows.ipynb #afbe1148
@@ -163,7 +163,7 @@ class CachedRows:
         return self[index]
 
     def loader(self, cuts:list, cfg:Config):
-        "The batches of `cuts` (lists of row numbers), read ahead by `num_workers` processes."
+        "The batches of `cuts` (arrays of row numbers), read ahead by `num_workers` processes."
         workers = cfg.num_workers if cuts else 0
         ahead = dict(prefetch_factor=cfg.prefetch_factor, worker_init_fn=_outlive_signals) if workers else {}
         return iter(torch.utils.data.DataLoader(self, batch_size=None, sampler=cuts, num_workers=workers,

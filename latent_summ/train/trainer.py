@@ -33,14 +33,15 @@ def epoch_batches(
     rows:StageRows,
     batch_size:int, # rows
     seed:tuple, # (seed, stage, epoch): the same gives the same order
-) -> list: # lists of row numbers
+) -> list: # of int64 arrays, the row numbers of each batch
     "The batches of one epoch."
     g = torch.Generator().manual_seed(hash_seed(*seed))
-    order = torch.randperm(len(rows), generator=g).tolist()
+    order = torch.randperm(len(rows), generator=g).numpy()
     lengths = rows.lengths
     if lengths is not None:
         window = 32 * batch_size
-        order = [i for w in range(0, len(order), window) for i in sorted(order[w:w + window], key=lambda i: lengths[i])]
+        parts = [order[w:w + window] for w in range(0, len(order), window)]
+        order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
     cuts = [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
     return [cuts[i] for i in torch.randperm(len(cuts), generator=g).tolist()]
 
@@ -223,7 +224,7 @@ def _update(self:Trainer, window:list) -> tuple: # (gradient norm, learning rate
 def _check_finite(self:Trainer, quantity:str, value:float, window:list):
     "Raise, naming the rows, before a step is taken on something that is not a number."
     if math.isfinite(value): return
-    ids = [self.job.rows.ids[i] if self.job.rows.ids else i for cut in window for i in cut]
+    ids = [self.job.rows.ids[i] if self.job.rows.ids else int(i) for cut in window for i in cut]
     for o in self.optimizers: o.zero_grad()
     listed = f"{ids[:8]}{' ...' if len(ids) > 8 else ''}"
     raise LatentSummError(f"The {quantity} became {value} in {self.job.name} at step {self.at.step + 1}; "
@@ -258,7 +259,7 @@ def validate(self:Trainer) -> dict: # {"loss": mean, part: mean}
     rows = self.job.validation
     size = self.job.batch_size
     order = np.arange(len(rows)) if rows.lengths is None else np.argsort(rows.lengths, kind="stable")
-    cuts, spare = self._turns([order[i:i + size].tolist() for i in range(0, len(order), size)])
+    cuts, spare = self._turns([order[i:i + size] for i in range(0, len(order), size)])
     total = {}
     count = 0
     self.job.model.eval()
