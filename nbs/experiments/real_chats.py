@@ -7,7 +7,7 @@
     python nbs/experiments/real_chats.py train "short, more pairs" # one that starts from the pretraining of another variant, which must be there
     python nbs/experiments/real_chats.py named windows            # how many tokens the slots of an encoder with windows name after stage 0
     python nbs/experiments/real_chats.py cells --rows 64          # what the words say that slots should name, by how many cells a token has
-    python nbs/experiments/real_chats.py lessons --steps 300      # short lessons of stage 0, each with one thing changed
+    python nbs/experiments/real_chats.py lessons --steps 300      # the same two ways of cells, each after a short lesson of stage 0
     python nbs/experiments/real_chats.py judge short              # scores and ladder on both validation splits
     python nbs/experiments/real_chats.py search short --beams 4 --candidates 8 # the scores once more: greedy, with beams, and the best of candidates
     python nbs/experiments/real_chats.py rebuild short            # texts of four lengths back from their own latents: summaries, arXiv, Wikipedia
@@ -40,7 +40,6 @@ from latent_summ.model.decode import pad_labels
 from latent_summ.model.head import head_loss, prefix_loss
 from latent_summ.model.model import LowRank
 from latent_summ.runtime import autocast, seed_everything, write_json
-from latent_summ.train import teach
 from latent_summ.train.events import EventLog
 from latent_summ.train.lesson import taught
 from latent_summ.train.run import environment
@@ -316,31 +315,22 @@ def cells(out:Path, rows:int):
     save("cells", found)
 
 
-LESSONS = { # name -> (cells of a token, other words that a slot must tell apart from its own)
-    CELLS[0]: (1, 4096),
-    CELLS[1]: (None, 4096),
-    "512 other words": (None, 512),
-}
-
-
 def lessons(out:Path, rows:int, steps:int):
-    "Short lessons of stage 0: their losses and seconds, how many tokens the slots name, and what the decoder makes of them."
+    "The two ways of cells after a short lesson each: its losses, how many tokens the slots name, and what the decoder makes of them."
     found = dict(command=f"python nbs/experiments/real_chats.py lessons --rows {rows} --steps {steps}", steps=steps, ways={})
-    for way, (count, others) in LESSONS.items():
+    for way in CELLS:
         cfg = config("windows, longer", out).override(device="cpu", run_dir=str(out / f"lesson {way}"), teach_encoder_steps=steps)
         encoder, decoder = load_encoder(cfg), load_decoder(cfg)
         chats = [r["dialogue"] for r in load_pairs(cfg, "train", 16_384)]
         seed_everything(cfg.seed)
         encoder = with_windows(encoder, cfg, decoder, chats)
-        if count: encoder.queries.token_cells[:] = count
-        teach.OTHER_WORDS = others
+        if way == CELLS[0]: encoder.queries.token_cells[:] = 1
         events = []
         taught(cfg, EventLog(None, [events.append]), torch.device("cpu"), encoder, decoder)
         losses = [e["loss"] for e in events if e["event"] == "step"]
         every = max(steps // 6, 1)
         means = [sum(some) / len(some) for some in (losses[i:i + every] for i in range(0, len(losses), every))]
-        seconds = sum(e["seconds"] for e in events if e["event"] == "stage_end")
-        found["ways"][way] = dict(losses=means, seconds=seconds) | slots_report(cfg, rows, min(rows, 64))
+        found["ways"][way] = dict(losses=means) | slots_report(cfg, rows, min(rows, 64))
         save("lessons", found)
 
 
