@@ -2,12 +2,14 @@
 
     export LATENT_SUMM_DATA=folder LATENT_SUMM_BACKBONES=folder   # as for real_chats.py
     python nbs/experiments/word_codes.py --steps 300              # to nbs/experiments/word_codes.json
+    python nbs/experiments/word_codes.py --steps 900 --epochs 3   # the same texts three times: an entry of its own
 
 The package's adapter computes each slot's embedding, and the lesson asks which of the decoder's embeddings is nearest. Here each window computes a short code for each
 of its slots instead; every word of the decoder has a code too, which begins as a fixed projection of its embedding and learns; the lesson is a softmax over words. A slot
 is the embedding of the word whose code fits best. The lesson for comparison is `real_chats.py lessons`, with the same settings, rows and steps.
 """
 import argparse
+import json
 import math
 import time
 from pathlib import Path
@@ -71,14 +73,16 @@ def lesson_loss(head:WordCodes, codes, labels): # codes (slots, CODE), labels (s
     return F.cross_entropy(logits, torch.searchsorted(own, labels))
 
 
-def teach(cfg, encoder, decoder, head:WordCodes, steps:int) -> tuple: # (losses, seconds)
+def teach(cfg, encoder, decoder, head:WordCodes, steps:int, epochs:int=1) -> tuple: # (losses, seconds)
     "The lesson: windows, compression head and codes learn together, from states that are kept on disk."
-    rows = _with_states(cfg, encoder, lesson_rows(cfg, encoder, decoder, "train", steps * cfg.teach_encoder_batch_size), torch.device("cpu"))
+    count = steps // epochs * cfg.teach_encoder_batch_size
+    rows = _with_states(cfg, encoder, lesson_rows(cfg, encoder, decoder, "train", count), torch.device("cpu"))
+    cuts = [cut for epoch in range(epochs) for cut in epoch_batches(rows, cfg.teach_encoder_batch_size, (cfg.seed, "codes", epoch))]
     encoder.queries.train()
     parameters = [p for p in (*encoder.queries.parameters(), *head.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=cfg.teach_encoder_learning_rate, weight_decay=cfg.weight_decay)
     losses, start = [], time.monotonic()
-    for step, cut in enumerate(epoch_batches(rows, cfg.teach_encoder_batch_size, (cfg.seed, "codes", 0))[:steps]):
+    for step, cut in enumerate(cuts):
         batch = rows.batch(cut)
         vectors = pool(**batch["inputs"], pooling="windows", n=n_vectors(cfg), queries=encoder.queries)
         keep = batch["labels"] != -100
@@ -116,18 +120,23 @@ def main():
     p.add_argument("--out", type=Path, default=Path("build/real_chats"))
     p.add_argument("--rows", type=int, default=300, help="validation rows")
     p.add_argument("--steps", type=int, default=300)
+    p.add_argument("--epochs", type=int, default=1, help="how often each text is read; must divide the steps")
     opts = p.parse_args()
-    cfg = real_chats.config("windows, longer", opts.out).override(device="cpu", teach_encoder_steps=opts.steps)
+    if opts.steps % opts.epochs: p.error(f"--epochs {opts.epochs} does not divide --steps {opts.steps}.")
+    cfg = real_chats.config("windows, longer", opts.out).override(device="cpu", teach_encoder_steps=opts.steps // opts.epochs)
     encoder, decoder = load_encoder(cfg), load_decoder(cfg)
     seed_everything(cfg.seed)
     encoder = with_windows(encoder, cfg, decoder, [r["dialogue"] for r in load_pairs(cfg, "train", 16_384)])
     head = WordCodes(cfg, decoder.model.get_input_embeddings().weight.detach().float())
-    losses, seconds = teach(cfg, encoder, decoder, head, opts.steps)
+    losses, seconds = teach(cfg, encoder, decoder, head, opts.steps, opts.epochs)
     every = max(opts.steps // 6, 1)
     means = [sum(some) / len(some) for some in (losses[i:i + every] for i in range(0, len(losses), every))]
-    found = dict(command=f"python nbs/experiments/word_codes.py --rows {opts.rows} --steps {opts.steps}", code=CODE, others=OTHERS, losses=means, seconds=seconds)
+    words = f"--rows {opts.rows} --steps {opts.steps}" + f" --epochs {opts.epochs}" * (opts.epochs > 1)
+    found = dict(command=f"python nbs/experiments/word_codes.py {words}", code=CODE, others=OTHERS, losses=means, seconds=seconds)
     found |= report(cfg, encoder, decoder, head, opts.rows, min(opts.rows, 64))
-    write_json(Path(__file__).with_suffix(".json"), rounded(found | dict(environment=environment())))
+    path = Path(__file__).with_suffix(".json")
+    known = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, known | {f"{opts.steps} steps": rounded(found | dict(environment=environment()))})
     print(rounded(found))
 
 
