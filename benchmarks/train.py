@@ -293,7 +293,7 @@ def bench_loss(opts) -> dict:
     return dict(ours=round(ours, 6), plain=round(plain, 6), difference=abs(ours - plain))
 
 
-# --- going on ---------------------------------------------------------------------------------------------------------
+# --- the optimizer ----------------------------------------------------------------------------------------------------
 
 def bench_muon(opts) -> dict:
     """Seconds of a step of torch's Muon and of ours."""
@@ -319,6 +319,8 @@ def bench_muon(opts) -> dict:
     return dict(matrices=len(shapes), numbers=sum(rows * columns for rows, columns in shapes), seconds=seconds,
                 times_torch=ratio(runs["torch"], runs["ours"]), times_on_itself=ratio(runs["on_itself"], runs["ours"]))
 
+
+# --- going on ---------------------------------------------------------------------------------------------------------
 
 def bench_resume(opts) -> dict:
     """Seconds from `latent_summ train --resume` (a cold process, mini preset) to its first step; sizes of checkpoints."""

@@ -130,7 +130,6 @@ def test_slots_learn_to_look_words_up(data, tmp_path, monkeypatch):
     for name in DATASETS:
         (tmp_path / name).mkdir()
         (tmp_path / name / "validation.jsonl").write_text((data / f"{name}.validation.jsonl").read_text())
-    monkeypatch.setenv("LATENT_SUMM_DATA", str(tmp_path))
     words = script("word_codes")
     monkeypatch.setattr(words.real_chats, "DATA", tmp_path)
     cfg = Config.preset("mini").override(
