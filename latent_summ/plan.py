@@ -20,7 +20,7 @@ class Stage:
     name: str # prefix of its fields in the config, and name of its checkpoints
     title: str # shown to people
     half: str # `pretrain`, `finetune`, or `alone` for a stage that is the whole training
-    trains: tuple # children of the model that are trained
+    trains: tuple # children of the model that are trained, or parts of them
     reads: str # `texts` (pretraining sources), `pairs` (dialogues) or `summaries` (of the pairs, read as texts)
     wants: tuple # contents of a batch besides the inputs: `latents` (of the summary or the text itself), `text`, `teacher`, `facts`
     objective: str # name of the loss
@@ -71,6 +71,10 @@ def _sized(cfg:Config, name:str, **about) -> Stage:
                  max_rows=getattr(cfg, f"{name}_max_samples", None), max_source_rows=caps, **about)
 
 # %% ../nbs/02_plan.ipynb #fe3556e5
+def _adapter(cfg:Config) -> tuple: # names
+    "What stages train of the adapter: that of windows keeps the codes of words as stage 0 left them."
+    return ("adapter.apart", "adapter.slots") if cfg.encoder_pooling == "windows" else ("adapter",)
+
 def _pretrain_stages(cfg:Config) -> list:
     "Stages 1 and 2, which read texts."
     head = () if cfg.freeze_encoder_compression_in_pipeline else ("compression",)
@@ -81,7 +85,7 @@ def _pretrain_stages(cfg:Config) -> list:
                trains=("middle",), reads="texts", wants=("latents",), objective="latents", options=dict(same=True),
                sources=("wikitext", "arxiv", "english")),
         _sized(cfg, "pretrain_adapter", title="2 pretrain adapter: latents back to the text", half="pretrain",
-               trains=("adapter", *head, *stop), reads="texts", wants=("text",), objective="text", options=rebuild,
+               trains=(*_adapter(cfg), *head, *stop), reads="texts", wants=("text",), objective="text", options=rebuild,
                sources=("wikitext", "arxiv"))]
 
 # %% ../nbs/02_plan.ipynb #c5beba06
@@ -99,7 +103,7 @@ def _finetune_stages(cfg:Config) -> list:
                trains=("middle",), reads="pairs", wants=("text", "latents") if words else ("latents",),
                objective="latents", options=dict(words=words)),
         _sized(cfg, "finetune_adapter", title="4 finetune adapter: summary latents to the summary", half="finetune",
-               trains=("adapter", *middle, *queries, *lora), reads="pairs", wants=("text", *mixing, *teacher, *facts),
+               trains=(*_adapter(cfg), *middle, *queries, *lora), reads="pairs", wants=("text", *mixing, *teacher, *facts),
                objective="text")]
 
 # %% ../nbs/02_plan.ipynb #plan0015
@@ -114,10 +118,10 @@ def _single_stage(
     rebuild = dict(middle=False, readout=cfg.readout_weight, warmup=cfg.readout_warmup)
     about = dict(
         legacy=dict(title="legacy: dialogue to summary, end to end", reads="pairs", wants=("text",), objective="text",
-                    trains=("compression", "middle", "adapter", *stop, *top, *lora)),
-        phase1=dict(title="phase 1: can the adapter rebuild a text from its latents?", trains=("adapter",),
+                    trains=("compression", "middle", *_adapter(cfg), *stop, *top, *lora)),
+        phase1=dict(title="phase 1: can the adapter rebuild a text from its latents?", trains=_adapter(cfg),
                     reads="summaries", wants=("text",), objective="text", options=rebuild),
-        phase2=dict(title="phase 2: can the encoder side hold a text?", trains=("compression", "adapter", *top),
+        phase2=dict(title="phase 2: can the encoder side hold a text?", trains=("compression", *_adapter(cfg), *top),
                     reads="summaries", wants=("text",), objective="text", options=rebuild),
         phase3=dict(title="phase 3: can the middle find the summary's latents?", trains=("middle",), reads="pairs",
                     wants=("latents",), objective="latents"))

@@ -9,12 +9,9 @@ import pytest
 import torch
 
 from latent_summ.config import STAGES, Config
-from latent_summ.encode.backbones import load_decoder, load_encoder
-from latent_summ.runtime import seed_everything
 from latent_summ.use.facts import role_recall
 from latent_summ.data.messenger import chats, texts
 
-DATASETS = ("samsum", "dialogsum")
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "nbs" / "experiments"
 
 
@@ -124,39 +121,25 @@ def test_scripts_of_an_experiment_run_through(name, args, key, tmp_path, monkeyp
     assert key in found and found["command"].startswith(f"python nbs/experiments/{name}.py") and found["environment"]["torch"]
 
 
-def test_slots_learn_to_look_words_up(data, tmp_path, monkeypatch):
-    "`real_chats` and `word_codes` with the built-in pair: the lesson runs through, and its loss falls."
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    for name in DATASETS:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "validation.jsonl").write_text((data / f"{name}.validation.jsonl").read_text())
-    words = script("word_codes")
-    monkeypatch.setattr(words.real_chats, "DATA", tmp_path)
+def test_short_lessons_of_windows_are_compared(data, tmp_path, monkeypatch):
+    "`real_chats.py lessons` with the built-in pair: the losses fall, and the slots name tokens that the decoder makes something of."
+    chats = script("real_chats")
+    folder = tmp_path / "samsum"
+    folder.mkdir()
+    (folder / "validation.jsonl").write_text((data / "samsum.validation.jsonl").read_text())
     cfg = Config.preset("mini").override(
         encoder_pooling="windows", latent_windows=5, prefix_len=80, embedding_normalizer="none", num_encoder_unfrozen_layers=0, teach_encoder_readout=1.0,
-        teach_encoder_summaries=0.0, teach_encoder_batch_size=8, teach_encoder_steps=30, warmup_steps=2, messenger_rows=100, preprocess_cache_dir=str(tmp_path / "cache"))
-    encoder, decoder = load_encoder(cfg), load_decoder(cfg)
-    seed_everything(0)
-    encoder = words.with_windows(encoder, cfg, decoder, ["Anna greets Ben."])
-    head = words.WordCodes(cfg, decoder.model.get_input_embeddings().weight.detach().float())
-    losses, _ = words.teach(cfg, encoder, decoder, head, 30)
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-    found = words.report(cfg, encoder, decoder, head, 4, 2)
-    assert found["dialogue"]["tokens"] > 50 and 0 <= found["dialogue"]["named"] <= 1 and found["nats"]["slots"] > 0
-
-
-def test_words_that_were_drawn_stand_for_all_others(monkeypatch):
-    "The loss with few drawn words is on average near the loss over all words."
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    words = script("word_codes")
-    cfg = Config.preset("mini").override(encoder_pooling="windows", latent_windows=5, prefix_len=80, embedding_normalizer="none")
-    seed_everything(0)
-    head = words.WordCodes(cfg, torch.randn(4000, 160))
-    codes, labels = torch.randn(50, words.CODE), torch.randint(4000, (50,))
-    with torch.no_grad():
-        whole = torch.nn.functional.cross_entropy(head.fit(codes), labels)
-        drawn = torch.stack([words.lesson_loss(head, codes, labels) for _ in range(20)]).mean()
-    assert abs(drawn - whole) < 0.05 * whole
+        teach_encoder_summaries=0.0, teach_encoder_batch_size=8, teach_encoder_learning_rate=3e-3, warmup_steps=2, messenger_rows=100, preprocess_cache_dir=str(tmp_path / "cache"))
+    monkeypatch.setattr(chats, "config", lambda name, out: cfg)
+    monkeypatch.setattr(chats, "DATA", tmp_path)
+    monkeypatch.setattr(chats, "RESULTS", tmp_path / "found.json")
+    chats.lessons(tmp_path, 4, 30)
+    ways = json.loads((tmp_path / "found.json").read_text())["lessons"]["ways"]
+    assert tuple(ways) == chats.CELLS
+    for found in ways.values():
+        assert found["losses"][-1] < 0.7 * found["losses"][0]
+        assert found["dialogue"]["tokens"] > 50 and 0.05 < found["dialogue"]["named"] <= 1
+        assert set(found["nats"]) == set(chats.WAYS) and min(found["nats"].values()) > 0
 
 
 RESULTS = [*EXPERIMENTS.glob("*.json"), *(EXPERIMENTS.parent.parent / "benchmarks/results").glob("*.json")]

@@ -213,11 +213,10 @@ def test_windows_learn_to_name_the_tokens_of_a_text():
     for _ in range(40):
         loss, parts = lesson_loss(lesson, batch, 0.5)
         loss.backward(); adam.step(); adam.zero_grad()
-    assert set(parts) == {"readout", "distance"} and parts["distance"] < 0.3
+    assert set(parts) == {"readout"} and loss < 1
     keep = batch["labels"] != -100
-    with torch.no_grad(): slots = lesson.readout(encoder.queries(encoder.model(ids, mask).last_hidden_state, mask, ids), None, cfg.prefix_len)
-    table = torch.nn.functional.normalize(decoder.model.get_input_embeddings().weight, dim=-1)
-    assert ((slots[keep] @ table.T).argmax(-1) == batch["labels"][keep]).float().mean() > 0.9
+    with torch.no_grad(): words = lesson.readout.words(encoder.queries(encoder.model(ids, mask).last_hidden_state, mask, ids))
+    assert (words == batch["labels"])[keep].float().mean() > 0.9
 
 
 @pytest.mark.parametrize("spelt", [False, True])

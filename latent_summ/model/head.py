@@ -218,16 +218,11 @@ def readout_loss(
     decoder:Decoder,
     prefix_embeds:torch.Tensor, # (batch, prefix_len, hidden)
     labels:torch.Tensor, # (batch, tokens), -100 where there is no target
-    others:int=0, # words drawn from the whole vocabulary beside the batch's own
 ) -> tuple: # (sum over slots, number of slots)
-    "Cross-entropy of 'slot k is token k' among the batch's words, and others."
+    "Cross-entropy of 'slot k is token k' among the batch's words."
     n = min(prefix_embeds.shape[1], labels.shape[1])
     keep = labels[:, :n] != -100
-    count = int(keep.sum())
-    vocabulary = len(decoder.model.get_input_embeddings().weight)
-    drawn = torch.randint(vocabulary, (others,), device=labels.device)
-    words, places = torch.cat([labels[:, :n][keep], drawn]).unique(return_inverse=True)
-    target = places[:count]
+    words, target = labels[:, :n][keep].unique(return_inverse=True)
     table = F.normalize(decoder.embed(words).float(), dim=-1)
     slots = F.normalize(prefix_embeds[:, :n][keep].float(), dim=-1)
     return F.cross_entropy(READOUT_SCALE * slots @ table.T, target, reduction="sum"), keep.sum()

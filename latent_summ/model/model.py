@@ -19,7 +19,7 @@ from ..config import Config, ConfigError, fields_of
 from ..runtime import ModelError
 from ..plan import trains_queries, tuned_layers
 from ..encode.families import layer_stack
-from .adapter import make_adapter
+from .adapter import WindowAdapter, make_adapter
 from .compress import make_compression, make_normalizer, normalize_latents
 from .middle import make_middle
 
@@ -143,11 +143,12 @@ class LowRank(nn.Module):
 def adopt_decoder(
     model:LatentSummarizer,
     decoder:nn.Module, # the decoder's transformers model; loaded for this model alone
-    rank:int, # 0 for no correction
+    rank:int, # of the correction; 0 for none
 ) -> LatentSummarizer:
-    """Give the decoder a correction that is part of `model`, as its child `decoder_lora`.
+    """Let the slots of windows name the decoder's words, and give it a correction that is part of `model`, as its child `decoder_lora`.
 
-    Raises `ModelError` for a decoder without layers of the usual names."""
+    Raises `ModelError` for a decoder to be corrected without layers of the usual names."""
+    if isinstance(model.adapter, WindowAdapter): model.adapter.adopt_words(decoder.get_input_embeddings())
     if not rank: return model
     layers = [m for name, m in decoder.named_modules() if name.endswith(("q_proj", "v_proj"))]
     if not layers:
@@ -176,7 +177,7 @@ def build_model(
     tensors:dict, # of a finished model
     cfg:Config, # that of the finished model
     encoder:nn.Module, # its transformers model
-    decoder:Optional[nn.Module]=None, # needed where the model corrects it (decoder_lora_rank)
+    decoder:Optional[nn.Module]=None, # needed where the model names its words (windows) or corrects it (decoder_lora_rank)
     middle:Optional[nn.Module]=None, # for a model that was trained with a middle of its own
     queries:Optional[nn.Module]=None, # the encoder's, needed where stage 4 trained them (finetune_adapter_train_queries)
 ) -> LatentSummarizer:
@@ -185,9 +186,10 @@ def build_model(
     A tuned top of the encoder goes into `encoder`, trained queries into `queries`, a correction of the decoder onto `decoder`."""
     model = adopt_encoder(LatentSummarizer(cfg, middle=middle), encoder, tuned_layers(cfg))
     if trains_queries(cfg): adopt_queries(model, queries)
-    if cfg.decoder_lora_rank and decoder is None:
-        raise ModelError(f"A model with decoder_lora_rank={cfg.decoder_lora_rank} needs its decoder to be loaded.")
-    adopt_decoder(model, decoder, cfg.decoder_lora_rank)
+    if decoder is not None: adopt_decoder(model, decoder, cfg.decoder_lora_rank)
+    elif cfg.decoder_lora_rank or cfg.encoder_pooling == "windows":
+        raise ModelError(f"A model with encoder_pooling={cfg.encoder_pooling} and decoder_lora_rank={cfg.decoder_lora_rank} "
+                         "needs its decoder to be loaded.")
     try: model.load_state_dict(tensors["model"])
     except RuntimeError as e:
         names = re.findall(r"(?:for |\")([a-z_]+\.[\w.]+)", str(e))

@@ -141,7 +141,9 @@ def _take_start(model:LatentSummarizer, encoder:Encoder):
     "Begin with the head and the adapter that were taught along with the encoder's windows."
     if encoder.start is None: return
     wanted = model.state_dict()
-    differing = [k for k, v in encoder.start.items() if k not in wanted or wanted[k].shape != v.shape]
+    if encoder.start.keys() - wanted.keys():
+        raise ModelError("The windows of this encoder were taught by an earlier version: teach the encoder again, in another run_dir.")
+    differing = [k for k, v in encoder.start.items() if wanted[k].shape != v.shape]
     if differing:
         raise ModelError(f"The windows of this encoder were taught together with another decoder or other latents ({differing[0]} "
                          "has another size): use the same gpt2_model, latent_dim and prefix_len, or teach another encoder.")
