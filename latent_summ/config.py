@@ -162,16 +162,16 @@ _LONG = dict(
     teach_encoder_words=1.0, num_encoder_unfrozen_layers=6, run_dir="runs/best")
 _SMALL = dict(
     modernbert_model="sentence-transformers/all-MiniLM-L6-v2", modernbert_hidden_dim=384, encoder_pooling="windows",
-    prefix_len=144, prefix_separator="\nSummary:\n", encoder_early_layer=3, embedding_normalizer="none",
+    prefix_len=256, latent_windows=8, prefix_separator="\nSummary:\n", encoder_early_layer=1, embedding_normalizer="none",
     num_encoder_unfrozen_layers=0, gpt2_model="HuggingFaceTB/SmolLM2-135M-Instruct", gpt2_hidden_dim=576,
-    attn_implementation="sdpa", max_seq_len=256, max_target_len=64, max_generation_length=64, do_sample=False,
+    attn_implementation="sdpa", max_seq_len=512, max_target_len=64, max_generation_length=64, do_sample=False,
     adapter_latent_positions=False, adapter_flat_rank=0, wikitext_dataset="own-texts", arxiv_dataset="", english_pretrain_dataset="",
     optimizer="adamw", learning_rate=3e-4, latent_mixing=0.0, batch_size=16, gradient_accumulation_steps=1,
-    warmup_steps=15, save_every=50, max_eval_samples=500, num_workers=0, teach_encoder_steps=2500,
+    warmup_steps=15, save_every=50, max_eval_samples=500, num_workers=0, teach_encoder_steps=5000,
     teach_encoder_batch_size=32, teach_encoder_learning_rate=2e-3, teach_encoder_readout=1.0,
     teach_encoder_dialogues=0.75, pretrain_middle_epochs=0, pretrain_adapter_epochs=0, finetune_middle_epochs=0,
-    finetune_adapter_epochs=2, finetune_adapter_train_queries=True, finetune_adapter_train_middle=False,
-    no_repeat_ngram_size=3, side_channel=32, side_channel_drop=0.25, decoder_lora_rank=8,
+    finetune_adapter_epochs=2, finetune_adapter_batch_size=8, finetune_adapter_train_queries=True, finetune_adapter_train_middle=False,
+    no_repeat_ngram_size=3, side_channel=48, side_channel_drop=0.25, decoder_lora_rank=8,
     decoder_lora_learning_rate=1e-3, run_dir="runs/laptop")
 
 # %% ../nbs/00_config.ipynb #32e71c92

@@ -15,7 +15,7 @@ from latent_summ.encode.backbones import Decoder, load_decoder
 from latent_summ.encode.trunk import Trunk, agrees, can_merge, with_trunk
 from latent_summ.model.decode import generate
 from latent_summ.model.head import prefix_loss
-from latent_summ.model.model import LowRank
+from latent_summ.model.model import LatentSummarizer, LowRank, adopt_decoder
 
 CPU = torch.device("cpu")
 MINI = Config.preset("mini").override(use_bf16=True)
@@ -99,7 +99,7 @@ def test_bf16_gradients_are_nearer_to_fp32_than_those_of_autocast(decoder):
 def test_only_training_has_one_and_the_given_decoder_stays(decoder):
     with bf16_machine():
         ours = with_trunk(MINI, decoder, CPU)
-        for off in (dict(use_bf16=False), dict(shard_decoder=True), dict(decoder_lora_rank=2)): assert with_trunk(MINI.override(**off), decoder, CPU) is decoder
+        for off in (dict(use_bf16=False), dict(shard_decoder=True)): assert with_trunk(MINI.override(**off), decoder, CPU) is decoder
     assert decoder.trunk is None and ours.trunk is not None
     assert ours.model is decoder.model and ours.identity == decoder.identity
     assert {p.dtype for p in decoder.model.parameters()} == {torch.float32}
@@ -163,3 +163,24 @@ def kept_bytes(decoder) -> int:
 
 def test_it_keeps_less_for_the_way_back_than_autocast(decoder):
     assert kept_bytes(replace(decoder, trunk=Trunk(decoder.model, torch.bfloat16))) < kept_bytes(decoder)
+
+
+def test_a_correction_learns_through_the_trunk(decoder):
+    "What the model computes with its own LoRA, and the same gradients; another hook keeps the model's forward."
+    own = load_decoder(MINI, CPU)
+    model = adopt_decoder(LatentSummarizer(MINI), own.model, 3)
+    lows = list(model.decoder_lora)
+    torch.manual_seed(0)
+    for low in lows: torch.nn.init.normal_(low.up.weight, std=0.1)
+    with bf16_machine():
+        ours = with_trunk(MINI, own, CPU, lows)
+        assert ours.trunk is not None and with_trunk(MINI, own, CPU).trunk is None
+    passes = []
+    for run in (own, replace(own, trunk=Trunk(own.model, torch.float32, corrections=lows))):
+        loss, slope = one_pass(run)
+        passes.append((loss, slope, [p.grad.clone() for p in model.decoder_lora.parameters()]))
+        model.zero_grad()
+    (loss, slope, gradients), (our_loss, our_slope, our_gradients) = passes
+    assert abs(our_loss - loss) < 1e-4 and torch.allclose(our_slope, slope, atol=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-4) and a.any() for a, b in zip(our_gradients, gradients))
+    assert abs(loss - one_pass(decoder)[0]) > 1e-3

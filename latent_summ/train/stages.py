@@ -343,7 +343,7 @@ def _prepare(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, dec
     sources = _first_process_first(_sources, cfg, encoder, decoder, log, needed)
     model = _new_model(cfg, encoder, decoder, device, custom.middle)
     _speed_up(cfg, model, decoder, device)
-    decoder = with_trunk(cfg, decoder, device)
+    decoder = with_trunk(cfg, decoder, device, list(getattr(model, "decoder_lora", ())))
     if cfg.shard_decoder: shard_decoder(decoder, device)
     return Run(cfg, folder, device, encoder, decoder, sources, model, log, Saver(cfg.async_checkpointing),
                stages=custom.stages, objectives=custom.objectives, identities=_identities(needed))

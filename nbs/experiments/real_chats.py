@@ -53,7 +53,7 @@ from latent_summ.use.inference import Summarizer
 RESULTS = Path(__file__).resolve().parent / "real_chats.json"
 DATASETS = ("samsum", "dialogsum")
 DATA = Path(os.environ.get("LATENT_SUMM_DATA", "."))
-QUERIES = dict(encoder_pooling="queries", query_layers=4, embedding_normalizer="standard", prefix_len=50, adapter_latent_positions=True, adapter_flat_rank=512,
+QUERIES = dict(encoder_pooling="queries", query_layers=4, encoder_early_layer=3, max_seq_len=256, embedding_normalizer="standard", prefix_len=50, adapter_latent_positions=True, adapter_flat_rank=512,
                optimizer="muon", learning_rate=1e-3, batch_size=64, pretrain_middle_epochs=1, finetune_adapter_batch_size=16, finetune_adapter_train_queries=False,
                latent_mixing=0.3, teach_encoder_batch_size=None, teach_encoder_dialogues=0.0, teach_encoder_summaries=0.5, teach_encoder_words=0.5, warmup_steps=30,
                prefix_separator="\n", finetune_adapter_train_middle=True, decoder_lora_learning_rate=None, no_repeat_ngram_size=0)
@@ -69,7 +69,9 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
     "short, facts, lora, rest": ("short, facts, lora", "finetune"),
     "short, facts, lora, end to end": ("short, facts, lora, rest", "finetune"),
 }
-WINDOWS = dict(no_repeat_ngram_size=0, finetune_adapter_epochs=1, finetune_adapter_max_samples=6400, use_torch_compile=True, max_eval_samples=100)
+FEWER = dict(finetune_adapter_epochs=1, use_torch_compile=True, max_eval_samples=100)
+WINDOWS = FEWER | dict(teach_encoder_steps=2500, encoder_early_layer=3, latent_windows=6, prefix_len=144, max_seq_len=256, side_channel=32,
+                       finetune_adapter_max_samples=6400, finetune_adapter_batch_size=16, no_repeat_ngram_size=0)
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "laptop": ("the preset as it is", {}),
@@ -88,13 +90,12 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "short, facts, lora, end to end": ("stage 4 a fifth time, on 5,600 pairs at lower rates, in which the queries and the compression head learn too",
                                        SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5600, decoder_lora_rank=8,
                                                             latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
-    "windows": ("the preset with 6,400 pairs, once: windows are taught to name their tokens, then stage 4 learns end to end, with facts and a correction", WINDOWS),
+    "windows": ("6,400 pairs, once: windows are taught to name their tokens, then stage 4 learns end to end, with facts and a correction", WINDOWS),
     "windows, longer": ("stage 0 takes three times as long and reads states nearer to the words; stage 4 has 4,000 pairs drawn from both datasets, whole chats, "
                         "and 48 bytes of facts", WINDOWS | dict(teach_encoder_steps=7500, encoder_early_layer=1, max_seq_len=512, side_channel=48,
                         finetune_adapter_max_samples=4000, finetune_adapter_batch_size=8, no_repeat_ngram_size=3)),
-    "looked up": ("the same with 5,000 steps of stage 0, and slots that look words up in the decoder's table", WINDOWS | dict(
-        teach_encoder_steps=5000, encoder_early_layer=1, max_seq_len=512, side_channel=48, finetune_adapter_max_samples=4000,
-        finetune_adapter_batch_size=8, no_repeat_ngram_size=3)),
+    "looked up": ("the preset with 2,000 pairs of both datasets, once: slots look words up in the decoder's table, 256 of them",
+                  FEWER | dict(finetune_adapter_max_samples=2000)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
