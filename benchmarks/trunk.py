@@ -7,6 +7,8 @@ Forward and backward to the prefix, of 16 rows of 50 prefix positions and 32 lab
 cast at every step), `trunk` (weights merged, in bf16), `compiled` (the same with use_torch_compile). In turns, in seconds of processor time: other processes
 of a shared machine lengthen these far less than those of the clock.
 
+- smollm2, gemma: as above; corrected: SmolLM2 with a correction of rank 8 (LoRA) that learns, 8 rows of 256 prefix positions, as in --preset laptop
+
 - step: seconds of each way, how many times as fast as autocast (round by round), and the share of the machine's bf16 rate (in processor time too) that the
   products alone make
 - accuracy: loss and gradient of the prefix beside fp32, on 4 of the rows
@@ -23,6 +25,7 @@ from latent_summ.config import Config
 from latent_summ.encode.backbones import Decoder, load_decoder
 from latent_summ.encode.trunk import Trunk
 from latent_summ.model.head import prefix_loss
+from latent_summ.model.model import LowRank
 
 SMOLLM2 = dict(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, head_dim=64,
                tie_word_embeddings=True)
@@ -42,9 +45,9 @@ def decoder_flops(decoder, positions:int, targets:int) -> float:
     return 4.0 * (layers * positions + decoder.model.get_output_embeddings().weight.numel() * targets)
 
 
-def rows_of(decoder, rows:int, tokens:int) -> tuple: # prefix (rows, 50, hidden), labels (rows, tokens)
+def rows_of(decoder, rows:int, positions:int, tokens:int) -> tuple: # prefix (rows, positions, hidden), labels (rows, tokens)
     g = torch.Generator().manual_seed(0)
-    prefix = torch.randn(rows, 50, decoder.hidden_size, generator=g) * decoder.embedding_rms
+    prefix = torch.randn(rows, positions, decoder.hidden_size, generator=g) * decoder.embedding_rms
     return prefix, torch.randint(20, 3000, (rows, tokens), generator=g)
 
 
@@ -61,28 +64,37 @@ def product_rate() -> float: # GFLOP/s, in processor time
     return 2 * 2048**3 / min(timed(lambda: F.linear(x, w))[1] for _ in range(9)) / 1e9
 
 
-def bench(opts, name:str) -> dict:
+def corrections_of(decoder, rank:int) -> torch.nn.ModuleList:
+    "A correction of queries and values, hooked onto the decoder; none for rank 0."
+    layers = [m for n, m in decoder.model.named_modules() if n.endswith(("q_proj", "v_proj"))] if rank else []
+    return torch.nn.ModuleList(LowRank(m, rank) for m in layers)
+
+
+def bench(opts, name:str, rank:int=0, rows:int=None, positions:int=50) -> dict:
+    rows = rows or opts.rows
     if opts.weights:
         cfg = Config(gpt2_model=str(opts.weights), gpt2_hidden_dim=opts.width, attn_implementation="sdpa")
         decoder = load_decoder(cfg, torch.device("cpu"))
     else: decoder = random_decoder(name, opts.toy)
-    trunks = dict(trunk=Trunk(decoder.model, torch.bfloat16), compiled=Trunk(decoder.model, torch.bfloat16, compiled=True))
+    lows = corrections_of(decoder, rank)
+    trunks = {way: Trunk(decoder.model, torch.bfloat16, way == "compiled", corrections=lows) for way in ("trunk", "compiled")}
     ways = dict(autocast=decoder) | {k: replace(decoder, trunk=t) for k, t in trunks.items()}
-    prefix, labels = rows_of(decoder, opts.rows, 32)
+    prefix, labels = rows_of(decoder, rows, positions, 32)
     runs = turns({k: (lambda d=d: one_pass(d, prefix, labels)) for k, d in ways.items()}, opts.repeats)
-    flops, rate = decoder_flops(decoder, opts.rows * (51 + 32), labels.numel()), product_rate()
+    flops, rate = decoder_flops(decoder, rows * (positions + 1 + 32), labels.numel()), product_rate()
     loss, slope = one_pass(decoder, prefix[:4], labels[:4], cast=False)
     accuracy = {}
     for way, d in ways.items():
         other, other_slope = one_pass(d, prefix[:4], labels[:4])
         accuracy[way] = dict(loss_off=abs(other - loss) / loss, gradient_cosine=F.cosine_similarity(slope.flatten(), other_slope.flatten(), dim=0).item())
-    return dict(weights=opts.weights.name if opts.weights else "random", rows=opts.rows, bf16_gflops_of_processor_time=round(rate, 1),
+    return dict(weights=opts.weights.name if opts.weights else "random", rows=rows, positions=positions, rank=rank, bf16_gflops_of_processor_time=round(rate, 1),
                 cpu_seconds={k: spread([t[1] for t in v]) for k, v in runs.items()},
                 times_autocast={k: ratio(runs["autocast"], v, clock=1) for k, v in runs.items() if k != "autocast"},
                 share_of_bf16_matmul={k: spread([flops / t[1] / rate / 1e9 for t in v]) for k, v in runs.items()}, accuracy=accuracy)
 
 
-PARTS = dict(smollm2=lambda opts: bench(opts, "smollm2"), gemma=lambda opts: bench(opts, "gemma"))
+PARTS = dict(smollm2=lambda opts: bench(opts, "smollm2"), gemma=lambda opts: bench(opts, "gemma"),
+             corrected=lambda opts: bench(opts, "smollm2", rank=8, rows=8, positions=256))
 
 
 def main():

@@ -180,6 +180,12 @@ def test_windows_are_taught_with_the_head_and_the_adapter_that_a_model_starts_fr
     own = dict(modernbert_model=str(run / "encoder"), teach_encoder_steps=0)
     with pytest.raises(ModelError, match="was taught latent_windows=5 with prefix_len=80"): stages.run_pipeline(config(shared / "longer", **few | own | dict(prefix_len=120)))
     with pytest.raises(ModelError, match="has another size"): stages.run_pipeline(config(shared / "narrow", **few | own | dict(latent_dim=128)))
+    other = backbones.load_decoder(cfg, CPU)
+    other.model.get_input_embeddings().weight.mul_(2)
+    for part in (other.model, other.tokenizer): part.save_pretrained(shared / "other-words")
+    with pytest.raises(CheckpointError, match="was taught from the decoder mini"):
+        stages.run_pipeline(config(shared / "other-run", **few | own | dict(gpt2_model=str(shared / "other-words"))))
+    assert not (shared / "other-run").exists()
     queries = few | own | dict(encoder_pooling="queries", embedding_normalizer="standard")
     with pytest.raises(ModelError, match="needs an encoder that was taught queries"): stages.run_pipeline(config(shared / "queries-w", **queries))
 

@@ -41,7 +41,7 @@ from .rows import with_latents
 from .run import Run, checkpoint_folder, held_folder, latents_maker, newest_step, open_run
 from .run import check_run, save_model
 from .trainer import Job, Trainer, batch_weight, check_same_training, planned_steps, step_files
-from .teach import ABOUT, check_taught, lesson_of
+from .teach import ABOUT, check_taught, check_taught_with, lesson_of
 from .trainer import world
 from .verdict import phase_verdict
 
@@ -466,6 +466,12 @@ def _check_queries(cfg:Config, encoder:Encoder):
                           "set encoder_pooling to queries or windows, or leave it out.")
     if not cfg.teach_encoder_steps: check_pooling(cfg, encoder)
 
+def _check_words(cfg:Config, decoder:Decoder):
+    "Raise `CheckpointError` where windows were taught to name the words of another decoder."
+    file = Path(cfg.modernbert_model)/ABOUT
+    if cfg.encoder_pooling != "windows" or cfg.teach_encoder_steps or not file.is_file(): return
+    check_taught_with(file.parent, "decoder", read_json(file)["decoder"], decoder.identity)
+
 def _check_start(cfg:Config, stages:list, encoder:Encoder, decoder:Decoder, needed:list):
     "Raise `LatentSummError` for what a training would otherwise meet after hours of embedding; nothing is written."
     sources = {key: rows for key, _, _, rows in needed}
@@ -473,6 +479,7 @@ def _check_start(cfg:Config, stages:list, encoder:Encoder, decoder:Decoder, need
         if not chosen_rows(cfg, stage, sources): raise _no_source(stage)
     if stages[0].half == "finetune" and not cfg.run_pretraining: _pretrained_file(cfg)
     if trains_queries(cfg): _check_queries(cfg, encoder)
+    _check_words(cfg, decoder)
     if cfg.teach_encoder_steps or needs_live_encoder(cfg): return
     check_pooling(cfg, encoder)
     if cfg.run_preprocessing: _check_cache_dir(cfg)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FLAT', 'RANK', 'WORDS', 'READOUT_WEIGHT', 'ABOUT', 'with_latent_tokens', 'with_windows', 'with_queries', 'Readout',
-           'WindowReadout', 'words_loss', 'Lesson', 'lesson_loss', 'lesson_of', 'save_taught', 'check_taught']
+           'WindowReadout', 'words_loss', 'Lesson', 'lesson_loss', 'lesson_of', 'save_taught', 'check_taught_with',
+           'check_taught']
 
 # %% ../../nbs/train/05_teach.ipynb #26aa0005
 import os, shutil
@@ -298,7 +299,12 @@ def _queries_hash(folder) -> dict:
     return {name: sha256_file(file) for name, file in files.items() if file.is_file()}
 
 # %% ../../nbs/train/05_teach.ipynb #b9e68001
-def _check_backbone(folder:Path, part:str, old:dict, new:dict):
+def check_taught_with(
+    folder:Path, # with a taught encoder
+    part:str, # encoder or decoder
+    old:dict, # its identity in stage 0
+    new:dict, # its identity now
+):
     "Raise `CheckpointError` where the encoder or decoder is not the one of stage 0."
     if (old["revision"], old["tokenizer"]) == (new["revision"], new["tokenizer"]): return
     raise CheckpointError(f"{folder} was taught from the {part} {old['name']} ({old['revision'][:12]}), "
@@ -312,7 +318,7 @@ def check_taught(
     wanted:dict, # from lesson_of
 ):
     "Raise `CheckpointError` for an encoder that was taught with other settings, or is damaged."
-    for part in ("encoder", "decoder"): _check_backbone(folder, part, saved[part], wanted[part])
+    for part in ("encoder", "decoder"): check_taught_with(folder, part, saved[part], wanted[part])
     old = {k: saved.get(k, getattr(Config(), k)) for k in _SETTINGS} # a setting that came later had its default
     listed = "; ".join(f"{k} was {old[k]!r}, now {wanted[k]!r}" for k in _SETTINGS if old[k] != wanted[k])
     if listed:
