@@ -47,7 +47,7 @@ class Weights(NamedTuple):
     gate_up: torch.Tensor # (2 x inner, width)
     down: torch.Tensor # (width, inner)
     after_mlp: Optional[torch.Tensor] # fp32 (width,)
-    q_low: Optional[tuple] = None # of a correction of the queries (LoRA): down (rank, width) and up (heads x size, rank), which learn
+    q_low: Optional[tuple] = None # correction of the queries (LoRA): down (rank, width), up (heads x size, rank)
     v_low: Optional[tuple] = None # and of the values
 
 # %% ../../nbs/encode/09_trunk.ipynb #d27bcda5
@@ -207,7 +207,7 @@ def _is_plain(layer:nn.Module, corrections:list) -> bool:
 # %% ../../nbs/encode/09_trunk.ipynb #40582c5d
 def can_merge(
     model:nn.Module, # a causal language model
-    corrections:list=(), # those of `Trunk`
+    corrections:list=(), # those of Trunk
 ) -> bool:
     "Whether `Trunk` knows the layers of a model."
     config = model.config
@@ -231,7 +231,7 @@ class Trunk:
         dtype:torch.dtype, # of the products
         compiled:bool=False, # with torch.compile
         recompute:bool=False, # a layer's inner numbers in the backward pass: less memory, more time
-        corrections:list=(), # two for each layer, of queries and of values, hooked onto the model: linear layers `down` and `up`
+        corrections:list=(), # two for each layer, of queries and of values, hooked onto the model: linear layers down and up
     ):
         base = model.base_model
         config = model.config
@@ -309,7 +309,7 @@ def _compile(self:Trunk):
 @torch.no_grad()
 def agrees(
     model:nn.Module, # for which can_merge holds
-    corrections:list=(), # those of `Trunk`
+    corrections:list=(), # those of Trunk
 ) -> bool:
     "Whether the layers as they are run here compute what the model computes, in fp32."
     table = model.get_input_embeddings()
@@ -323,7 +323,7 @@ def with_trunk(
     cfg:Config, # precision, use_torch_compile, use_gradient_checkpointing; whether the decoder is split
     decoder:Decoder,
     device, # a torch.device
-    corrections:list=(), # of the decoder, which learn (`decoder_lora_rank`)
+    corrections:list=(), # of the decoder, which learn (decoder_lora_rank)
 ) -> Decoder: # the same, or one with a trunk
     "The decoder as training runs it: as it is where it is split."
     dtype = autocast_dtype(cfg, device, decoder=True)

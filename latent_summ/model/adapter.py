@@ -141,6 +141,14 @@ class WindowAdapter(nn.Module):
         unit_gain_(self)
         nn.init.eye_(self.apart.weight)
 
+    def forward(self,
+        latents:torch.Tensor, # (batch, latent_seq_len, latent_dim); of unit length where normalize_latent is on
+    ) -> torch.Tensor: # (batch, prefix_len, gpt2_hidden_dim): embeddings of the decoder
+        "The prefix; raises `ModelError` for latents of another shape."
+        codes = self.codes(latents)
+        if codes.requires_grad: return self.between(codes)
+        return self.table[0](self.best_words(codes)[..., 0]).float()
+
 # %% ../../nbs/model/03_adapter.ipynb #4b1b619a
 @patch
 def adopt_words(self:WindowAdapter,
@@ -218,15 +226,12 @@ def best_words(self:WindowAdapter,
         return torch.stack([(slots @ self.word_codes().T).topk(n).indices for slots in codes])
 
 @patch
-def forward(self:WindowAdapter,
-    latents:torch.Tensor, # (batch, latent_seq_len, latent_dim); of unit length where normalize_latent is on
-) -> torch.Tensor: # (batch, prefix_len, gpt2_hidden_dim): embeddings of the decoder
-    "The prefix; raises `ModelError` for latents of another shape."
-    table, = self.table
-    codes = self.codes(latents)
-    if not codes.requires_grad: return table(self.best_words(codes)[..., 0]).float()
+def between(self:WindowAdapter,
+    codes:torch.Tensor, # (batch, prefix_len, CODE)
+) -> torch.Tensor: # (batch, prefix_len, gpt2_hidden_dim)
+    "The embeddings of the best words, with the gradient of a mixture of the best few."
     words = self.best_words(codes, CHOICES) # (batch, prefix_len, CHOICES)
-    embeddings = table(words).float()
+    embeddings = self.table[0](words).float()
     fit = (codes[..., None, :] * self.word_codes()[words]).sum(-1)
     mixture = (fit.softmax(-1)[..., None] * embeddings).sum(-2)
     return embeddings[..., 0, :] + mixture - mixture.detach()

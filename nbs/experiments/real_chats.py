@@ -53,7 +53,8 @@ from latent_summ.use.inference import Summarizer
 RESULTS = Path(__file__).resolve().parent / "real_chats.json"
 DATASETS = ("samsum", "dialogsum")
 DATA = Path(os.environ.get("LATENT_SUMM_DATA", "."))
-QUERIES = dict(encoder_pooling="queries", query_layers=4, encoder_early_layer=3, max_seq_len=256, embedding_normalizer="standard", prefix_len=50, adapter_latent_positions=True, adapter_flat_rank=512,
+QUERIES = dict(encoder_pooling="queries", query_layers=4, encoder_early_layer=3, max_seq_len=256, embedding_normalizer="standard", prefix_len=50,
+               adapter_latent_positions=True, adapter_flat_rank=512,
                optimizer="muon", learning_rate=1e-3, batch_size=64, pretrain_middle_epochs=1, finetune_adapter_batch_size=16, finetune_adapter_train_queries=False,
                latent_mixing=0.3, teach_encoder_batch_size=None, teach_encoder_dialogues=0.0, teach_encoder_summaries=0.5, teach_encoder_words=0.5, warmup_steps=30,
                prefix_separator="\n", finetune_adapter_train_middle=True, decoder_lora_learning_rate=None, no_repeat_ngram_size=0)
@@ -119,7 +120,8 @@ def later_first(lines:list) -> list:
     return lines[9732:] + lines[:9732]
 
 
-ORDERS = {"short, facts, lora, both": shuffled, "short, facts, lora, rest": later_first, "windows, longer": shuffled, "looked up": shuffled} # variants that read the pairs in another order
+ORDERS = {"short, facts, lora, both": shuffled, "short, facts, lora, rest": later_first, "windows, longer": shuffled,
+          "looked up": shuffled} # variants that read the pairs in another order
 
 
 def chats(name:str, out:Path) -> Path:
