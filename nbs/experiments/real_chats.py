@@ -7,7 +7,6 @@
     python nbs/experiments/real_chats.py train "short, more pairs" # one that starts from the pretraining of another variant, which must be there
     python nbs/experiments/real_chats.py named windows            # how many tokens the slots of an encoder with windows name after stage 0
     python nbs/experiments/real_chats.py cells --rows 64          # what the words say that slots should name, by how many cells a token has
-    python nbs/experiments/real_chats.py lessons --steps 300      # the same two ways of cells, each after a short lesson of stage 0
     python nbs/experiments/real_chats.py judge short              # scores and ladder on both validation splits
     python nbs/experiments/real_chats.py search short --beams 4 --candidates 8 # the scores once more: greedy, with beams, and the best of candidates
     python nbs/experiments/real_chats.py rebuild short            # texts of four lengths back from their own latents: summaries, arXiv, Wikipedia
@@ -40,8 +39,6 @@ from latent_summ.model.decode import pad_labels
 from latent_summ.model.head import head_loss, prefix_loss
 from latent_summ.model.model import LowRank
 from latent_summ.runtime import autocast, seed_everything, write_json
-from latent_summ.train.events import EventLog
-from latent_summ.train.lesson import taught
 from latent_summ.train.run import environment
 from latent_summ.train.stages import run_pipeline
 from latent_summ.train.teach import WindowReadout, with_windows
@@ -220,7 +217,7 @@ def course(run:Path) -> dict:
 
 
 def judge(name:str, out:Path, rows:int, climbed:int):
-    "Scores of a trained variant on both validation splits, and the ladder on the first rows."
+    "Scores of a trained variant on both validation splits; unless `climbed` is 0, also without its facts, and the ladder on the first rows."
     run = Path(config(name, out).run_dir)
     summarizer = Summarizer.from_pretrained(run)
     found = dict(what=VARIANTS[name][0], changed=VARIANTS[name][1],
@@ -231,10 +228,10 @@ def judge(name:str, out:Path, rows:int, climbed:int):
         texts = summarizer.summarize([r["dialogue"] for r in pairs])
         (out / f"{Path(run).name}.{dataset}.txt").write_text("\n".join(f"{r['summary']}\n-> {t}\n" for r, t in zip(pairs, texts)))
         found["datasets"][dataset] = scores(pairs, texts) | dict(not_in_training=unseen_scores(pairs, texts))
-        if summarizer.cfg.side_channel: # the same model, from the latents alone
+        if summarizer.cfg.side_channel and climbed: # the same model, from the latents alone
             alone = summarizer.summarize([r["dialogue"] for r in pairs], side_channel=0)
             found["datasets"][dataset]["without_facts"] = scores(pairs, alone)
-        found["datasets"][dataset]["ladder"] = ladder_report(loss_ladder(summarizer, pairs[:climbed]))
+        if climbed: found["datasets"][dataset]["ladder"] = ladder_report(loss_ladder(summarizer, pairs[:climbed]))
         save(name, found)
 
 
@@ -314,25 +311,6 @@ def cells(out:Path, rows:int):
             ids = [[i for i in ids if i not in (-100, decoder.newline_id)] for ids in slot_ids(cfg, encoder, decoder, [r["dialogue"] for r in pairs])]
             ways[way] = dict(words=sum(map(len, ids)) / len(ids), nats=nats_after(cfg, decoder, [decoder.embed(torch.tensor(i)) for i in ids], pairs))
     save("cells", found)
-
-
-def lessons(out:Path, rows:int, steps:int):
-    "The two ways of cells after a short lesson each: its losses, how many tokens the slots name, and what the decoder makes of them."
-    found = dict(command=f"python nbs/experiments/real_chats.py lessons --rows {rows} --steps {steps}", steps=steps, ways={})
-    for way in CELLS:
-        cfg = config("windows, longer", out).override(device="cpu", run_dir=str(out / f"lesson {way}"), teach_encoder_steps=steps)
-        encoder, decoder = load_encoder(cfg), load_decoder(cfg)
-        chats = [r["dialogue"] for r in load_pairs(cfg, "train", 16_384)]
-        seed_everything(cfg.seed)
-        encoder = with_windows(encoder, cfg, decoder, chats)
-        if way == CELLS[0]: encoder.queries.token_cells[:] = 1
-        events = []
-        taught(cfg, EventLog(None, [events.append]), torch.device("cpu"), encoder, decoder)
-        losses = [e["loss"] for e in events if e["event"] == "step"]
-        every = max(steps // 6, 1)
-        means = [sum(some) / len(some) for some in (losses[i:i + every] for i in range(0, len(losses), every))]
-        found["ways"][way] = dict(losses=means) | slots_report(cfg, rows, min(rows, 64))
-        save("lessons", found)
 
 
 @torch.inference_mode()
@@ -453,24 +431,22 @@ def _teach_reader(cfg:Config, decoder, minutes:float, rank:int, most:int) -> tup
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("list", "train", "named", "cells", "lessons", "judge", "search", "rebuild", "own", "baselines", "reader", "overlap"))
+    p.add_argument("what", choices=("list", "train", "named", "cells", "judge", "search", "rebuild", "own", "baselines", "reader", "overlap"))
     p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
     p.add_argument("--out", type=Path, default=Path("build/real_chats"))
     p.add_argument("--rows", type=int, default=1000, help="validation rows of each dataset, at most")
-    p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder")
+    p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder; 0: neither the ladder nor the scores without facts")
     p.add_argument("--beams", type=int, default=4, help="how many beginnings are kept at each word")
     p.add_argument("--candidates", type=int, default=8, help="to choose from")
     p.add_argument("--minutes", type=float, default=30.0, help="of the reader's lesson; 0: only as it comes")
     p.add_argument("--rank", type=int, default=8, help="of the reader's correction")
     p.add_argument("--most", type=int, default=5000, help="rows of the reader's lesson, at most")
-    p.add_argument("--steps", type=int, default=300, help="of each of the lessons")
     p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     opts = p.parse_args()
     for name, (what, _) in VARIANTS.items() if opts.what == "list" else (): print(f"{name:22} {what}")
     if opts.what == "baselines": baselines(opts.rows)
     if opts.what == "overlap": overlap()
     if opts.what == "cells": cells(opts.out, opts.rows)
-    if opts.what == "lessons": lessons(opts.out, opts.rows, opts.steps)
     if opts.what == "reader": reader(opts.minutes, opts.rank, opts.rows, opts.most)
     for name in opts.names:
         if opts.what == "train": train(name, opts.out, opts.resume)
