@@ -20,6 +20,7 @@ from .names import anonymise
 from .messages import APP_MARK, INVISIBLE, Chat, Message, day_numbers, day_order, habit_of
 from .messages import is_object_list, iso_time, phrases, stamp_of, time_of, visible
 from .encodings import decoded
+from .files import unreadable
 from .exports import is_facebook, is_google_chat, is_kakao, is_line, is_stamped
 from .exports import parse_facebook, parse_google_chat, parse_kakao, parse_line, parse_stamped
 from .transcripts import is_captions, is_plain, is_transcript, parse_captions, parse_plain, parse_transcript
@@ -509,7 +510,7 @@ def read_export(
     path = Path(path)
     name = str(name or path)
     try: export = _read_path(path, plain)
-    except OSError as e: raise DataError(f"Cannot read {name}: {e.strerror or e}.") from e
+    except OSError as e: raise unreadable(path, name, e) from e
     except DataError as e: raise DataError(f"{name}: {e}") from e
     if export: _name_rooms(export[1], Path(name).absolute().as_posix())
     return export

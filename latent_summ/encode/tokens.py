@@ -203,7 +203,8 @@ def fact_ids(
     decoder:Decoder, # for its tokenizer
     packed:list, # bytes of each text, from pack_facts
 ) -> list: # of id lists, each side_channel long
-    "What the decoder reads of the facts of each text, padded on the left."
+    "What the decoder reads of the facts of each text, padded on the left: for windows with newlines, which are left out where they are read."
+    filler = decoder.newline_id if cfg.encoder_pooling == "windows" else decoder.pad_id
     ids = plain_ids(decoder.tokenizer, [unpack_facts(data) for data in packed])
     kept = [i[:cfg.side_channel] for i in ids]
-    return [[decoder.pad_id] * (cfg.side_channel - len(i)) + i for i in kept]
+    return [[filler] * (cfg.side_channel - len(i)) + i for i in kept]

@@ -234,7 +234,7 @@ def between(self:WindowAdapter,
     embeddings = self.table[0](words).float()
     fit = (codes[..., None, :] * self.word_codes()[words]).sum(-1)
     mixture = (fit.softmax(-1)[..., None] * embeddings).sum(-2)
-    return embeddings[..., 0, :] + mixture - mixture.detach()
+    return embeddings[..., 0, :] + (mixture - mixture.detach()) # the word's own embedding, to the last digit
 
 # %% ../../nbs/model/03_adapter.ipynb #b757a140
 def make_adapter(

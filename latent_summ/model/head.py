@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ..config import Config
 from ..encode.backbones import Decoder
 from ..encode.families import Head, head_of
-from .decode import pad_labels, prompt_embeds
+from .decode import hidden_after, pad_labels
 
 # %% ../../nbs/model/05_head.ipynb #941aa18c
 _CHUNK_NUMBERS = 2**26  # logits alive at once: 256 MB in fp32
@@ -106,9 +106,7 @@ def prefix_loss(
 ) -> tuple: # (sum of the losses, tokens or their importance), and with a teacher the sum of its divergence
     "Token cross-entropies of `labels` after `prefix_embeds`."
     keep = labels != -100
-    prompt = prompt_embeds(decoder, prefix_embeds)
-    inputs = torch.cat([prompt, decoder.embed(labels.masked_fill(~keep, decoder.pad_id)[:, :-1])], 1)
-    hidden = decoder.read(inputs)[:, prompt.shape[1] - 1:]
+    hidden = hidden_after(decoder, prefix_embeds, decoder.embed(labels.masked_fill(~keep, decoder.pad_id)[:, :-1]))
     head = getattr(decoder.trunk, "head", None)
     weights = None if importance is None else importance[keep]
     count = keep.sum() if weights is None else weights.sum()

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from ..encode.families import head_of
 from ..encode.tokens import target_ids
 from ..model.compress import normalize_latents
-from ..model.decode import pad_labels, prompt_embeds
+from ..model.decode import hidden_after, pad_labels
 from ..runtime import DataError, autocast, counted, own_world
 from .scores import bootstrap_interval
 from .facts import fact_spans, references_of
@@ -37,11 +37,9 @@ def _batch_scores(summarizer, latents:torch.Tensor, labels:torch.Tensor) -> tupl
     decoder = summarizer.decoder
     keep = labels != -100
     prefix = summarizer.model.prefix(latents.to(summarizer.device)).to(decoder.model.dtype)
-    prompt = prompt_embeds(decoder, prefix)
-    words = decoder.embed(labels.masked_fill(~keep, decoder.pad_id)[:, :-1])
-    hidden = decoder.model.base_model(inputs_embeds=torch.cat([prompt, words], 1), use_cache=False).last_hidden_state
+    hidden = hidden_after(decoder, prefix, decoder.embed(labels.masked_fill(~keep, decoder.pad_id)[:, :-1]))
     head = head_of(decoder.model)
-    logits = head.logits(hidden[:, prompt.shape[1] - 1:][keep].to(head.weight.dtype))[0] # (tokens, words)
+    logits = head.logits(hidden[keep].to(head.weight.dtype))[0] # (tokens, words)
     nats = F.cross_entropy(logits, labels[keep], reduction="none")
     return nats.cpu(), (logits.argmax(-1) == labels[keep]).cpu()
 

@@ -22,7 +22,7 @@ from ..encode.progress import EmbedProgress, clock
 from ..encode.embedder import Embedder
 from ..encode.tokens import fact_ids, frame_of, plain_ids
 from ..model.compress import normalize_latents
-from ..model.decode import facts_before, generate, prompt_embeds
+from ..model.decode import facts_before, generate, packed_prompt
 from ..runtime import DataError, counted, own_world, say_once
 from ..train.checkpoint import config_of
 from .arguments import TEXTS_AT_ONCE, check_side, check_words, clean_texts, split_parts, unit_windows
@@ -266,8 +266,10 @@ def decode(self:LatentCodec,
 def prompt(self:LatentCodec,
     latents, # ready to be written: (texts, latent_seq_len, latent_dim) of compress_meaning, torch or numpy
 ) -> torch.Tensor: # (texts, positions, hidden of the decoder), on the device
-    "What the decoder's own `generate(inputs_embeds=...)` takes: begin token, prefix and separator. Raises `DataError` for another shape."
-    return prompt_embeds(self.decoder, self.model.prefix(self._checked(latents)).to(self.decoder.model.dtype))
+    """What the decoder's own `generate(inputs_embeds=...)` takes: begin token, prefix and separator. Raises `DataError` for another shape.
+
+    With windows, prompts may differ in length, and the shorter ones are padded on the left: give one text at a time."""
+    return packed_prompt(self.decoder, self.model.prefix(self._checked(latents)).to(self.decoder.model.dtype))[0]
 
 # %% ../../nbs/use/04_codec.ipynb #76768c21
 @patch

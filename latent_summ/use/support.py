@@ -24,7 +24,7 @@ from ..config import Config
 from ..encode.backbones import Decoder
 from ..encode.cache import differences
 from ..encode.families import head_of
-from ..model.decode import pad_labels, prompt_embeds
+from ..model.decode import hidden_after, pad_labels
 from ..runtime import CheckpointError, DataError, atomic_write
 from ..train.checkpoint import content_hash
 from .facts import TEXT_FACTS, _NEGATION, _NUMBER, _NUMBER_WORDS, _TIME, _capitals, _hours, match_times, speakers_of, text_facts
@@ -138,9 +138,7 @@ def _token_logprobs(
 ) -> torch.Tensor: # (batch, tokens), 0 where there is no label
     "Log-probability of each label after the prefix."
     keep = labels != -100
-    prompt = prompt_embeds(decoder, prefix_embeds)
-    inputs = torch.cat([prompt, decoder.embed(labels.masked_fill(~keep, decoder.pad_id)[:, :-1])], 1)
-    hidden = decoder.model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state[:, prompt.shape[1] - 1:]
+    hidden = hidden_after(decoder, prefix_embeds, decoder.embed(labels.masked_fill(~keep, decoder.pad_id)[:, :-1]))
     head = head_of(decoder.model)
     out = torch.zeros(labels.shape, device=labels.device)
     size = max(_CHUNK_NUMBERS // len(head.weight), 1)

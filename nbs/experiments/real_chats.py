@@ -54,7 +54,7 @@ QUERIES = dict(encoder_pooling="queries", query_layers=4, encoder_early_layer=3,
                adapter_latent_positions=True, adapter_flat_rank=512,
                optimizer="muon", learning_rate=1e-3, batch_size=64, pretrain_middle_epochs=1, finetune_adapter_batch_size=16, finetune_adapter_train_queries=False,
                latent_mixing=0.3, teach_encoder_batch_size=None, teach_encoder_dialogues=0.0, teach_encoder_summaries=0.5, teach_encoder_words=0.5, warmup_steps=30,
-               prefix_separator="\n", finetune_adapter_train_middle=True, decoder_lora_learning_rate=None, no_repeat_ngram_size=0)
+               prefix_separator="\n", finetune_adapter_train_middle=True, decoder_lora_learning_rate=None, no_repeat_ngram_size=0, stop_rows=2)
 SHORT = QUERIES | dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
              readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_epochs=1,
              finetune_adapter_max_samples=5000, side_channel=0, side_channel_drop=0.5, decoder_lora_rank=0, max_eval_samples=100)
@@ -69,7 +69,7 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
 }
 FEWER = dict(finetune_adapter_epochs=1, use_torch_compile=True, max_eval_samples=100)
 WINDOWS = FEWER | dict(teach_encoder_steps=2500, encoder_early_layer=3, latent_windows=6, prefix_len=144, max_seq_len=256, side_channel=32,
-                       finetune_adapter_max_samples=6400, finetune_adapter_batch_size=16, no_repeat_ngram_size=0)
+                       finetune_adapter_max_samples=6400, finetune_adapter_batch_size=16, no_repeat_ngram_size=0, stop_rows=2)
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "laptop": ("the preset as it is", {}),
@@ -93,7 +93,9 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
                         "and 48 bytes of facts", WINDOWS | dict(teach_encoder_steps=7500, encoder_early_layer=1, max_seq_len=512, side_channel=48,
                         finetune_adapter_max_samples=4000, finetune_adapter_batch_size=8, no_repeat_ngram_size=3)),
     "looked up": ("the preset with 2,000 pairs of both datasets, once: slots look words up in the decoder's table, 256 of them",
-                  FEWER | dict(finetune_adapter_max_samples=2000)),
+                  FEWER | dict(finetune_adapter_max_samples=2000, stop_rows=2)),
+    "looked up, longer": ("7,000 pairs, names and numbers count twice, the correction has rank 32, and empty slots are not read",
+                          FEWER | dict(finetune_adapter_max_samples=7000, fact_token_weight=2.0, decoder_lora_rank=32)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
@@ -118,7 +120,7 @@ def later_first(lines:list) -> list:
 
 
 ORDERS = {"short, facts, lora, both": shuffled, "short, facts, lora, rest": later_first, "windows, longer": shuffled,
-          "looked up": shuffled} # variants that read the pairs in another order
+          "looked up": shuffled, "looked up, longer": shuffled} # variants that read the pairs in another order
 
 
 def chats(name:str, out:Path) -> Path:
