@@ -54,7 +54,8 @@ QUERIES = dict(encoder_pooling="queries", query_layers=4, encoder_early_layer=3,
                adapter_latent_positions=True, adapter_flat_rank=512,
                optimizer="muon", learning_rate=1e-3, batch_size=64, pretrain_middle_epochs=1, finetune_adapter_batch_size=16, finetune_adapter_train_queries=False,
                latent_mixing=0.3, teach_encoder_batch_size=None, teach_encoder_dialogues=0.0, teach_encoder_summaries=0.5, teach_encoder_words=0.5, warmup_steps=30,
-               prefix_separator="\n", finetune_adapter_train_middle=True, decoder_lora_learning_rate=None, no_repeat_ngram_size=0, stop_rows=2)
+               prefix_separator="\n", finetune_adapter_train_middle=True, decoder_lora_learning_rate=None, no_repeat_ngram_size=0, stop_rows=2,
+             fact_token_weight=1.0)
 SHORT = QUERIES | dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
              readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_epochs=1,
              finetune_adapter_max_samples=5000, side_channel=0, side_channel_drop=0.5, decoder_lora_rank=0, max_eval_samples=100)
@@ -67,9 +68,10 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
     "short, facts, lora, rest": ("short, facts, lora", "finetune"),
     "short, facts, lora, end to end": ("short, facts, lora, rest", "finetune"),
 }
+OLDER = dict(stop_rows=2, fact_token_weight=1.0, decoder_lora_rank=8) # of stage 4, before "looked up, longer"
 FEWER = dict(finetune_adapter_epochs=1, use_torch_compile=True, max_eval_samples=100)
 WINDOWS = FEWER | dict(teach_encoder_steps=2500, encoder_early_layer=3, latent_windows=6, prefix_len=144, max_seq_len=256, side_channel=32,
-                       finetune_adapter_max_samples=6400, finetune_adapter_batch_size=16, no_repeat_ngram_size=0, stop_rows=2)
+                       finetune_adapter_max_samples=6400, finetune_adapter_batch_size=16, no_repeat_ngram_size=0, **OLDER)
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "laptop": ("the preset as it is", {}),
@@ -92,8 +94,8 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "windows, longer": ("stage 0 takes three times as long and reads states nearer to the words; stage 4 has 4,000 pairs drawn from both datasets, whole chats, "
                         "and 48 bytes of facts", WINDOWS | dict(teach_encoder_steps=7500, encoder_early_layer=1, max_seq_len=512, side_channel=48,
                         finetune_adapter_max_samples=4000, finetune_adapter_batch_size=8, no_repeat_ngram_size=3)),
-    "looked up": ("the preset with 2,000 pairs of both datasets, once: slots look words up in the decoder's table, 256 of them",
-                  FEWER | dict(finetune_adapter_max_samples=2000, stop_rows=2)),
+    "looked up": ("2,000 pairs of both datasets, once: slots look words up in the decoder's table, 256 of them",
+                  FEWER | OLDER | dict(finetune_adapter_max_samples=2000)),
     "looked up, longer": ("7,000 pairs, names and numbers count twice, the correction has rank 32, and empty slots are not read",
                           FEWER | dict(finetune_adapter_max_samples=7000, fact_token_weight=2.0, decoder_lora_rank=32)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
