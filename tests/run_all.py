@@ -82,7 +82,7 @@ def environment(scratch: Path, flags: str) -> dict[str, str]:
             "TMPDIR": str(scratch)}
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [env.get("PYTHONPATH")])])
     env["PATH"] = os.pathsep.join([str(BIN), env.get("PATH", "")])
-    env.setdefault("HF_HUB_OFFLINE", "1")
+    env["HF_HUB_OFFLINE"] = "1"
     if not flags: env["HF_HOME"] = str(scratch / "hf-home")
     return env
 
