@@ -409,7 +409,8 @@ class Decoder:
     def separator_ids(self) -> list: return self.tokenizer(self.separator, add_special_tokens=False)["input_ids"]
 
     @cached_property
-    def newline_id(self) -> int: return self.tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
+    def newline_id(self) -> int: # what an empty slot names; the padding where the tokenizer has no line break
+        return next(reversed(self.tokenizer("\n", add_special_tokens=False)["input_ids"]), self.pad_id)
 
     def embed(self, ids:torch.Tensor) -> torch.Tensor:
         "Token ids to input embeddings, scaled as the decoder scales them."
