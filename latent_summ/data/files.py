@@ -12,7 +12,6 @@ import contextlib
 import functools
 import gzip
 import lzma
-import os
 import re
 import zipfile
 import zlib
@@ -97,10 +96,11 @@ def _raw_pieces(path:Path):
 def _next_step(path:Path, e:Exception) -> str:
     "What to do about a file that cannot be read."
     if isinstance(e, PermissionError): return "Allow your user to read it."
+    if isinstance(e, IsADirectoryError): return "Name a file in it."
     if not isinstance(e, FileNotFoundError): return "Is the file complete?"
     folder = path.absolute().parent
     if not folder.is_dir(): return f"There is no folder {folder}."
-    alike = get_close_matches(path.name, os.listdir(folder), 1)
+    alike = get_close_matches(path.name, [p.name for p in folder.glob("*")], 1) # empty where it may not be listed
     return f"Did you mean {path.with_name(alike[0])}?" if alike else f"It was looked for in {folder}."
 
 def unreadable(

@@ -55,7 +55,7 @@ QUERIES = dict(encoder_pooling="queries", query_layers=4, encoder_early_layer=3,
                optimizer="muon", learning_rate=1e-3, batch_size=64, pretrain_middle_epochs=1, finetune_adapter_batch_size=16, finetune_adapter_train_queries=False,
                latent_mixing=0.3, teach_encoder_batch_size=None, teach_encoder_dialogues=0.0, teach_encoder_summaries=0.5, teach_encoder_words=0.5, warmup_steps=30,
                prefix_separator="\n", finetune_adapter_train_middle=True, decoder_lora_learning_rate=None, no_repeat_ngram_size=0, stop_rows=2,
-             fact_token_weight=1.0)
+               fact_token_weight=1.0)
 SHORT = QUERIES | dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
              readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_epochs=1,
              finetune_adapter_max_samples=5000, side_channel=0, side_channel_drop=0.5, decoder_lora_rank=0, max_eval_samples=100)
