@@ -43,22 +43,24 @@ def _cache_problems(cfg) -> list:
     return out
 
 # %% ../nbs/00_config.ipynb #0995f23a
+_LEAST_NUMBERS = 4 # of a slot: with fewer, few tokens can be told apart
+
 def _window_problems(cfg) -> list:
     "What does not fit together with `encoder_pooling=windows`."
     out = []
-    windows = cfg.latent_seq_len * cfg.latent_windows
-    if cfg.prefix_len % windows:
-        out.append(f"each of {cfg.latent_seq_len} x latent_windows={cfg.latent_windows} windows makes its share of the prefix: "
-                   f"prefix_len={cfg.prefix_len} must be a multiple of {windows}")
-    if cfg.modernbert_hidden_dim % cfg.latent_windows:
-        out.append(f"latent_windows={cfg.latent_windows} must divide modernbert_hidden_dim={cfg.modernbert_hidden_dim}")
-    if cfg.latent_windows > cfg.latent_dim:
-        out.append(f"latent_windows={cfg.latent_windows} share latent_dim={cfg.latent_dim} numbers: at least one for each is needed")
+    if cfg.prefix_len % cfg.latent_seq_len:
+        out.append(f"with encoder_pooling=windows each latent has its share of the prefix: prefix_len={cfg.prefix_len} "
+                   f"must be a multiple of latent_seq_len={cfg.latent_seq_len}")
+    slots = max(cfg.prefix_len // cfg.latent_seq_len, 1)
+    for field in ("latent_dim", "modernbert_hidden_dim"):
+        if getattr(cfg, field) // slots >= _LEAST_NUMBERS: continue
+        out.append(f"with encoder_pooling=windows a slot needs {_LEAST_NUMBERS} numbers or more, and {slots} of them share "
+                   f"{field}={getattr(cfg, field)}: set prefix_len to {cfg.latent_seq_len * (getattr(cfg, field) // _LEAST_NUMBERS)} or less")
     if cfg.embedding_normalizer != "none":
-        out.append("encoder_pooling=windows teaches the compression head in stage 0, before embeddings could be normalised: "
+        out.append("encoder_pooling=windows finds its words in stage 0, before embeddings could be normalised: "
                    "set embedding_normalizer to none")
     if cfg.teach_encoder_steps and (cfg.teach_encoder_readout < 1 or cfg.teach_encoder_summaries or cfg.teach_encoder_words):
-        out.append("encoder_pooling=windows has one lesson, naming the tokens of a text: set teach_encoder_readout to 1, "
+        out.append("encoder_pooling=windows has one lesson, which reads texts once: set teach_encoder_readout to 1, "
                    "teach_encoder_summaries and teach_encoder_words to 0")
     return out
 
@@ -162,15 +164,15 @@ _LONG = dict(
     teach_encoder_words=1.0, num_encoder_unfrozen_layers=6, run_dir="runs/best")
 _SMALL = dict(
     modernbert_model="sentence-transformers/all-MiniLM-L6-v2", modernbert_hidden_dim=384, encoder_pooling="windows",
-    prefix_len=256, latent_windows=8, prefix_separator="\nSummary:\n", encoder_early_layer=1, embedding_normalizer="none",
+    prefix_len=256, prefix_separator="\nSummary:\n", encoder_early_layer=1, embedding_normalizer="none",
     num_encoder_unfrozen_layers=0, gpt2_model="HuggingFaceTB/SmolLM2-135M-Instruct", gpt2_hidden_dim=576,
     attn_implementation="sdpa", max_seq_len=512, max_target_len=64, max_generation_length=64, do_sample=False,
     adapter_latent_positions=False, adapter_flat_rank=0, wikitext_dataset="own-texts", arxiv_dataset="", english_pretrain_dataset="",
     optimizer="adamw", learning_rate=3e-4, latent_mixing=0.0, batch_size=16, gradient_accumulation_steps=1,
-    warmup_steps=15, save_every=50, max_eval_samples=500, num_workers=0, teach_encoder_steps=5000,
-    teach_encoder_batch_size=32, teach_encoder_learning_rate=2e-3, teach_encoder_readout=1.0,
+    warmup_steps=15, save_every=50, max_eval_samples=500, num_workers=0, teach_encoder_steps=250,
+    teach_encoder_batch_size=32, teach_encoder_readout=1.0,
     teach_encoder_dialogues=0.75, pretrain_middle_epochs=0, pretrain_adapter_epochs=0, finetune_middle_epochs=0,
-    finetune_adapter_epochs=1, finetune_adapter_batch_size=8, finetune_adapter_train_queries=True, finetune_adapter_train_middle=False,
+    finetune_adapter_epochs=1, finetune_adapter_batch_size=8, finetune_adapter_train_middle=False,
     no_repeat_ngram_size=3, side_channel=48, side_channel_drop=0.25, stop_rows=0, fact_token_weight=2.0, decoder_lora_rank=32,
     decoder_lora_learning_rate=1e-3, run_dir="runs/laptop")
 

@@ -72,8 +72,8 @@ def _sized(cfg:Config, name:str, **about) -> Stage:
 
 # %% ../nbs/02_plan.ipynb #fe3556e5
 def _adapter(cfg:Config) -> tuple: # names
-    "What stages train of the adapter: that of windows keeps the codes of words as stage 0 left them."
-    return ("adapter.apart", "adapter.slots") if cfg.encoder_pooling == "windows" else ("adapter",)
+    "What stages train of the adapter: that of windows stays as stage 0 left it."
+    return () if cfg.encoder_pooling == "windows" else ("adapter",)
 
 def _pretrain_stages(cfg:Config) -> list:
     "Stages 1 and 2, which read texts."

@@ -420,15 +420,13 @@ class Bottleneck(Section):
                                "means of latent_seq_len consecutive parts; latent_tokens: latent_seq_len learned "
                                "tokens, which the encoder must have been taught (mini was, others need "
                                "teach_encoder_steps); queries: latent_seq_len learned vectors that attend to the last states "
-                               "(teach_encoder_steps teaches them); windows: a learned summary of every few tokens "
-                               "(teach_encoder_steps teaches it, the head and the adapter)",
+                               "(teach_encoder_steps teaches them); windows: a few numbers for each token, by "
+                               "linear discriminants (teach_encoder_steps finds them, and the words that they stand for)",
                                choices=("mean", "segments", "latent_tokens", "queries", "windows"), affects="cache model")
     query_layers: int = par(3, "Blocks in which the queries read the encoder's states (encoder_pooling queries)", ge=1,
                             affects="cache model")
-    latent_windows: int = par(6, "Windows of the text that each latent holds (encoder_pooling windows); each makes its own "
-                                 "share of the prefix", ge=1, affects="cache model")
-    encoder_early_layer: int = par(0, "Average the encoder's last states with the output of this layer, "
-                                      "where words are easier to tell apart (0: use the last states alone)",
+    encoder_early_layer: int = par(0, "Average the encoder's last states with the output of this layer, where words are "
+                                      "easier to tell apart; windows read that layer alone (0: use the last states alone)",
                                    ge=0, affects="cache model")
     cache_store_latents: bool = par(False, "Cache finished latents instead of the encoder's vectors, "
                                            "once the compression head is no longer trained", affects="cache training")
@@ -490,7 +488,7 @@ class Teaching(Section):
     teach_encoder_summaries: float = par(0.0, "Share of stage 0's rows in which a dialogue is to become its summary, "
                                               "so that the encoder learns the task", ge=0, le=1,
                                          affects="cache training")
-    teach_encoder_cache_states: bool = par(True, "If only queries or windows learn in stage 0, "
+    teach_encoder_cache_states: bool = par(True, "If only queries learn in stage 0, "
                                                  "run the frozen encoder once and read its int8 states from disk "
                                            "(False: run it at every step)",
                                            affects="cache training")

@@ -613,13 +613,6 @@ def _(name):
     assert len(asked.queries.layers) == 2 and len(teach.with_queries(asked, 8, 4).queries.layers) == 4
 
 
-@effect("latent_windows")
-def _(name):
-    shapes = {n: shapes_of for n in (5, 10) if (shapes_of := teach.with_windows(backbones.load_encoder(MINI, CPU), MINI.override(
-        encoder_pooling="windows", latent_windows=n, prefix_len=80, embedding_normalizer="none"), decoder(), ["Anna: hi"]).queries.shape.tolist())}
-    assert shapes == {5: [8, 5, 2], 10: [8, 10, 1]}
-
-
 @effect("prefix_separator")
 def _(name):
     decoder = backbones.load_decoder(MINI.override(prefix_separator="\n\n\n"), CPU)

@@ -130,16 +130,16 @@ def test_what_slots_name_is_counted(data, tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "validation.jsonl").write_text((data / "samsum.validation.jsonl").read_text())
     cfg = Config.preset("mini").override(
-        encoder_pooling="windows", latent_windows=5, prefix_len=80, embedding_normalizer="none", num_encoder_unfrozen_layers=0, teach_encoder_readout=1.0,
+        encoder_pooling="windows", prefix_len=80, embedding_normalizer="none", num_encoder_unfrozen_layers=0, teach_encoder_readout=1.0,
         teach_encoder_summaries=0.0, teach_encoder_batch_size=8, teach_encoder_steps=30, teach_encoder_learning_rate=3e-3, warmup_steps=2, messenger_rows=100,
         device="cpu", run_dir=str(tmp_path), preprocess_cache_dir=str(tmp_path / "cache"))
     taught(cfg, EventLog(), torch.device("cpu"), chats.load_encoder(cfg), chats.load_decoder(cfg))
     monkeypatch.setattr(chats, "config", lambda name, out: cfg)
     monkeypatch.setattr(chats, "DATA", tmp_path)
     monkeypatch.setattr(chats, "RESULTS", tmp_path / "found.json")
-    chats.named("looked up", tmp_path, 4)
-    found = json.loads((tmp_path / "found.json").read_text())["named looked up"]
-    assert found["dialogue"]["tokens"] > 50 and 0.05 < found["dialogue"]["named"] <= 1
+    chats.named("discriminants", tmp_path, 4)
+    found = json.loads((tmp_path / "found.json").read_text())["named discriminants"]
+    assert found["dialogue"]["tokens"] > 50 and 0.5 < found["dialogue"]["named"] <= 1
     assert set(found["nats"]) == set(chats.WAYS) and min(found["nats"].values()) > 0
 
 

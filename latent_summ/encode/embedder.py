@@ -20,9 +20,11 @@ from fastcore.basics import patch
 from ..config import Config
 from .backbones import Encoder
 from .cache_writer import SHARD_ROWS
+from .families import first_layers
 from .packed import Packed, can_pack
 from .progress import EmbedProgress
 from .tokens import input_ids, n_vectors
+from .windows import cell_shape
 from ..runtime import ModelError, autocast, autocast_dtype, counted, pick_device, say_once
 
 # %% ../../nbs/encode/05_embedder.ipynb #fccbd839
@@ -87,11 +89,12 @@ def check_pooling(
 
 # %% ../../nbs/encode/05_embedder.ipynb #f36da354
 def _check_windows(cfg:Config, encoder:Encoder):
-    "Raise `ModelError` unless the encoder's windows and their cells are as many as the config asks for."
-    n, windows, tokens = encoder.queries.shape.tolist()
-    if (windows, n * windows * tokens) == (cfg.latent_windows, cfg.prefix_len): return
-    raise ModelError(f"{cfg.modernbert_model!r} was taught latent_windows={windows} with prefix_len={n * windows * tokens}, "
-                     f"but the config has {cfg.latent_windows} and {cfg.prefix_len}: use the same ones, or teach another encoder.")
+    "Raise `ModelError` unless the encoder's windows have as many cells and numbers as the config asks for."
+    n, cells, size = encoder.queries.shape.tolist()
+    if (cells, size) == cell_shape(cfg): return
+    raise ModelError(f"{cfg.modernbert_model!r} was taught windows for prefix_len={n * cells} with {size} numbers a slot, but "
+                     f"prefix_len={cfg.prefix_len} and latent_dim={cfg.latent_dim} ask for {cell_shape(cfg)[1]}: "
+                     "use the same ones, or teach another encoder.")
 
 def _check_taught(cfg:Config, kind:str, taught:int, instead:str):
     "Raise `ModelError` unless the encoder was taught as many latent tokens or queries as the config asks for."
@@ -136,15 +139,22 @@ def token_states(
     input_ids, # (batch, tokens)
     attention_mask, # (batch, tokens)
 ): # (batch, tokens, hidden)
-    "The encoder's states that are pooled: the last ones, or their mean with those of an early layer."
+    """The encoder's states that are pooled: the last ones, or their mean with those of an early layer; for windows the early ones alone.
+
+    Raises `ModelError` for a layer that the encoder does not have."""
     early = cfg.encoder_early_layer
+    is_alone = early and cfg.encoder_pooling == "windows"
     inputs = dict(input_ids=input_ids, attention_mask=attention_mask)
     exact = torch.autocast(input_ids.device.type, enabled=False) if encoder.in_fp32 else contextlib.nullcontext()
-    with exact: out = encoder.model(**inputs, **(dict(output_hidden_states=True) if early else {}))
+    fewer = first_layers(encoder.model, early + 1 if is_alone else 0) # one more: the last may be normed
+    with exact, fewer: out = encoder.model(**inputs, **(dict(output_hidden_states=True) if early else {}))
     if not early: return out.last_hidden_state
-    if early < len(out.hidden_states): return (out.hidden_states[early] + out.last_hidden_state) / 2
-    raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: "
-                     "choose a smaller one.")
+    if early >= len(out.hidden_states):
+        raise ModelError(f"encoder_early_layer={early}, but the encoder has {len(out.hidden_states) - 1} layers: "
+                         "choose a smaller one.")
+    states = out.hidden_states[early]
+    return states if is_alone else (states + out.last_hidden_state) / 2
+
 
 # %% ../../nbs/encode/05_embedder.ipynb #e8e63270
 def encode_batch(

@@ -75,10 +75,10 @@ def _queries_of(weights:dict, heads:int) -> Queries:
 
 def _windows_of(weights:dict) -> Windows:
     "New windows of the size of these weights."
-    if "token_cells" not in weights: raise RuntimeError(f"{FILE} holds windows of an earlier version: teach the encoder again")
-    n, windows, tokens = weights["shape"].tolist()
-    width = weights["skip.weight"].shape[1] // tokens - 1
-    return Windows(n, width, windows, tokens, weights["token_cells"].shape[1])
+    if "map.weight" not in weights: raise RuntimeError(f"{FILE} holds windows of an earlier version: teach the encoder again")
+    width = weights["map.weight"].shape[1] - 1
+    n, cells, size = weights["shape"].tolist()
+    return Windows(n, width, cells, size, weights["token_cells"].shape[1])
 
 def load_queries(
     folder, # of an encoder

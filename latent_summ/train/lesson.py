@@ -7,6 +7,7 @@ __all__ = ['LessonRows', 'lesson_rows', 'reads_states', 'lesson_job', 'lesson_ra
 
 # %% ../../nbs/train/08_lesson.ipynb #25ad24fa
 import math
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,14 +21,14 @@ from ..plan import LESSON, pretrain_sources, stage_table
 from ..data.sources import load_pairs, load_texts
 from ..encode.backbones import Decoder, Encoder
 from ..encode.states import cached_states
-from ..encode.tokens import slot_ids
 from ..encode.trunk import with_trunk
 from .checkpoint import Saver
 from .events import EventLog
-from .rows import Ragged, StageRows, joined_rows, token_rows
+from .rows import StageRows, joined_rows, token_rows
 from .run import checkpoint_folder, newest_step
 from .teach import ABOUT, Lesson, check_taught, lesson_loss, lesson_of, save_taught
-from .teach import with_latent_tokens, with_queries, with_windows
+from .teach import with_latent_tokens, with_queries
+from .words import find_windows, named_share, vocabulary_texts
 from .trainer import Job, Trainer, step_files, world
 
 # %% ../../nbs/train/08_lesson.ipynb #c2af32d7
@@ -69,14 +70,18 @@ def _counted_texts(cfg:Config) -> list: # of str
     chats = load_pairs(cfg, "train", min(_COUNTED, cfg.max_train_samples or _COUNTED))
     return [r["text"] for r in _lesson_texts(cfg, "train", _COUNTED)] + [r["dialogue"] for r in chats]
 
-# %% ../../nbs/train/08_lesson.ipynb #05c646f9
-def _lesson_tokens(cfg:Config, encoder:Encoder, decoder:Decoder, rows:list) -> StageRows:
-    "Rows as token ids; the targets of windows are the tokens that their slots should name."
-    tokens = replace(token_rows(cfg, encoder, decoder, rows), outputs=None, context=None, facts=None)
-    if cfg.encoder_pooling != "windows": return tokens
-    texts = [r.get("text", r.get("dialogue")) for r in rows]
-    return replace(tokens, targets=Ragged(slot_ids(cfg, encoder, decoder, texts)))
+def _dialogues(cfg:Config, split:str, n:int) -> list: # of rows
+    "Up to `n` dialogues."
+    return list(load_pairs(cfg, split, min(n, cfg.max_train_samples or n))) if n else []
 
+def _shares(cfg:Config, n:int) -> tuple: # (texts, dialogues, pairs)
+    "How many of `n` rows are what."
+    pairs = round(n * cfg.teach_encoder_summaries)
+    dialogues = round(n * cfg.teach_encoder_dialogues) if pretrain_sources(cfg) else n - pairs
+    return n - pairs - dialogues, dialogues, pairs
+
+
+# %% ../../nbs/train/08_lesson.ipynb #05c646f9
 def lesson_rows(
     cfg:Config, # its teach_encoder_summaries and teach_encoder_dialogues are shares of the rows
     encoder:Encoder, # whose tokenizer makes the inputs
@@ -85,16 +90,13 @@ def lesson_rows(
     n:int, # rows
 ) -> LessonRows:
     "`n` rows for stage 0."
-    pairs = round(n * cfg.teach_encoder_summaries)
-    dialogues = round(n * cfg.teach_encoder_dialogues) if pretrain_sources(cfg) else n - pairs
-    texts = n - pairs - dialogues
-    most = max(pairs, dialogues)
-    chats = list(load_pairs(cfg, split, min(most, cfg.max_train_samples or most))) if most else []
+    texts, dialogues, pairs = _shares(cfg, n)
+    chats = _dialogues(cfg, split, max(pairs, dialogues))
     as_texts = [dict(id=r["id"], text=r["dialogue"]) for r in chats]
     kinds = [(texts, _lesson_texts(cfg, split, texts)), (dialogues, as_texts), (pairs, chats)]
     parts = [(k, rows) for k, rows in kinds if k]
     whole = cfg.override(max_target_len=cfg.max_seq_len)
-    tokens = [_lesson_tokens(whole, encoder, decoder, rows[:k]) for k, rows in parts]
+    tokens = [replace(token_rows(whole, encoder, decoder, rows[:k]), outputs=None, context=None, facts=None) for k, rows in parts]
     starts = np.cumsum([0, *map(len, tokens)])
     repeats = [start + np.arange(k) % len(part) for (k, _), start, part in zip(parts, starts, tokens)]
     return LessonRows(joined_rows(tokens), np.concatenate(repeats), int(starts[-2] if pairs else starts[-1]))
@@ -103,8 +105,8 @@ def lesson_rows(
 def reads_states(
     cfg:Config, # pooling, unfrozen layers and teach_encoder_cache_states
 ) -> bool:
-    "Whether stage 0 reads the encoder's states from a file: only queries or windows learn, and `teach_encoder_cache_states` is on."
-    is_apart = cfg.encoder_pooling in ("queries", "windows") and not cfg.num_encoder_unfrozen_layers
+    "Whether stage 0 reads the encoder's states from a file: only queries learn, and `teach_encoder_cache_states` is on."
+    is_apart = cfg.encoder_pooling == "queries" and not cfg.num_encoder_unfrozen_layers
     return cfg.teach_encoder_cache_states and is_apart
 
 # %% ../../nbs/train/08_lesson.ipynb #7ef9f1cb
@@ -145,16 +147,44 @@ def lesson_rates(
     rate = cfg.teach_encoder_learning_rate
     return cfg.override(learning_rate=rate, muon_learning_rate=rate)
 
+# %% ../../nbs/train/08_lesson.ipynb #5c1d0051
+def _window_texts(cfg:Config, encoder:Encoder) -> tuple: # (texts to encode, texts to count tokens in), of str
+    "What stage 0 reads for windows."
+    n = cfg.teach_encoder_steps * cfg.stage_batch_size(LESSON) * cfg.gradient_accumulation_steps
+    lists = vocabulary_texts(cfg, encoder)
+    texts, dialogues, _ = _shares(cfg, n - len(lists[:n // 4]))
+    read = [r["dialogue"] for r in _dialogues(cfg, "train", dialogues)]
+    read += [r["text"] for r in _lesson_texts(cfg, "train", texts)[:texts]]
+    return lists[:n // 4] + read, lists + _counted_texts(cfg)
+
+def _teach_windows(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decoder:Decoder):
+    "Find the windows and their words, and write the encoder to `folder`."
+    if world()[0]: return
+    seed_everything(cfg.seed)
+    start = time.monotonic()
+    about = lesson_of(cfg, encoder, decoder)
+    texts, counted = _window_texts(cfg, encoder)
+    log.emit("stage_start", stage=LESSON, step=0, steps=cfg.teach_encoder_steps, epochs=1, rows=len(texts),
+             batch_size=cfg.stage_batch_size(LESSON))
+    readout = find_windows(cfg, encoder, decoder, texts, counted, device)
+    unseen = [r["dialogue"] for r in _dialogues(cfg, "validation", _CHECK_ROWS)]
+    loss = round(1 - named_share(cfg, encoder, decoder, readout, unseen), 5) if unseen else None
+    if unseen: log.emit("validation", stage=LESSON, step=cfg.teach_encoder_steps, loss=loss)
+    save_taught(folder, encoder, about, readout.state_dict())
+    seconds = round(time.monotonic() - start, 1)
+    log.emit("stage_end", stage=LESSON, seconds=seconds, loading_share=0.0, best_loss=loss)
+
+
 # %% ../../nbs/train/08_lesson.ipynb #3fa7ee36
 def _teach(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decoder:Decoder):
     "Run stage 0, continued from its newest step checkpoint if there is one, and write the encoder to `folder`."
+    log.emit("plan", stages=[dict(stage=LESSON, steps=cfg.teach_encoder_steps)])
+    if cfg.encoder_pooling == "windows": return _teach_windows(cfg, folder, log, device, encoder, decoder)
     about = lesson_of(cfg, encoder, decoder)
     checkpoints = checkpoint_folder(cfg)
-    log.emit("plan", stages=[dict(stage=LESSON, steps=cfg.teach_encoder_steps)])
     seed_everything(cfg.seed)
     if cfg.encoder_pooling == "latent_tokens": encoder = with_latent_tokens(encoder, cfg.latent_seq_len)
     if cfg.encoder_pooling == "queries": encoder = with_queries(encoder, cfg.latent_seq_len, cfg.query_layers)
-    if cfg.encoder_pooling == "windows": encoder = with_windows(encoder, cfg, decoder, _counted_texts(cfg))
     job = lesson_job(cfg, encoder, decoder, device)
     saver = Saver(cfg.async_checkpointing)
     seed_everything(hash_seed(cfg.seed, LESSON, *(r for r in world()[:1] if r)))
@@ -165,7 +195,7 @@ def _teach(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decod
     finally: saver.close()
     if world()[0]: return
     job.model.finish()
-    save_taught(folder, encoder, about, job.model.readout.state_dict() if cfg.encoder_pooling == "windows" else None)
+    save_taught(folder, encoder, about)
     for p in step_files(checkpoints):
         if p.name.startswith(f"step-{LESSON}-"): p.unlink()
 

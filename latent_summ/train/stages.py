@@ -138,16 +138,14 @@ def _fit_normalizer(run:Run):
 
 # %% ../../nbs/train/10_stages.ipynb #01050efd
 def _take_start(model:LatentSummarizer, encoder:Encoder):
-    "Begin with the head and the adapter that were taught along with the encoder's windows."
+    "Begin with the head and the adapter that read the encoder's windows."
     if encoder.start is None: return
-    wanted = model.state_dict()
-    if encoder.start.keys() - wanted.keys():
+    if encoder.start.keys() - model.state_dict().keys():
         raise ModelError("The windows of this encoder were taught by an earlier version: teach the encoder again, in another run_dir.")
-    differing = [k for k, v in encoder.start.items() if wanted[k].shape != v.shape]
-    if differing:
-        raise ModelError(f"The windows of this encoder were taught together with another decoder or other latents ({differing[0]} "
-                         "has another size): use the same gpt2_model, latent_dim and prefix_len, or teach another encoder.")
-    model.load_state_dict(encoder.start, strict=False)
+    try: model.load_state_dict(encoder.start, strict=False)
+    except RuntimeError as e:
+        raise ModelError("The windows of this encoder were taught together with other latents: "
+                         "use the same latent_dim and prefix_len, or teach another encoder.") from e
 
 def _new_model(
     cfg:Config, encoder:Encoder, decoder:Decoder, device, middle:Optional[nn.Module]=None,

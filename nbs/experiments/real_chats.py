@@ -5,7 +5,7 @@
     export LATENT_SUMM_BACKBONES=folder   # with the folders minilm, smollm2 and perhaps gemma; without it they come from the hub
     python nbs/experiments/real_chats.py train short              # one variant; --resume goes on with one that was stopped
     python nbs/experiments/real_chats.py train "short, more pairs" # one that starts from the pretraining of another variant, which must be there
-    python nbs/experiments/real_chats.py named windows            # how many tokens the slots of an encoder with windows name after stage 0
+    python nbs/experiments/real_chats.py named discriminants      # how many tokens the slots of an encoder with windows name after stage 0
     python nbs/experiments/real_chats.py cells --rows 64          # what the words say that slots should name, by how many cells a token has
     python nbs/experiments/real_chats.py judge short              # scores and ladder on both validation splits
     python nbs/experiments/real_chats.py search short --beams 4 --candidates 8 # the scores once more: greedy, with beams, and the best of candidates
@@ -34,14 +34,15 @@ from latent_summ.config import Config
 from latent_summ.data.sources import load_pairs, load_texts, shared_dialogues
 from latent_summ.encode.backbones import load_decoder, load_encoder
 from latent_summ.encode.embedder import embed_texts
-from latent_summ.encode.tokens import plain_ids, slot_ids, target_ids
+from latent_summ.encode.tokens import count_pieces, plain_ids, slot_ids, target_ids, token_cells
+from latent_summ.encode.windows import Windows, cell_shape
 from latent_summ.model.decode import pad_labels
 from latent_summ.model.head import head_loss, prefix_loss
 from latent_summ.model.model import LowRank
 from latent_summ.runtime import autocast, seed_everything, write_json
 from latent_summ.train.run import environment
 from latent_summ.train.stages import run_pipeline
-from latent_summ.train.teach import WindowReadout, with_windows
+from latent_summ.train.words import WindowReadout
 from latent_summ.use.evaluate import evaluate_predictions, rounded
 from latent_summ.use.ladder import SEPARATOR, ladder_report, loss_ladder, read_text, reconstruction
 from latent_summ.use.facts import text_fact_table
@@ -68,10 +69,7 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
     "short, facts, lora, rest": ("short, facts, lora", "finetune"),
     "short, facts, lora, end to end": ("short, facts, lora, rest", "finetune"),
 }
-OLDER = dict(stop_rows=2, fact_token_weight=1.0, decoder_lora_rank=8) # of stage 4, before "looked up, longer"
 FEWER = dict(finetune_adapter_epochs=1, use_torch_compile=True, max_eval_samples=100)
-WINDOWS = FEWER | dict(teach_encoder_steps=2500, encoder_early_layer=3, latent_windows=6, prefix_len=144, max_seq_len=256, side_channel=32,
-                       finetune_adapter_max_samples=6400, finetune_adapter_batch_size=16, no_repeat_ngram_size=0, **OLDER)
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "laptop": ("the preset as it is", {}),
@@ -90,14 +88,8 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "short, facts, lora, end to end": ("stage 4 a fifth time, on 5,600 pairs at lower rates, in which the queries and the compression head learn too",
                                        SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5600, decoder_lora_rank=8,
                                                             latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
-    "windows": ("6,400 pairs, once: windows are taught to name their tokens, then stage 4 learns end to end, with facts and a correction", WINDOWS),
-    "windows, longer": ("stage 0 takes three times as long and reads states nearer to the words; stage 4 has 4,000 pairs drawn from both datasets, whole chats, "
-                        "and 48 bytes of facts", WINDOWS | dict(teach_encoder_steps=7500, encoder_early_layer=1, max_seq_len=512, side_channel=48,
-                        finetune_adapter_max_samples=4000, finetune_adapter_batch_size=8, no_repeat_ngram_size=3)),
-    "looked up": ("2,000 pairs of both datasets, once: slots look words up in the decoder's table, 256 of them",
-                  FEWER | OLDER | dict(finetune_adapter_max_samples=2000)),
-    "looked up, longer": ("7,000 pairs, names and numbers count twice, the correction has rank 32, and empty slots are not read",
-                          FEWER | dict(finetune_adapter_max_samples=7000, fact_token_weight=2.0, decoder_lora_rank=32)),
+    "discriminants": ("7,000 pairs of both datasets, once: slots are the words of the nearest tokens, found by linear discriminants",
+                      FEWER | dict(finetune_adapter_max_samples=7000)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
@@ -121,8 +113,7 @@ def later_first(lines:list) -> list:
     return lines[9732:] + lines[:9732]
 
 
-ORDERS = {"short, facts, lora, both": shuffled, "short, facts, lora, rest": later_first, "windows, longer": shuffled,
-          "looked up": shuffled, "looked up, longer": shuffled} # variants that read the pairs in another order
+ORDERS = {"short, facts, lora, both": shuffled, "short, facts, lora, rest": later_first, "discriminants": shuffled} # variants that read the pairs in another order
 
 
 def chats(name:str, out:Path) -> Path:
@@ -303,10 +294,10 @@ CELLS = ("one for each token", "one for each piece, less for a frequent token")
 def cells(out:Path, rows:int):
     "How well the decoder as it comes expects the right summary from the words that slots should name, by how many cells a token has."
     found = dict(command=f"python nbs/experiments/real_chats.py cells --rows {rows}", rows=rows, datasets={})
-    cfg = config("windows, longer", out).override(device="cpu")
+    cfg = config("discriminants", out).override(device="cpu")
     encoder, decoder = load_encoder(cfg), load_decoder(cfg)
-    encoder = with_windows(encoder, cfg, decoder, [r["dialogue"] for r in load_pairs(cfg, "train", 16_384)])
-    pieces = encoder.queries.token_cells.clone()
+    pieces = token_cells(count_pieces(encoder, decoder, [r["dialogue"] for r in load_pairs(cfg, "train", 16_384)]), len(encoder.tokenizer))
+    encoder.queries = Windows(cfg.latent_seq_len, encoder.hidden_size, *cell_shape(cfg), len(encoder.tokenizer))
     for dataset in DATASETS:
         pairs = validation(dataset, rows)
         ways = found["datasets"][dataset] = {}
