@@ -114,8 +114,9 @@ def targets_and_cuts(
 # %% ../../nbs/encode/04_tokens.ipynb #e20f7958
 def _spellings(text:str, places:list) -> list: # of str
     "The characters of each of the encoder's tokens, behind a space where white space stands before them."
-    out = []
+    out, done = [], 0
     for start, end in places:
+        start, done = max(start, done), end # a token may be a part of a character
         is_line_break = text[start:end].isspace() and "\n" in text[start:end]
         spaced = start == 0 or text[start - 1].isspace() or text[start:start + 1].isspace()
         out.append("\n" if is_line_break else " " * spaced + re.sub(r"\s", " ", text[start:end]).strip())
@@ -145,7 +146,8 @@ def _aligned(encoder:Encoder, decoder:Decoder, texts:list, label:str): # yields 
             out = tokenizer(some, return_offsets_mapping=True, **options)
             spelt = [_spellings(text, places) for text, places in zip(some, out["offset_mapping"])]
             cuts = _cuts(decoder, sorted({s for row in spelt for s in row}))
-            yield from ((ids, [cuts[s] for s in row]) for ids, row in zip(out["input_ids"], spelt))
+            for ids, row in zip(out["input_ids"], spelt):
+                yield ids, [() if i == tokenizer.unk_token_id else cuts[s] for i, s in zip(ids, row)]
             count = sum(map(len, spelt))
             progress.expect(len(some), count)
             progress.advance(len(some), count)

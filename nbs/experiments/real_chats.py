@@ -88,8 +88,8 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "short, facts, lora, end to end": ("stage 4 a fifth time, on 5,600 pairs at lower rates, in which the queries and the compression head learn too",
                                        SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5600, decoder_lora_rank=8,
                                                             latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
-    "discriminants": ("7,000 pairs of both datasets, once: slots are the words of the nearest tokens, found by linear discriminants",
-                      FEWER | dict(finetune_adapter_max_samples=7000)),
+    "discriminants": ("4,000 pairs of both datasets, once: slots are the words of the nearest tokens, found by linear discriminants",
+                      FEWER | dict(finetune_adapter_max_samples=4000)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
