@@ -179,10 +179,13 @@ def test_windows_are_found_with_the_head_and_the_adapter_that_a_model_starts_fro
     start = load_file(run / "encoder" / "start.safetensors")
     assert all(torch.equal(weights(run)[name], start[name]) for name in start) and {"adapter.prototypes", "adapter.words"} < set(start)
 
+    idle = few | dict(finetune_adapter_train_middle=False)
+    with pytest.raises(ConfigError, match="Nothing is trained in stage 4"): stages.run_pipeline(config(shared / "idle", **idle))
     untaught = few | dict(teach_encoder_steps=0)
     with pytest.raises(ModelError, match="needs an encoder that was taught windows; 'mini' has none"): stages.run_pipeline(config(shared / "untaught-w", **untaught))
     own = dict(modernbert_model=str(run / "encoder"), teach_encoder_steps=0)
-    with pytest.raises(ModelError, match="was taught windows for prefix_len=80 with 16 numbers a slot"): stages.run_pipeline(config(shared / "longer", **few | own | dict(prefix_len=120)))
+    with pytest.raises(ModelError, match="was taught windows for prefix_len=80 with 16 numbers a slot"):
+        stages.run_pipeline(config(shared / "longer", **few | own | dict(prefix_len=120)))
     with pytest.raises(ModelError, match="latent_dim=128 ask for 12"): stages.run_pipeline(config(shared / "narrow", **few | own | dict(latent_dim=128)))
     with pytest.raises(ModelError, match="together with other latents"): stages.run_pipeline(config(shared / "wider", **few | own | dict(latent_dim=512)))
     other = backbones.load_decoder(cfg, CPU)

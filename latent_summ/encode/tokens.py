@@ -122,6 +122,8 @@ def _spellings(text:str, places:list) -> list: # of str
         out.append("\n" if is_line_break else " " * spaced + re.sub(r"\s", " ", text[start:end]).strip())
     return out
 
+
+# %% ../../nbs/encode/04_tokens.ipynb #e20f791f
 def _cuts(decoder:Decoder, spellings:list) -> dict: # {spelling: ((token, its characters), ...)}
     "The decoder's tokens of spellings."
     tokenizer = decoder.tokenizer
@@ -129,6 +131,8 @@ def _cuts(decoder:Decoder, spellings:list) -> dict: # {spelling: ((token, its ch
     cuts = {s: tuple((i, len(tokenizer.decode([i]).strip())) for i in own) for s, own in zip(spellings, ids)}
     return cuts | {" ": (), "": (), "\n": ((decoder.newline_id, 1),)}
 
+
+# %% ../../nbs/encode/04_tokens.ipynb #e20f792f
 _AT_A_TIME = 512 # texts
 
 def _aligned(encoder:Encoder, decoder:Decoder, texts:list, label:str): # yields (ids, pieces) of each text
@@ -164,10 +168,14 @@ def count_pieces(
     for ids, pieces in _aligned(encoder, decoder, texts, "count tokens"): counts.update(zip(ids, pieces))
     return counts
 
+
+# %% ../../nbs/encode/04_tokens.ipynb #125eb0a6
 def _usual(counts:Counter) -> dict: # {token: pieces}
     "The most frequent pieces of each token."
     return {token: pieces for (token, pieces), _ in reversed(counts.most_common())}
 
+
+# %% ../../nbs/encode/04_tokens.ipynb #77b13998
 RARE = 6.0 # nats: a token with less information may have less room than its pieces need
 
 def token_cells(

@@ -68,6 +68,8 @@ def text_edges(self:Windows,
     "Where each token begins and ends."
     return edges(*self.token_cells[:, input_ids] * attention_mask, self.count)
 
+
+# %% ../../nbs/encode/00_windows.ipynb #7d20aa1f
 @patch
 def cells(self:Windows,
     states:torch.Tensor, # (batch, tokens, width)
@@ -83,6 +85,7 @@ def cells(self:Windows,
     token_states = states.gather(1, token[..., None].expand(-1, -1, states.shape[-1]))
     return torch.cat([token_states, before[..., None]], -1).masked_fill(is_empty[..., None], 0.0)
 
+
 # %% ../../nbs/encode/00_windows.ipynb #c6cf9730
 @patch
 def numbers(self:Windows,
@@ -91,6 +94,8 @@ def numbers(self:Windows,
     "The numbers of cells."
     with torch.autocast(cells.device.type, enabled=False): return self.map(cells.float())
 
+
+# %% ../../nbs/encode/00_windows.ipynb #c6cf971f
 @patch
 def forward(self:Windows,
     states:torch.Tensor, # (batch, tokens, width)

@@ -6,8 +6,6 @@
 __all__ = ['CHOICES', 'SHARPNESS', 'unit_gain_', 'PrefixAdapter', 'WindowAdapter', 'make_adapter']
 
 # %% ../../nbs/model/03_adapter.ipynb #10700d46
-import math
-
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -125,7 +123,7 @@ class WindowAdapter(nn.Module):
         "The prefix; raises `ModelError` for latents of another shape, and before stage 0."
         directions = self.directions(latents)
         if directions.requires_grad: return self.between(directions)
-        return self.table[0](self.words[self.nearest(directions)[..., 0]]).float()
+        return self.table[0](self.named(latents)).float()
 
 
 # %% ../../nbs/model/03_adapter.ipynb #4b1b619a
@@ -136,6 +134,8 @@ def adopt_words(self:WindowAdapter,
     "Let the slots name the words of `table`, which stays the decoder's: it is not saved with the adapter."
     self.table = (table,) # in a tuple, torch does not take it for a part of this module
 
+
+# %% ../../nbs/model/03_adapter.ipynb #4b1b611f
 @patch
 def learn(self:WindowAdapter,
     prototypes:torch.Tensor, # (n, numbers of a cell)
@@ -146,6 +146,8 @@ def learn(self:WindowAdapter,
     self.words = words
     return self
 
+
+# %% ../../nbs/model/03_adapter.ipynb #4b1b612f
 @patch
 def directions(self:WindowAdapter,
     latents:torch.Tensor, # (batch, latent_seq_len, latent_dim)
@@ -173,6 +175,17 @@ def nearest(self:WindowAdapter,
     with torch.autocast(directions.device.type, enabled=False):
         return torch.stack([(cells @ self.prototypes.T).topk(n).indices for cells in directions])
 
+
+# %% ../../nbs/model/03_adapter.ipynb #16cf9441
+@patch
+def named(self:WindowAdapter,
+    latents:torch.Tensor, # (batch, latent_seq_len, latent_dim)
+) -> torch.Tensor: # (batch, prefix_len) ids of the decoder
+    "The word of each slot."
+    return self.words[self.nearest(self.directions(latents))[..., 0]]
+
+
+# %% ../../nbs/model/03_adapter.ipynb #21d95b61
 @patch
 def between(self:WindowAdapter,
     directions:torch.Tensor, # (batch, prefix_len, numbers of a cell)

@@ -70,10 +70,14 @@ def _counted_texts(cfg:Config) -> list: # of str
     chats = load_pairs(cfg, "train", min(_COUNTED, cfg.max_train_samples or _COUNTED))
     return [r["text"] for r in _lesson_texts(cfg, "train", _COUNTED)] + [r["dialogue"] for r in chats]
 
+
+# %% ../../nbs/train/08_lesson.ipynb #25ad251f
 def _dialogues(cfg:Config, split:str, n:int) -> list: # of rows
     "Up to `n` dialogues."
     return list(load_pairs(cfg, split, min(n, cfg.max_train_samples or n))) if n else []
 
+
+# %% ../../nbs/train/08_lesson.ipynb #25ad252f
 def _shares(cfg:Config, n:int) -> tuple: # (texts, dialogues, pairs)
     "How many of `n` rows are what."
     pairs = round(n * cfg.teach_encoder_summaries)
@@ -157,6 +161,8 @@ def _window_texts(cfg:Config, encoder:Encoder) -> tuple: # (texts to encode, tex
     read += [r["text"] for r in _lesson_texts(cfg, "train", texts)[:texts]]
     return lists[:n // 4] + read, lists + _counted_texts(cfg)
 
+
+# %% ../../nbs/train/08_lesson.ipynb #5c1d001f
 def _teach_windows(cfg:Config, folder:Path, log:EventLog, device, encoder:Encoder, decoder:Decoder):
     "Find the windows and their words, and write the encoder to `folder`."
     if world()[0]: return

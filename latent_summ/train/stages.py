@@ -474,6 +474,9 @@ def _check_start(cfg:Config, stages:list, encoder:Encoder, decoder:Decoder, need
     "Raise `LatentSummError` for what a training would otherwise meet after hours of embedding; nothing is written."
     sources = {key: rows for key, _, _, rows in needed}
     for stage in stages:
+        if not stage.trains:
+            raise ConfigError(f"Nothing is trained in stage {stage.title}: set {stage.name}_epochs to 0, or in stage 4 "
+                              "decoder_lora_rank above 0 or finetune_adapter_train_middle.")
         if not chosen_rows(cfg, stage, sources): raise _no_source(stage)
     if stages[0].half == "finetune" and not cfg.run_pretraining: _pretrained_file(cfg)
     if trains_queries(cfg): _check_queries(cfg, encoder)

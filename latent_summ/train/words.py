@@ -46,7 +46,7 @@ _BATCH_TOKENS = 4096 # padding included
 @torch.inference_mode()
 def seen_states(
     cfg:Config, # the precision, the layer, and teach_encoder_batch_size
-    encoder:Encoder, # on `device`
+    encoder:Encoder, # on the device
     windows:Windows, # whose norm is applied
     texts:list, # of str
     device, # a torch.device
@@ -99,8 +99,7 @@ class WindowReadout(nn.Module):
         vectors:torch.Tensor, # (batch, vectors, encoder width)
     ) -> torch.Tensor: # (batch, prefix_len) ids
         "The words that the slots name."
-        latents = normalize_latents(self.compression(vectors), self.cfg.normalize_latent)
-        return self.adapter.words[self.adapter.nearest(self.adapter.directions(latents))[..., 0]]
+        return self.adapter.named(normalize_latents(self.compression(vectors), self.cfg.normalize_latent))
 
 
 # %% ../../nbs/train/05_words.ipynb #5c1d003e
@@ -125,6 +124,8 @@ def find_windows(
     encoder.queries = windows.requires_grad_(False).eval().to(device)
     return readout
 
+
+# %% ../../nbs/train/05_words.ipynb #5c1d001f
 def named_share(
     cfg:Config,
     encoder:Encoder, # with windows

@@ -107,11 +107,15 @@ def check_attention(
     return [Check("attention", "warn", f"sdpa instead of flash_attention_2: {reason}", step)]
 
 # %% ../../nbs/ui/05_doctor.ipynb #f1257a71
+def _is_here(source:str) -> bool: return Path(source).exists() # a file or a folder
+
+
+# %% ../../nbs/ui/05_doctor.ipynb #f1257a1f
 def tiny_run(
     cfg:Config, # of the real run
     folder, # everything is written in here
 ) -> Config:
-    "The same run for two batches of built-in chats: same backbones, stages, widths, lengths, batch sizes, precision."
+    "The same run for two batches: of the dataset where it is on this disk, else of built-in chats, which are short."
     stages = ("pretrain_middle", "pretrain_adapter", "finetune_middle", "finetune_adapter")
     epochs = {f"{s}_epochs": min(getattr(cfg, f"{s}_epochs"), 1) for s in stages}
     rows = {f"{s}_max_samples": 2 * cfg.stage_batch_size(s) if epochs[f"{s}_epochs"] else None for s in stages}
@@ -119,19 +123,23 @@ def tiny_run(
     steps = dict(teach_encoder_steps=min(cfg.teach_encoder_steps, 2), gradient_accumulation_steps=1)
     places = dict(run_dir=str(Path(folder)/"run"), preprocess_cache_dir=str(Path(folder)/"cache"),
                   checkpoint_dir="checkpoints")
-    sources = dict(dataset_name="messenger", wikitext_dataset="messenger-texts", arxiv_dataset="",
+    pairs = cfg.dataset_name if _is_here(cfg.dataset_name) else "messenger"
+    sources = dict(dataset_name=pairs, wikitext_dataset="messenger-texts", arxiv_dataset="",
                    english_pretrain_dataset="", messenger_rows=most)
     rest = dict(max_train_samples=most, max_eval_samples=2, num_workers=0, num_epochs=1, run_preprocessing=True,
                 run_pretraining=True, use_torch_compile=False, use_tui=False, trackers="", shard_decoder=False)
     return cfg.override(**epochs, **rows, **steps, **places, **sources, **rest)
 
+
 # %% ../../nbs/ui/05_doctor.ipynb #99352d0c
 def _rates(run_dir) -> dict: # texts, pairs or a stage's name -> rows per second
     "How fast each part of a run was, by its last events."
     from latent_summ.train.events import read_events
-    rates = {}
+    rates, rows = {}, {}
     for e in read_events(Path(run_dir)/"events.jsonl"):
         if e["event"] == "step": rates[e["stage"]] = e["rows_per_s"]
+        if e["event"] == "stage_start": rows[e["stage"]] = e["rows"]
+        if e["event"] == "stage_end": rates.setdefault(e["stage"], rows[e["stage"]] / max(e["seconds"], 1e-3)) # no steps
         if e["event"] == "preprocess" and e["source"].endswith("/train"):
             rates[e["source"].split("/")[0]] = e["rows"] / max(e["seconds"], 1e-3)
     return rates
@@ -203,8 +211,8 @@ def _check_time(cfg:Config, rates:dict, rows:dict) -> Check:
     if unknown: return ok("time", f"not known: how many rows {', '.join(unknown)} has is not known")
     hours = run_hours(cfg, rates, rows)
     parts = ", ".join(f"{name} {h:.1f}" for name, h in hours.items())
-    return ok("time", f"about {sum(hours.values()):.1f} hours ({parts}), "
-                      "at the rate of built-in chats, which are short; validation not counted")
+    read = "its first rows" if _is_here(cfg.dataset_name) else "built-in chats, which are short"
+    return ok("time", f"about {sum(hours.values()):.1f} hours ({parts}), at the rate of {read}; validation not counted")
 
 # %% ../../nbs/ui/05_doctor.ipynb #d7aeb0e9
 def _questions(models:dict, sources:list) -> dict: # name -> function without arguments

@@ -6,7 +6,7 @@
 __all__ = ['LatentCodec', 'TextProgress']
 
 # %% ../../nbs/use/04_codec.ipynb #ae5d5a96
-import contextlib, threading, time
+import contextlib, re, threading, time
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +21,10 @@ from ..data.side import pack_facts, side_facts
 from ..encode.progress import EmbedProgress, clock
 from ..encode.embedder import Embedder
 from ..encode.tokens import fact_ids, frame_of, plain_ids
+from ..model.adapter import WindowAdapter
 from ..model.compress import normalize_latents
 from ..model.decode import facts_before, generate, packed_prompt
-from ..runtime import DataError, counted, own_world, say_once
+from ..runtime import DataError, ModelError, counted, own_world, say_once
 from ..train.checkpoint import config_of
 from .arguments import TEXTS_AT_ONCE, check_side, check_words, clean_texts, split_parts, unit_windows
 from .latents import LatentFile, SavedLatents, compressor_fingerprint, read_latents, write_latents
@@ -259,6 +260,33 @@ def decode(self:LatentCodec,
     facts = self._readable(cfg, facts, len(latents))
     with _seeded(seed, cfg.do_sample), TextProgress("decode", len(latents)) as progress:
         return self._write(cfg, latents, progress.advance, facts)
+
+# %% ../../nbs/use/04_codec.ipynb #5c1d0071
+def _is_uncased(tokenizer) -> bool: return tokenizer.tokenize("A") == tokenizer.tokenize("a")
+
+
+# %% ../../nbs/use/04_codec.ipynb #5c1d001f
+def _with_capitals(text:str) -> str:
+    "The text with a capital letter at the beginning of each sentence."
+    return re.sub(r"(^|[.!?]\s+)([^\W\d_])", lambda found: found[1] + found[2].upper(), text)
+
+
+# %% ../../nbs/use/04_codec.ipynb #5c1d002f
+@patch
+@own_world()
+def read(self:LatentCodec,
+    latents, # (texts, latent_seq_len, latent_dim), torch or numpy; of texts, not of summaries
+) -> list: # one text per row
+    "What the slots of windows name. Raises `ModelError` for a model without windows."
+    adapter = self.model.adapter
+    if not isinstance(adapter, WindowAdapter):
+        raise ModelError("Only latents of windows (encoder_pooling=windows) can be read without the decoder: use decode.")
+    latents = self._checked(latents).to(self.device)
+    tokenizer, newline_id = self.decoder.tokenizer, self.decoder.newline_id
+    rows = [[i for i in row if i != newline_id] for row in adapter.named(latents).tolist()]
+    texts = [tokenizer.decode(row).strip() for row in rows]
+    return list(map(_with_capitals, texts)) if _is_uncased(self.encoder.tokenizer) else texts
+
 
 # %% ../../nbs/use/04_codec.ipynb #26b00002
 @patch

@@ -47,6 +47,16 @@ def _some(values:Optional[list], rows:list) -> Optional[list]:
 
 # %% ../../nbs/use/04_inference.ipynb #8b725d1d
 @patch
+def _text_of(self:Summarizer, cfg:Config, latents:torch.Tensor, progress, facts:Optional[list], summary:bool) -> list:
+    "The text of each row of latents: written by the decoder, but read off where windows hold the text itself."
+    if summary or cfg.encoder_pooling != "windows": return self._write(cfg, latents, progress.advance, facts)
+    progress.advance(len(latents), len(latents))
+    stops = self.model.is_stop(latents.to(self.device), cfg).tolist()
+    return ["" if stop else text for stop, text in zip(stops, self.read(latents))]
+
+
+# %% ../../nbs/use/04_inference.ipynb #8b725d1f
+@patch
 def _texts(self:Summarizer, label:str, texts, long:str, summary:bool, seed:Optional[int], overrides:dict) -> list:
     "A text written for each text, a window of units at a time, in the order they came."
     cfg = self._config(overrides)
@@ -56,9 +66,10 @@ def _texts(self:Summarizer, label:str, texts, long:str, summary:bool, seed:Optio
     with _seeded(seed, cfg.do_sample), TextProgress(label, len(units)) as progress:
         for window in unit_windows(units):
             latents = self._window_latents(cfg, [units[i] for i in window], (summary,))[0]
-            texts_of = self._write(cfg, latents, progress.advance, _some(facts, window))
+            texts_of = self._text_of(cfg, latents, progress, _some(facts, window), summary)
             for i, text in zip(window, texts_of): written[i] = text
     return [" ".join(filter(None, of_text)) for of_text in by_text(units, written, n)]
+
 
 # %% ../../nbs/use/04_inference.ipynb #e51ed4ba
 @patch
@@ -86,11 +97,14 @@ def summarize(self:Summarizer,
 def reconstruct(self:Summarizer,
     texts, # a text, or a list of texts
     seed:Optional[int]=None, # for sampling
-    **overrides, # inference fields, as in decode
+    **overrides, # inference fields, as in decode; they do nothing with windows
 ): # a text, or a list of texts
-    "Each text (each part of a long one) rebuilt from its own latents, without the middle: what the bottleneck keeps."
+    """Each text (each part of a long one) rebuilt from its own latents, without the middle: what the bottleneck keeps.
+
+    With windows it is read off the slots, otherwise the decoder writes it."""
     out = self._texts("reconstruct", texts, "join", False, seed, overrides)
     return out[0] if isinstance(texts, str) else out
+
 
 # %% ../../nbs/use/04_inference.ipynb #de8f0f0d
 @patch

@@ -211,8 +211,11 @@ def course(run:Path) -> dict:
     return {k: v for k, v in stages.items() if v["steps"]}
 
 
+ALONE = 300 # rows that are also summarised without their facts
+
+
 def judge(name:str, out:Path, rows:int, climbed:int):
-    "Scores of a trained variant on both validation splits; unless `climbed` is 0, also without its facts, and the ladder on the first rows."
+    "Scores of a trained variant on both validation splits; unless `climbed` is 0, also without facts, and the ladder, on the first rows."
     run = Path(config(name, out).run_dir)
     summarizer = Summarizer.from_pretrained(run)
     found = dict(what=VARIANTS[name][0], changed=VARIANTS[name][1],
@@ -224,8 +227,8 @@ def judge(name:str, out:Path, rows:int, climbed:int):
         (out / f"{Path(run).name}.{dataset}.txt").write_text("\n".join(f"{r['summary']}\n-> {t}\n" for r, t in zip(pairs, texts)))
         found["datasets"][dataset] = scores(pairs, texts) | dict(not_in_training=unseen_scores(pairs, texts))
         if summarizer.cfg.side_channel and climbed: # the same model, from the latents alone
-            alone = summarizer.summarize([r["dialogue"] for r in pairs], side_channel=0)
-            found["datasets"][dataset]["without_facts"] = scores(pairs, alone)
+            alone = summarizer.summarize([r["dialogue"] for r in pairs[:ALONE]], side_channel=0)
+            found["datasets"][dataset]["without_facts"] = scores(pairs[:ALONE], alone)
         if climbed: found["datasets"][dataset]["ladder"] = ladder_report(loss_ladder(summarizer, pairs[:climbed]))
         save(name, found)
 
@@ -301,8 +304,8 @@ def cells(out:Path, rows:int):
     for dataset in DATASETS:
         pairs = validation(dataset, rows)
         ways = found["datasets"][dataset] = {}
-        for way, token_cells in zip(CELLS, (torch.ones_like(pieces), pieces)):
-            encoder.queries.token_cells[:] = token_cells
+        for way, room in zip(CELLS, (torch.ones_like(pieces), pieces)):
+            encoder.queries.token_cells[:] = room
             ids = [[i for i in ids if i not in (-100, decoder.newline_id)] for ids in slot_ids(cfg, encoder, decoder, [r["dialogue"] for r in pairs])]
             ways[way] = dict(words=sum(map(len, ids)) / len(ids), nats=nats_after(cfg, decoder, [decoder.embed(torch.tensor(i)) for i in ids], pairs))
     save("cells", found)
