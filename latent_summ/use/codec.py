@@ -282,10 +282,22 @@ def read(self:LatentCodec,
     if not isinstance(adapter, WindowAdapter):
         raise ModelError("Only latents of windows (encoder_pooling=windows) can be read without the decoder: use decode.")
     latents = self._checked(latents).to(self.device)
-    tokenizer, newline_id = self.decoder.tokenizer, self.decoder.newline_id
-    rows = [[i for i in row if i != newline_id] for row in adapter.named(latents).tolist()]
-    texts = [tokenizer.decode(row).strip() for row in rows]
+    tokenizer = self.decoder.tokenizer
+    stops = self.model.is_stop(latents, self.cfg).tolist()
+    rows = [[] if stop else ids for stop, ids in zip(stops, adapter.named(latents).tolist())]
+    texts = [tokenizer.decode([i for i in ids if i != self.decoder.newline_id]).strip() for ids in rows]
     return list(map(_with_capitals, texts)) if _is_uncased(self.encoder.tokenizer) else texts
+
+
+# %% ../../nbs/use/04_codec.ipynb #5c1d0073
+@patch
+def rebuild(self:LatentCodec,
+    latents, # (texts, latent_seq_len, latent_dim), torch or numpy; of texts, not of summaries
+    **overrides, # as in decode; they do nothing with windows
+) -> list: # one text per row
+    "The text of each row as well as this model can tell it: read off the slots of windows, else written by the decoder."
+    is_read = isinstance(self.model.adapter, WindowAdapter)
+    return self.read(latents) if is_read else self.decode(latents, **overrides)
 
 
 # %% ../../nbs/use/04_codec.ipynb #26b00002

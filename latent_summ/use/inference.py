@@ -51,8 +51,7 @@ def _text_of(self:Summarizer, cfg:Config, latents:torch.Tensor, progress, facts:
     "The text of each row of latents: written by the decoder, but read off where windows hold the text itself."
     if summary or cfg.encoder_pooling != "windows": return self._write(cfg, latents, progress.advance, facts)
     progress.advance(len(latents), len(latents))
-    stops = self.model.is_stop(latents.to(self.device), cfg).tolist()
-    return ["" if stop else text for stop, text in zip(stops, self.read(latents))]
+    return self.read(latents)
 
 
 # %% ../../nbs/use/04_inference.ipynb #8b725d1f

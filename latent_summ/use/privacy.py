@@ -167,7 +167,7 @@ def _readers(summarizer, stored:torch.Tensor, known:torch.Tensor, texts:list,
              probe:Probe) -> tuple: # ({reader: list of sets of words}, summaries)
     "What each reader makes of the stored latents."
     summaries = summarizer.decode(summarizer.compress_meaning(stored), do_sample=False)
-    back = summarizer.decode(stored, do_sample=False)
+    back = summarizer.rebuild(stored, do_sample=False)
     frequent = {probe.vocabulary[i] for i in np.argsort(-probe.base)[:probe.count]}
     read = dict(summary=[words_of(t) for t in summaries],
                 text=[words_of(a) | words_of(b) for a, b in zip(summaries, back)],

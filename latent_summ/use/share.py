@@ -285,8 +285,12 @@ def _privacy_text(report:dict) -> str:
 
 def _plain_text(cfg:Config) -> str:
     "What a file of latents keeps as words."
-    if not cfg.side_channel: return ""
-    return (f"\nBeside the latents, a file keeps up to {cfg.side_channel} bytes of each text's names, times and numbers as plain text; "
+    words = ""
+    if cfg.encoder_pooling == "windows":
+        words = ("\nThis model's latents hold each text word for word, and `latent_summ reconstruct` shows it: "
+                 "keep them as you keep the texts.")
+    if not cfg.side_channel: return words
+    return words + (f"\nBeside the latents, a file keeps up to {cfg.side_channel} bytes of each text's names, times and numbers as plain text; "
             "`latent_summ encode --side-channel 0` leaves them out.")
 
 # %% ../../nbs/use/02_share.ipynb #a62db4cd
