@@ -208,7 +208,7 @@ def course(run:Path) -> dict:
     for stage in stages.values():
         every = max(len(stage["steps"]) // 20, 1)
         stage["steps"] = stage["steps"][::every]
-    return {k: v for k, v in stages.items() if v["steps"]}
+    return {k: v for k, v in stages.items() if v["seconds"]}
 
 
 ALONE = 300 # rows that are also summarised without their facts
