@@ -40,7 +40,7 @@ def reconstruction(
 ) -> dict: # {"texts", "bleu", "exact_match", "length_ratio", "settings"}
     "Scores of texts that were encoded and written again, greedily."
     if not texts: raise DataError("There is nothing to reconstruct: no texts.")
-    written = summarizer.reconstruct(texts, do_sample=False)
+    written = summarizer.rebuild(summarizer.encode(texts), do_sample=False)
     score, signature = bleu_signed(written, texts)
     return dict(texts=len(texts), bleu=score, exact_match=exact_match(written, texts),
                 length_ratio=length_ratio(written, texts), settings=f"sacreBLEU {signature}")
