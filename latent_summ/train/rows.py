@@ -91,6 +91,7 @@ class StageRows:
     ids: Optional[list] = None # row ids, for messages
     context: Optional[Ragged] = None # token ids of the input itself, for a teacher that reads it
     facts: Optional[Ragged] = None # token ids of facts beside the latents, equally many for each row
+    read: Optional[np.ndarray] = None # tokens that the decoder reads of each row, about; None: equally many
 
     def __post_init__(self):
         if isinstance(self.inputs, torch.Tensor): self.inputs = Vectors(self.inputs)
@@ -100,9 +101,12 @@ class StageRows:
 
     @property
     def lengths(self) -> Optional[np.ndarray]:
-        "What decides the cost of a row: tokens of an input of ids or states, else of the target; None where all rows cost the same."
+        """What decides the cost of a row; None where all rows cost the same.
+
+        Tokens of an input of ids or states, else of the target and of what the decoder reads before it."""
         longest = self.inputs if hasattr(self.inputs, "lengths") else self.targets
-        return None if longest is None else longest.lengths
+        if longest is None: return None
+        return longest.lengths if self.read is None else longest.lengths + self.read
 
     def loader(self, cuts:list, cfg:Config):
         "The batches of `cuts` (arrays of row numbers), one after another."
@@ -127,7 +131,7 @@ def take(self:StageRows,
 ) -> StageRows:
     "The rows at `index` as new `StageRows`."
     pick = lambda x: None if x is None else x.take(index)
-    picked = {k: pick(getattr(self, k)) for k in ("inputs", "outputs", "targets", "context", "facts")}
+    picked = {k: pick(getattr(self, k)) for k in ("inputs", "outputs", "targets", "context", "facts", "read")}
     return replace(self, **picked, ids=self.ids and [self.ids[i] for i in index])
 
 # %% ../../nbs/train/03_rows.ipynb #08ee64c1

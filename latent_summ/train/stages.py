@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -69,8 +70,12 @@ def _rows(run:Run, stage:Stage, split:str):
     return _with_dialogues(run, rows, cache.take(index, ("dialogue",))["dialogue"], wanted)
 
 # %% ../../nbs/train/10_stages.ipynb #3bf87b24
+_CHARACTERS = 4 # of a token, about
+
 def _with_dialogues(run:Run, rows:StageRows, dialogues:list, wanted:list) -> StageRows:
     "The rows with what a teacher and a side-channel read of their dialogues."
+    if "teacher" in wanted or run.cfg.encoder_pooling == "windows": # the longer a dialogue, the more is read of it
+        rows = replace(rows, read=np.array([len(text) // _CHARACTERS for text in dialogues]))
     if "facts" in wanted: rows = replace(rows, facts=side_ids(run.cfg, run.decoder, dialogues))
     if "teacher" not in wanted: return rows
     targets = [rows.targets[i].tolist() for i in range(len(rows))]

@@ -90,6 +90,8 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
                                                             latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
     "discriminants": ("4,000 pairs of both datasets, once: slots are the words of the nearest tokens, found by linear discriminants",
                       FEWER | dict(finetune_adapter_max_samples=4000)),
+    "discriminants, longer": ("8,000 pairs of both datasets, once; every token of a summary counts the same, and chats of one length share a batch",
+                              FEWER | dict(finetune_adapter_max_samples=8000)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
@@ -113,7 +115,8 @@ def later_first(lines:list) -> list:
     return lines[9732:] + lines[:9732]
 
 
-ORDERS = {"short, facts, lora, both": shuffled, "short, facts, lora, rest": later_first, "discriminants": shuffled} # variants that read the pairs in another order
+ORDERS = {"short, facts, lora, both": shuffled, "short, facts, lora, rest": later_first, "discriminants": shuffled,
+          "discriminants, longer": shuffled} # variants that read the pairs in another order
 
 
 def chats(name:str, out:Path) -> Path:

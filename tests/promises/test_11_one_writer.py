@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+import traceback
 
 import pytest
 from faults import in_child
@@ -30,7 +31,9 @@ def together(n:int, f) -> list:
                 os.close(go)
                 os.read(ready, 1)  # returns when the parent closes its end
                 os._exit(f(i))
-            except BaseException: os._exit(99)
+            except BaseException:
+                traceback.print_exc()  # pytest shows it where the test fails
+                os._exit(99)
         pids.append(pid)
     os.close(go); os.close(ready)
     return [os.waitstatus_to_exitcode(os.waitpid(p, 0)[1]) for p in pids]
