@@ -7,7 +7,7 @@ Forward and backward to the prefix, of 16 rows of 50 prefix positions and 32 lab
 cast at every step), `trunk` (weights merged, in bf16), `compiled` (the same with use_torch_compile). In turns, in seconds of processor time: other processes
 of a shared machine lengthen these far less than those of the clock.
 
-- smollm2, gemma: as above; corrected: SmolLM2 with a correction of rank 8 (LoRA) that learns, 8 rows of 256 prefix positions, as in --preset laptop
+- smollm2, gemma: as above; corrected: SmolLM2 with a correction of rank 8 (LoRA) of queries and values that learns, 8 rows of 256 prefix positions
 
 - step: seconds of each way, how many times as fast as autocast (round by round), and the share of the machine's bf16 rate (in processor time too) that the
   products alone make
@@ -25,7 +25,7 @@ from latent_summ.config import Config
 from latent_summ.encode.backbones import Decoder, load_decoder
 from latent_summ.encode.trunk import Trunk
 from latent_summ.model.head import prefix_loss
-from latent_summ.model.model import LowRank
+from latent_summ.model.model import LowRank, corrected_layers
 
 SMOLLM2 = dict(vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, head_dim=64,
                tie_word_embeddings=True)
@@ -66,8 +66,7 @@ def product_rate() -> float: # GFLOP/s, in processor time
 
 def corrections_of(decoder, rank:int) -> torch.nn.ModuleList:
     "A correction of queries and values, hooked onto the decoder; none for rank 0."
-    layers = [m for n, m in decoder.model.named_modules() if n.endswith(("q_proj", "v_proj"))] if rank else []
-    return torch.nn.ModuleList(LowRank(m, rank) for m in layers)
+    return torch.nn.ModuleList(LowRank(m, rank) for m in corrected_layers(decoder.model, "attention") if rank)
 
 
 def bench(opts, name:str, rank:int=0, rows:int=None, positions:int=50) -> dict:

@@ -463,8 +463,10 @@ class Bottleneck(Section):
                                "(0: none)", ge=0, le=255, affects="cache training")
     side_channel_drop: float = par(0.5, "Share of stage 4's batches without the facts of side_channel, "
                                         "so that latents alone still work", ge=0, le=1, affects="training")
-    decoder_lora_rank: int = par(0, "Rank of a learned correction (LoRA) to the decoder's attention, "
+    decoder_lora_rank: int = par(0, "Rank of a learned correction (LoRA) of the decoder, "
                                     "in stage 4 and legacy mode (0: none)", ge=0, affects="model training")
+    decoder_lora_layers: str = par("attention", "Layers with that correction: attention (queries and values), or all but "
+                                                "the output", choices=("attention", "all"), affects="model training")
     decoder_lora_learning_rate: Optional[float] = par(None, "Peak learning rate of that correction, with AdamW (None: as "
                                                             "for the other parts)", gt=0, affects="training")
 

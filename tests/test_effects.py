@@ -759,6 +759,19 @@ def _(name):
     assert torch.equal(again.model(text).logits, after)
 
 
+@effect("decoder_lora_layers")
+def _(name):
+    cfg, own = MINI.override(decoder_lora_rank=3, decoder_lora_layers="all"), backbones.load_decoder(MINI, CPU)
+    made = stages._new_model(cfg, encoder(), own, CPU)
+    assert len(made.decoder_lora) == 7 * own.model.config.num_hidden_layers
+    text = torch.tensor([[2, 40, 41]])
+    for low in made.decoder_lora: # each of them changes what the decoder writes
+        before = own.model(text).logits
+        with torch.no_grad(): low.up.weight.fill_(0.1)
+        assert not torch.allclose(before, own.model(text).logits)
+        with torch.no_grad(): low.up.weight.zero_()
+
+
 LESSON = dict(teach_encoder_steps=5, teach_encoder_batch_size=4, gradient_accumulation_steps=2, max_train_samples=None)
 
 

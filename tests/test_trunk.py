@@ -165,11 +165,13 @@ def test_it_keeps_less_for_the_way_back_than_autocast(decoder):
     assert kept_bytes(replace(decoder, trunk=Trunk(decoder.model, torch.bfloat16))) < kept_bytes(decoder)
 
 
-def test_a_correction_learns_through_the_trunk(decoder):
+@pytest.mark.parametrize("which", ["attention", "all"])
+def test_a_correction_learns_through_the_trunk(decoder, which):
     "What the model computes with its own LoRA, and the same gradients; another hook keeps the model's forward."
     own = load_decoder(MINI, CPU)
-    model = adopt_decoder(LatentSummarizer(MINI), own.model, 3)
+    model = adopt_decoder(LatentSummarizer(MINI), own.model, 3, which)
     lows = list(model.decoder_lora)
+    assert len(lows) == dict(attention=2, all=7)[which] * own.model.config.num_hidden_layers
     torch.manual_seed(0)
     for low in lows: torch.nn.init.normal_(low.up.weight, std=0.1)
     with bf16_machine():

@@ -161,7 +161,7 @@ def _new_model(
     adopt_encoder(model, encoder.model, tuned_layers(cfg))
     if trains_queries(cfg): adopt_queries(model, encoder.queries)
     if cfg.encoder_pooling == "windows": _take_start(model, encoder)
-    return adopt_decoder(model, decoder.model, cfg.decoder_lora_rank).to(device)
+    return adopt_decoder(model, decoder.model, cfg.decoder_lora_rank, cfg.decoder_lora_layers).to(device)
 
 # %% ../../nbs/train/10_stages.ipynb #68232b4c
 def _train_stage(run:Run, stage:Stage, restore=None):
@@ -240,6 +240,7 @@ def _take_up_pretrained(run:Run):
     saved = config_of(meta)
     for name in ("decoder_lora_rank", "finetune_adapter_train_queries"):
         if not getattr(saved, name): saved = saved.override(**{name: getattr(run.cfg, name)})
+    if not config_of(meta).decoder_lora_rank: saved = saved.override(decoder_lora_layers=run.cfg.decoder_lora_layers)
     check_use(saved, run.cfg)
     check_backbone("encoder", meta["backbones"]["encoder"], run.encoder.identity)
     check_backbone("decoder", meta["backbones"]["decoder"], run.decoder.identity)

@@ -150,9 +150,9 @@ _WEIGHED = 256 # rows
 def _mean_weight(job:Job) -> float:
     "What a training row counts for on average: its tokens, or one."
     n = len(job.rows)
-    some = np.linspace(0, n - 1, min(n, _WEIGHED)).astype(int)
-    cuts = [some[i:i + job.batch_size] for i in range(0, len(some), job.batch_size)]
-    return sum(job.weight(job.rows.batch(cut)) for cut in cuts) / len(some)
+    sample = np.linspace(0, n - 1, min(n, _WEIGHED)).astype(int)
+    cuts = [sample[i:i + job.batch_size] for i in range(0, len(sample), job.batch_size)]
+    return sum(job.weight(job.rows.batch(cut)) for cut in cuts) / len(sample)
 
 # %% ../../nbs/train/06_trainer.ipynb #9d451f2e
 class Trainer:

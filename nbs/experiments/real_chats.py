@@ -38,7 +38,7 @@ from latent_summ.encode.tokens import count_pieces, plain_ids, slot_ids, target_
 from latent_summ.encode.windows import Windows, cell_shape
 from latent_summ.model.decode import pad_labels
 from latent_summ.model.head import head_loss, prefix_loss
-from latent_summ.model.model import LowRank
+from latent_summ.model.model import LowRank, corrected_layers
 from latent_summ.runtime import autocast, seed_everything, write_json
 from latent_summ.train.run import environment
 from latent_summ.train.stages import run_pipeline
@@ -55,7 +55,7 @@ QUERIES = dict(encoder_pooling="queries", query_layers=4, encoder_early_layer=3,
                adapter_latent_positions=True, adapter_flat_rank=512,
                optimizer="muon", learning_rate=1e-3, batch_size=64, pretrain_middle_epochs=1, finetune_adapter_batch_size=16, finetune_adapter_train_queries=False,
                latent_mixing=0.3, teach_encoder_batch_size=None, teach_encoder_dialogues=0.0, teach_encoder_summaries=0.5, teach_encoder_words=0.5, warmup_steps=30,
-               prefix_separator="\n", finetune_adapter_train_middle=True, decoder_lora_learning_rate=None, no_repeat_ngram_size=0, stop_rows=2,
+               prefix_separator="\n", finetune_adapter_train_middle=True, decoder_lora_layers="attention", decoder_lora_learning_rate=None, no_repeat_ngram_size=0, stop_rows=2,
                fact_token_weight=1.0)
 SHORT = QUERIES | dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
              readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_epochs=1,
@@ -89,8 +89,9 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
                                        SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5600, decoder_lora_rank=8,
                                                             latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
     "discriminants": ("4,000 pairs of both datasets, once: slots are the words of the nearest tokens, found by linear discriminants",
-                      FEWER | dict(finetune_adapter_max_samples=4000)),
-    "discriminants, longer": ("8,000 pairs of both datasets, once; every token of a summary counts the same, and chats of one length share a batch",
+                      FEWER | dict(finetune_adapter_max_samples=4000, decoder_lora_layers="attention")),
+    "discriminants, longer": ("8,000 pairs of both datasets, once: every linear layer of the decoder is corrected, not queries and values alone, "
+                              "and every token of a summary counts the same in whatever batch",
                               FEWER | dict(finetune_adapter_max_samples=8000)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
@@ -385,26 +386,26 @@ def baselines(rows:int):
     save("baselines", found)
 
 
-def reader(minutes:float, rank:int, rows:int, most:int):
+def reader(minutes:float, rank:int, which:str, rows:int, most:int):
     "The same decoder reads the chat as tokens: as it comes, and with a correction of this rank that learns for so many minutes."
-    cfg = Config.preset("laptop").override(device="cpu", decoder_lora_rank=rank, **backbones())
+    cfg = Config.preset("laptop").override(device="cpu", decoder_lora_rank=rank, decoder_lora_layers=which, **backbones())
     decoder = load_decoder(cfg, torch.device("cpu"))
-    found = dict(command=f"python nbs/experiments/real_chats.py reader --minutes {minutes} --rank {rank} --rows {rows}", rank=rank, minutes=minutes, plain={}, trained={})
+    found = dict(command=f"python nbs/experiments/real_chats.py reader --minutes {minutes} --rank {rank} --layers {which} --rows {rows} --most {most}",
+                 rank=rank, layers=which, minutes=minutes, plain={}, trained={})
     holder = argparse.Namespace(cfg=cfg, decoder=decoder, device=torch.device("cpu"))
     sets = {dataset: validation(dataset, rows) for dataset in DATASETS}
     for dataset, pairs in sets.items(): found["plain"][dataset] = scores(pairs, read_text(holder, pairs)[1])
     save("reader", found)
     if not minutes: return
-    found["rows"], found["losses"] = _teach_reader(cfg, decoder, minutes, rank, most)
+    found["rows"], found["losses"] = _teach_reader(cfg, decoder, minutes, most)
     for dataset, pairs in sets.items(): found["trained"][dataset] = scores(pairs, read_text(holder, pairs)[1])
     save("reader", found)
 
 
-def _teach_reader(cfg:Config, decoder, minutes:float, rank:int, most:int) -> tuple: # (rows seen, losses)
+def _teach_reader(cfg:Config, decoder, minutes:float, most:int) -> tuple: # (rows seen, losses)
     "Teach a low-rank correction to write the summary after the chat."
     seed_everything(0)
-    layers = [m for name, m in decoder.model.named_modules() if name.endswith(("q_proj", "v_proj"))]
-    corrections = torch.nn.ModuleList(LowRank(m, rank) for m in layers)
+    corrections = torch.nn.ModuleList(LowRank(m, cfg.decoder_lora_rank) for m in corrected_layers(decoder.model, cfg.decoder_lora_layers))
     optimizer = torch.optim.AdamW(corrections.parameters(), lr=1e-3)
     pairs = list(load_pairs(Config(dataset_name=str(DATA / "chats")), "train"))
     random.Random(0).shuffle(pairs)
@@ -440,7 +441,8 @@ def main():
     p.add_argument("--beams", type=int, default=4, help="how many beginnings are kept at each word")
     p.add_argument("--candidates", type=int, default=8, help="to choose from")
     p.add_argument("--minutes", type=float, default=30.0, help="of the reader's lesson; 0: only as it comes")
-    p.add_argument("--rank", type=int, default=8, help="of the reader's correction")
+    p.add_argument("--rank", type=int, default=32, help="of the reader's correction")
+    p.add_argument("--layers", choices=("attention", "all"), default="all", help="that the reader's correction is for")
     p.add_argument("--most", type=int, default=5000, help="rows of the reader's lesson, at most")
     p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     opts = p.parse_args()
@@ -448,7 +450,7 @@ def main():
     if opts.what == "baselines": baselines(opts.rows)
     if opts.what == "overlap": overlap()
     if opts.what == "cells": cells(opts.out, opts.rows)
-    if opts.what == "reader": reader(opts.minutes, opts.rank, opts.rows, opts.most)
+    if opts.what == "reader": reader(opts.minutes, opts.rank, opts.layers, opts.rows, opts.most)
     for name in opts.names:
         if opts.what == "train": train(name, opts.out, opts.resume)
         if opts.what == "named": named(name, opts.out, opts.rows)
