@@ -197,8 +197,12 @@ def test_windows_are_found_with_the_head_and_the_adapter_that_a_model_starts_fro
     queries = few | own | dict(encoder_pooling="queries", embedding_normalizer="standard")
     with pytest.raises(ModelError, match="needs an encoder that was taught queries"): stages.run_pipeline(config(shared / "queries-w", **queries))
 
-    back = Summarizer.from_pretrained(run).reconstruct(["Anna: dinner at 7?", ""]) # read off the slots
+    codec = Summarizer.from_pretrained(run)
+    back = codec.reconstruct(["Anna: dinner at 7?", ""]) # read off the slots
     assert "dinner" in back[0] and back[1] == ""
+    latents = codec.encode(["Anna: dinner at 7?"])
+    codec.model.stop_latent.data.copy_(latents.view_as(codec.model.stop_latent)) # now these mean: nothing to say
+    assert codec.read(latents) == [""]
     together = stages.run_pipeline(config(shared / "windows-together", **few, finetune_adapter_train_queries=True))
     assert files(together) == files(run) and weights(together).keys() - weights(run).keys() == {f"queries.{name}" for name in load_file(run / "encoder" / "queries.safetensors")}
     summarizer = Summarizer.from_pretrained(together)
