@@ -533,6 +533,8 @@ class Writing(Section):
                             "summary wins (1: no search; 4 takes several times as long)", ge=1)
     no_repeat_ngram_size: int = par(0, "Write no run of this many tokens twice, which ends loops of a model that was "
                                        "trained too little (0: no such rule)", ge=0)
+    end_probability: float = par(0.0, "Greedy writing ends a summary only where the end is at least this likely "
+                                      "(0: wherever no word is likelier; 0.5 writes longer ones)", ge=0, le=1)
 
 # %% ../nbs/00_sections.ipynb #f0901439
 @dataclass

@@ -422,7 +422,7 @@ def test_a_field_changes_exactly_the_fingerprints_it_says(name):
 
 
 def test_how_a_model_is_used_and_where_things_lie_change_no_fingerprint():
-    for name in ("temperature", "top_p", "top_k", "do_sample", "num_beams", "no_repeat_ngram_size",
+    for name in ("temperature", "top_p", "top_k", "do_sample", "num_beams", "no_repeat_ngram_size", "end_probability",
                  "max_generation_length", "use_tui", "run_dir", "checkpoint_dir", "save_every", "num_workers",
                  "prefetch_factor", "preprocess_cache_dir", "async_checkpointing", "device"):
         assert FIELDS[name].metadata["affects"] == (), name

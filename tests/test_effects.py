@@ -397,6 +397,19 @@ def _(name):
     assert sum(map(repeats, free)) > 5 * sum(map(repeats, bound)) and bound[:4] == few
 
 
+@effect("end_probability")
+def _(name):
+    "Texts that end only where that is likely are longer, alone as in a batch; sampling and beams end as before."
+    prefix = torch.randn(20, 8, 160, generator=torch.Generator().manual_seed(0)) * decoder().embedding_rms
+    cfg = MINI.override(max_generation_length=40)
+    surer = cfg.override(end_probability=0.9)
+    write = lambda p, c: generate(decoder(), p, c)
+    with torch.inference_mode():
+        free, longer = write(prefix, cfg), write(prefix, surer)
+        assert sum(map(len, longer)) > sum(map(len, free)) and write(prefix[:4], surer) == longer[:4]
+        assert write(prefix[:4], surer.override(num_beams=2)) == write(prefix[:4], cfg.override(num_beams=2))
+
+
 @effect("use_tui")
 def _(name):
     from latent_summ.ui.tui import LineView, view_for

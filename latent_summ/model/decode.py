@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['prompt_embeds', 'facts_before', 'read_positions', 'hidden_after', 'packed_prompt', 'pad_labels', 'generation_options',
-           'generate']
+           'ends_where_likely', 'generate']
 
 # %% ../../nbs/model/04_decode.ipynb #f507adb2
 import warnings
@@ -107,6 +107,20 @@ def generation_options(
     if cfg.no_repeat_ngram_size: sampling["no_repeat_ngram_size"] = cfg.no_repeat_ngram_size
     return dict(max_new_tokens=cfg.max_generation_length, do_sample=cfg.do_sample, num_beams=cfg.num_beams, **sampling)
 
+# %% ../../nbs/model/04_decode.ipynb #e4d00002
+def ends_where_likely(
+    decoder:Decoder,
+    cfg:Config, # end_probability
+): # a transformers LogitsProcessorList
+    "The rule that a text ends only where the end is likely enough."
+    from transformers import LogitsProcessorList
+    end = decoder.eos_id
+
+    def keep_writing(input_ids, scores): # scores (rows, words)
+        is_unlikely = scores.float().softmax(-1)[:, end] < cfg.end_probability
+        return scores.index_fill(1, torch.tensor([end], device=scores.device), -torch.inf).where(is_unlikely[:, None], scores)
+    return LogitsProcessorList([keep_writing])
+
 # %% ../../nbs/model/04_decode.ipynb #5db0f951
 _LEG = 8 # tokens between two looks for finished rows
 _FEW = 16 # rows from which looking pays
@@ -152,6 +166,7 @@ def generate(
     if not len(prefix_embeds): return []
     prompt, is_read = packed_prompt(decoder, prefix_embeds)
     settings = generation_options(cfg) | dict(pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id)
+    if cfg.end_probability and not cfg.do_sample and cfg.num_beams == 1: settings["logits_processor"] = ends_where_likely(decoder, cfg)
     in_legs = cfg.num_beams == 1 and not getattr(decoder.model, "_is_stateful", False)
     with warnings.catch_warnings():
         # that no_repeat_ngram_size cannot know the prompt: a prefix has no tokens

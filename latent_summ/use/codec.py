@@ -61,7 +61,7 @@ def parts(self:LatentCodec,
     return [[part.text for part in parts] for parts in self._parts(texts)]
 
 # %% ../../nbs/use/04_codec.ipynb #f4b56e45
-_USE = ("temperature", "max_generation_length", "do_sample", "top_p", "top_k", "num_beams", "no_repeat_ngram_size", "batch_size", "preprocess_batch_size", "use_stop_latent",
+_USE = ("temperature", "max_generation_length", "do_sample", "top_p", "top_k", "num_beams", "no_repeat_ngram_size", "end_probability", "batch_size", "preprocess_batch_size", "use_stop_latent",
         "stop_latent_cosine_threshold", "side_channel")
 
 @patch
@@ -250,7 +250,7 @@ def decode(self:LatentCodec,
     latents, # (texts, latent_seq_len, latent_dim), torch or numpy
     seed:Optional[int]=None, # for sampling (None: torch's generator as it stands)
     facts:Optional[list]=None, # bytes for each row, of facts_of or of a file of latents; only for a model with a side-channel
-    **overrides, # do_sample, temperature, top_p, top_k, num_beams, no_repeat_ngram_size, max_generation_length, batch_size, use_stop_latent, side_channel ...
+    **overrides, # do_sample, temperature, top_p, top_k, num_beams, no_repeat_ngram_size, end_probability, max_generation_length, batch_size, use_stop_latent, side_channel ...
 ) -> list: # one text per row
     """Write the text of each row's latents, without the middle.
 
