@@ -61,7 +61,8 @@ def parts(self:LatentCodec,
     return [[part.text for part in parts] for parts in self._parts(texts)]
 
 # %% ../../nbs/use/04_codec.ipynb #f4b56e45
-_USE = ("temperature", "max_generation_length", "do_sample", "top_p", "top_k", "num_beams", "no_repeat_ngram_size", "end_probability", "batch_size", "preprocess_batch_size", "use_stop_latent",
+_USE = ("temperature", "max_generation_length", "do_sample", "top_p", "top_k", "num_beams", "no_repeat_ngram_size",
+        "end_probability", "batch_size", "preprocess_batch_size", "use_stop_latent",
         "stop_latent_cosine_threshold", "side_channel")
 
 @patch

@@ -55,8 +55,8 @@ QUERIES = dict(encoder_pooling="queries", query_layers=4, encoder_early_layer=3,
                adapter_latent_positions=True, adapter_flat_rank=512,
                optimizer="muon", learning_rate=1e-3, batch_size=64, pretrain_middle_epochs=1, finetune_adapter_batch_size=16, finetune_adapter_train_queries=False,
                latent_mixing=0.3, teach_encoder_batch_size=None, teach_encoder_dialogues=0.0, teach_encoder_summaries=0.5, teach_encoder_words=0.5, warmup_steps=30,
-               prefix_separator="\n", finetune_adapter_train_middle=True, decoder_lora_layers="attention", decoder_lora_learning_rate=None, no_repeat_ngram_size=0, end_probability=0.0, stop_rows=2,
-               fact_token_weight=1.0)
+               prefix_separator="\n", finetune_adapter_train_middle=True, decoder_lora_layers="attention", decoder_lora_learning_rate=None, no_repeat_ngram_size=0,
+               end_probability=0.0, stop_rows=2, fact_token_weight=1.0)
 SHORT = QUERIES | dict(teach_encoder_steps=1400, pretrain_middle_max_samples=8000, pretrain_adapter_max_samples=16000, pretrain_adapter_epochs=2,
              readout_warmup=0.97, finetune_middle_epochs=3, finetune_middle_max_samples=12000, finetune_adapter_epochs=1,
              finetune_adapter_max_samples=5000, side_channel=0, side_channel_drop=0.5, decoder_lora_rank=0, max_eval_samples=100)
@@ -89,7 +89,7 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
                                        SHORT | AGAIN | dict(side_channel=32, side_channel_drop=0.25, finetune_adapter_max_samples=5600, decoder_lora_rank=8,
                                                             latent_mixing=0.0, learning_rate=3e-4, muon_learning_rate=8e-4, finetune_adapter_train_queries=True)),
     "discriminants": ("4,000 pairs of both datasets, once: slots are the words of the nearest tokens, found by linear discriminants",
-                      FEWER | dict(finetune_adapter_max_samples=4000, decoder_lora_layers="attention", end_probability=0.0)),
+                      FEWER | dict(finetune_adapter_max_samples=4000, decoder_lora_layers="attention", no_repeat_ngram_size=3, end_probability=0.0)),
     "discriminants, longer": ("8,000 pairs of both datasets, once: every linear layer of the decoder is corrected, not queries and values alone, "
                               "and every token of a summary counts the same in whatever batch",
                               FEWER | dict(finetune_adapter_max_samples=8000)),
@@ -244,8 +244,9 @@ def search(name:str, out:Path, rows:int, beams:int, candidates:int):
     found = dict(command=command, ways={})
     pairs = validation("samsum", rows)
     sampled = dict(seed=0, temperature=0.6, top_p=1.0, top_k=0)
-    ways = {"greedy": dict(no_repeat_ngram_size=0, end_probability=0.0), "greedy, no three tokens twice": dict(no_repeat_ngram_size=3, end_probability=0.0),
-            "the same, ending where that is likelier than not": dict(no_repeat_ngram_size=3, end_probability=0.5)}
+    ways = {"greedy": dict(no_repeat_ngram_size=0, end_probability=0.0)}
+    ways |= {f"greedy, no {n} tokens twice": dict(no_repeat_ngram_size=n, end_probability=0.0) for n in (3, 5)}
+    ways |= {f"{way}, an end that is likely": options | dict(end_probability=0.5) for way, options in list(ways.items())[1:]}
     if beams > 1: ways[f"{beams} beams"] = dict(num_beams=beams)
     if candidates > 1: ways[f"{candidates} candidates, the first with beams"] = dict(num_beams=beams, candidates=candidates, **sampled)
     for way, options in ways.items():
