@@ -206,6 +206,7 @@ def course(run:Path) -> dict:
         if "stage" not in e: continue
         stage = stages.setdefault(e["stage"], dict(seconds=0.0, steps=[], validation=[]))
         parts = {k: v for k, v in e.items() if k in ("step", "loss", "readout", "words", "cross_entropy", "mse", "contrastive")}
+        if e["event"] == "stage_start": stage["steps"] = [s for s in stage["steps"] if s["step"] <= e["step"]] # a resumed run takes some again
         if e["event"] == "step": stage["steps"].append(parts)
         if e["event"] == "validation": stage["validation"].append(parts)
         if e["event"] == "stage_end": stage["seconds"] += e["seconds"]
