@@ -148,9 +148,26 @@ def test_one_compiled_layer_serves_all_layers_and_lengths(decoder):
     assert counter.frame_count <= 2  # one without and one with a mask for the input's gradient
 
 
+def test_corrections_of_all_layers_share_a_compiled_layer():
+    "As --preset laptop trains them: the compiled layer gives the same gradients as the plain one."
+    from torch._dynamo.testing import CompileCounterWithBackend
+    counter, real = CompileCounterWithBackend("aot_eager"), torch.compile
+    own = load_decoder(MINI, CPU)
+    lows = list(adopt_decoder(LatentSummarizer(MINI), own.model, 3, "all").decoder_lora)
+    for low in lows: torch.nn.init.normal_(low.up.weight, std=0.1)
+    with mock.patch("torch.compile", lambda f: real(f, backend=counter)): ours = Trunk(own.model, torch.float32, compiled=True, corrections=lows)
+    plain = Trunk(own.model, torch.float32, corrections=lows)
+    numbers = [p for low in lows for p in low.parameters()]
+    for rows, positions in ((2, 7), (3, 12), (5, 30)):
+        x = torch.randn(rows, positions, own.hidden_size, requires_grad=True)
+        slopes = [torch.autograd.grad(trunk(x).square().mean(), numbers) for trunk in (ours, plain)]
+        assert all(torch.allclose(a, b, atol=1e-5) and b.any() for a, b in zip(*slopes))
+    assert counter.frame_count <= 2
+
+
 def kept_bytes(decoder) -> int:
     "Bytes that a pass keeps for the way back, weights aside."
-    weights = [*decoder.model.parameters(), *(t for w in (decoder.trunk.weights if decoder.trunk else ()) for t in w if t is not None)]
+    weights = [*decoder.model.parameters(), *(t for w in (decoder.trunk.weights if decoder.trunk else ()) for t in w if torch.is_tensor(t))]
     known, kept, alive = {t.untyped_storage().data_ptr() for t in weights}, {}, []
     def keep(t):
         kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
