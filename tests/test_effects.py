@@ -407,7 +407,12 @@ def _(name):
     with torch.inference_mode():
         free, longer = write(prefix, cfg), write(prefix, surer)
         assert sum(map(len, longer)) > sum(map(len, free)) and write(prefix[:4], surer) == longer[:4]
-        assert write(prefix[:4], surer.override(num_beams=2)) == write(prefix[:4], cfg.override(num_beams=2))
+        for other in (dict(num_beams=2), dict(do_sample=True)):
+            both = []
+            for c in (surer, cfg):
+                torch.manual_seed(0)
+                both.append(write(prefix[:4], c.override(**other)))
+            assert both[0] == both[1], other
 
 
 @effect("use_tui")
@@ -734,6 +739,7 @@ def _(name):
     caches = embed.preprocess(cfg, encoder(), decoder())
     rows = stages._rows(mock.Mock(cfg=cfg, decoder=decoder(), sources=caches), stage(cfg, "finetune_adapter"), "train")
     assert decoder().tokenizer.decode(rows.batch([3])["context"][0], skip_special_tokens=True).startswith("A: number 3 of fit")
+    assert (rows.lengths > rows.targets.lengths).all() # a teacher reads more of a longer dialogue
     live = training_rows.token_rows(cfg, encoder(), decoder(), list(sources.load_pairs(cfg, "train")))
     assert live.context.batch([3])["input_ids"].tolist() == rows.context.batch([3])["input_ids"].tolist()
 
@@ -752,6 +758,9 @@ def _(name):
     caches = embed.preprocess(cfg, encoder(), decoder())
     rows = stages._rows(mock.Mock(cfg=cfg, decoder=decoder(), sources=caches), stage(cfg, "finetune_adapter"), "train")
     assert rows.batch([3])["facts"].shape == (1, 16) and decoder().tokenizer.decode(rows.batch([3])["facts"][0], skip_special_tokens=True).split(", ").count("A") == 1
+    assert rows.lengths.tolist() == rows.targets.lengths.tolist() # the prefix has one length ...
+    windows = stages._with_dialogues(mock.Mock(cfg=mock.Mock(encoder_pooling="windows")), rows, ["Anna: hi" * 5] * len(rows), [])
+    assert (windows.lengths - rows.lengths).tolist() == [10] * len(rows) # ... but for windows, whose empty slots are not read
     live = training_rows.token_rows(cfg, encoder(), decoder(), list(sources.load_pairs(cfg, "train")))
     assert live.facts.batch([3])["input_ids"].tolist() == rows.facts.batch([3])["input_ids"].tolist()
 

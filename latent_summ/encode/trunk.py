@@ -225,7 +225,7 @@ def _is_plain(layer:nn.Module, corrections:list) -> bool:
     "Whether a layer has no bias behind attention or in the MLP, and nothing else is hooked onto its products."
     linear = [m for m in layer.modules() if isinstance(m, nn.Linear)]
     biased = [m for m in (layer.self_attn.o_proj, *layer.mlp.children()) if getattr(m, "bias", None) is not None]
-    return not biased and all(any(owner is c for c in corrections) for m in linear for owner in _hooked(m))
+    return not biased and all(owner in corrections for m in linear for owner in _hooked(m))
 
 # %% ../../nbs/encode/09_trunk.ipynb #40582c5d
 def can_merge(
