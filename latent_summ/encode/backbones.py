@@ -322,6 +322,8 @@ class Encoder:
 
     @property
     def hidden_size(self) -> int: return self.model.config.get_text_config().hidden_size
+    @property
+    def vocabulary(self) -> int: return self.model.get_input_embeddings().num_embeddings
 
     @cached_property
     def latent_ids(self) -> list:

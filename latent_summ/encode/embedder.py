@@ -90,7 +90,7 @@ def check_pooling(
 # %% ../../nbs/encode/05_embedder.ipynb #f36da354
 def _check_windows(cfg:Config, encoder:Encoder):
     "Raise `ModelError` unless the encoder's windows have as many cells and numbers as the config asks for."
-    n, cells, size = encoder.queries.shape.tolist()
+    n, cells, size = encoder.queries.shape.tolist()[:3]
     if (cells, size) == cell_shape(cfg): return
     raise ModelError(f"{cfg.modernbert_model!r} was taught windows for prefix_len={n * cells} with {size} numbers a slot, but "
                      f"prefix_len={cfg.prefix_len} and latent_dim={cfg.latent_dim} ask for {cell_shape(cfg)[1]}: "
@@ -144,6 +144,7 @@ def token_states(
     Raises `ModelError` for a layer that the encoder does not have."""
     early = cfg.encoder_early_layer
     is_alone = early and cfg.encoder_pooling == "windows"
+    if cfg.encoder_pooling == "windows": input_ids = input_ids % encoder.vocabulary # without the forms of tokens
     inputs = dict(input_ids=input_ids, attention_mask=attention_mask)
     exact = torch.autocast(input_ids.device.type, enabled=False) if encoder.in_fp32 else contextlib.nullcontext()
     fewer = first_layers(encoder.model, early + 1 if is_alone else 0) # one more: the last may be normed
@@ -184,7 +185,7 @@ class Embedder:
         self.max_tokens = self._budget()
         self.pad_id = encoder.tokenizer.pad_token_id or 0
         packs = (self.device.type == "cpu" and can_pack(encoder.model) and cfg.attn_implementation != "eager"
-                 and not cfg.encoder_early_layer)
+                 and not cfg.encoder_early_layer and getattr(encoder.queries, "forms", 1) == 1)
         self.packed = Packed(encoder.model, autocast_dtype(cfg, self.device)) if packs else None
 
     def _budget(self) -> int:

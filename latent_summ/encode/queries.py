@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .windows import Windows
+from .windows import MARKS, Windows
 
 # %% ../../nbs/encode/00_queries.ipynb #03516f3f
 def waves(
@@ -76,9 +76,10 @@ def _queries_of(weights:dict, heads:int) -> Queries:
 def _windows_of(weights:dict) -> Windows:
     "New windows of the size of these weights."
     if "map.weight" not in weights: raise RuntimeError(f"{FILE} holds windows of an earlier version: teach the encoder again")
-    width = weights["map.weight"].shape[1] - 1
-    n, cells, size = weights["shape"].tolist()
-    return Windows(n, width, cells, size, weights["token_cells"].shape[1])
+    if len(weights["shape"]) < 4: raise RuntimeError(f"{FILE} holds windows of an earlier version: teach the encoder again")
+    n, cells, size, forms = weights["shape"].tolist()
+    width = weights["map.weight"].shape[1] - 1 - (MARKS if forms > 1 else 0)
+    return Windows(n, width, cells, size, weights["token_cells"].shape[1] // forms, forms)
 
 def load_queries(
     folder, # of an encoder

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['prompt_embeds', 'facts_before', 'read_positions', 'hidden_after', 'packed_prompt', 'pad_labels', 'generation_options',
-           'ends_where_likely', 'generate']
+           'ends_where_likely', 'write_after', 'generate']
 
 # %% ../../nbs/model/04_decode.ipynb #f507adb2
 import warnings
@@ -156,6 +156,24 @@ def _in_legs(
 
 # %% ../../nbs/model/04_decode.ipynb #626277c4
 @torch.inference_mode()
+def write_after(
+    decoder:Decoder,
+    prompt:torch.Tensor, # (batch, positions, hidden)
+    is_read:torch.Tensor, # (batch, positions) int64: 0 for padding, which stands on the left
+    cfg:Config, # its sections Inference and Writing
+    **options, # more for transformers' generate: streamer, stopping_criteria ...
+) -> list: # one text per row
+    "Texts that the decoder writes after each prompt. The prompt's own words count for none of the config's rules."
+    settings = generation_options(cfg) | dict(pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id)
+    if cfg.end_probability and not cfg.do_sample and cfg.num_beams == 1: settings["logits_processor"] = ends_where_likely(decoder, cfg)
+    in_legs = cfg.num_beams == 1 and not getattr(decoder.model, "_is_stateful", False)
+    with warnings.catch_warnings():
+        # that no_repeat_ngram_size cannot know the prompt: it has no tokens
+        warnings.filterwarnings("ignore", "Passing `no_repeat_ngram_size`")
+        if len(prompt) >= _FEW and in_legs and not options: ids = _in_legs(decoder, prompt, is_read, settings)
+        else: ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=is_read, **settings, **options)
+    return [t.strip() for t in decoder.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
 def generate(
     decoder:Decoder,
     prefix_embeds:torch.Tensor, # (batch, prefix_len, hidden)
@@ -164,13 +182,4 @@ def generate(
 ) -> list: # one text per row
     "Texts that the decoder writes after each prefix."
     if not len(prefix_embeds): return []
-    prompt, is_read = packed_prompt(decoder, prefix_embeds)
-    settings = generation_options(cfg) | dict(pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id)
-    if cfg.end_probability and not cfg.do_sample and cfg.num_beams == 1: settings["logits_processor"] = ends_where_likely(decoder, cfg)
-    in_legs = cfg.num_beams == 1 and not getattr(decoder.model, "_is_stateful", False)
-    with warnings.catch_warnings():
-        # that no_repeat_ngram_size cannot know the prompt: a prefix has no tokens
-        warnings.filterwarnings("ignore", "Passing `no_repeat_ngram_size`")
-        if len(prompt) >= _FEW and in_legs and not options: ids = _in_legs(decoder, prompt, is_read, settings)
-        else: ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=is_read, **settings, **options)
-    return [t.strip() for t in decoder.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    return write_after(decoder, *packed_prompt(decoder, prefix_embeds), cfg, **options)

@@ -15,7 +15,7 @@ from ..config import Config
 from ..encode.backbones import Decoder, Encoder
 from ..encode.embedder import embed_texts, token_batches, token_states
 from ..encode.progress import EmbedProgress
-from ..encode.tokens import count_pieces, frame_of, input_ids, slot_ids, token_cells, token_words
+from ..encode.tokens import count_forms, count_pieces, frame_of, input_ids, slot_ids, token_cells, token_words
 from ..encode.windows import TokenStates, Windows, cell_shape
 from ..model.adapter import make_adapter
 from ..model.compress import make_compression, normalize_latents
@@ -31,12 +31,14 @@ def vocabulary_texts(
     cfg:Config, # max_seq_len
     encoder:Encoder, # for its tokenizer
 ) -> list: # of str
-    "Lists of the tokens that the encoder knows, each token once, in random order."
+    "Lists of the tokens that the encoder knows, each token once, in random order; where tokens have forms, also with capitals."
     tokenizer = encoder.tokenizer
     tokens = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
     length = max(min(_LISTED, frame_of(cfg, encoder).room // 2), 1)
     shuffled = np.random.default_rng(0).permutation(tokens)
-    return tokenizer.batch_decode([shuffled[i:i + length] for i in range(0, len(tokens), length)])
+    lists = tokenizer.batch_decode([shuffled[i:i + length] for i in range(0, len(tokens), length)])
+    if count_forms(tokenizer) == 1: return lists
+    return lists + [" ".join(word[:1].upper() + word[1:] for word in text.split(" ")) for text in lists]
 
 
 
@@ -54,7 +56,7 @@ def seen_states(
     "What the encoder makes of each token of these texts."
     ids = input_ids(cfg, encoder, texts)[0]
     lengths = np.array([len(i) for i in ids])
-    seen = TokenStates(windows.token_cells.shape[1], encoder.hidden_size)
+    seen = TokenStates(windows.vocabulary, encoder.hidden_size)
     with EmbedProgress("encoder states", len(texts)) as progress:
         progress.expect(len(texts), int(lengths.sum()))
         for rows in token_batches(lengths, cfg.stage_batch_size(LESSON), _BATCH_TOKENS):
@@ -62,7 +64,7 @@ def seen_states(
             mask = padded != -100
             inputs = dict(input_ids=padded.clamp(min=0), attention_mask=mask.long())
             with autocast(cfg, device): states = token_states(cfg, encoder, **inputs)
-            seen.add(windows.norm(states[mask].float()), padded[mask])
+            seen.add(windows.norm(states[mask].float()), padded[mask] % windows.vocabulary)
             progress.advance(len(rows), int(lengths[rows].sum()))
     return seen
 
@@ -71,15 +73,16 @@ def seen_states(
 def prototypes(
     windows:Windows, # fitted
     seen:TokenStates,
-    words:torch.Tensor, # (vocabulary, cells) ids of the decoder, from token_words
+    words:torch.Tensor, # (forms x vocabulary, cells) ids of the decoder, from token_words
     other:int, # the word of an empty cell
 ) -> tuple: # (numbers (n, numbers of a cell), words (n,))
-    "What each cell of each token that was seen looks like, and its word; the last is an empty cell."
-    known = seen.count.nonzero().flatten()
+    "What each cell of each token that was seen looks like, in each form that was counted, and its word; the last is an empty cell."
+    is_known = (windows.token_cells[0] > 0) & (seen.count.repeat(windows.forms) > 0)
+    known = is_known.nonzero().flatten()
     cells = windows.token_cells[0, known].long()
     tokens = known.repeat_interleave(cells)
     place = torch.arange(len(tokens)) - (cells.cumsum(0) - cells).repeat_interleave(cells)
-    states = torch.cat([seen.means()[tokens].float(), place[:, None].float()], 1)
+    states = torch.cat([seen.means()[tokens % windows.vocabulary].float(), windows.marks(tokens), place[:, None].float()], 1)
     with torch.no_grad(): numbers = windows.numbers(F.pad(states, (0, 0, 0, 1)))
     return numbers, F.pad(words[tokens, place], (0, 1), value=other)
 
@@ -112,10 +115,10 @@ def find_windows(
     device, # a torch.device, on which the encoder is
 ) -> WindowReadout: # on the CPU
     "Give the encoder windows; the head and the adapter that read them."
+    windows = Windows(cfg.latent_seq_len, encoder.hidden_size, *cell_shape(cfg), encoder.vocabulary, count_forms(encoder.tokenizer))
+    encoder.queries = windows
     counts = count_pieces(encoder, decoder, counted)
-    vocabulary = encoder.model.get_input_embeddings().num_embeddings
-    windows = Windows(cfg.latent_seq_len, encoder.hidden_size, *cell_shape(cfg), vocabulary)
-    windows.token_cells[:] = token_cells(counts, vocabulary)
+    windows.token_cells[:] = token_cells(counts, windows.vocabulary, windows.forms)
     seen = seen_states(cfg, encoder, windows, texts, device)
     windows.fit(seen)
     words = token_words(counts, windows.token_cells[0], decoder.newline_id)

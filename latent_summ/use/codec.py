@@ -262,16 +262,6 @@ def decode(self:LatentCodec,
     with _seeded(seed, cfg.do_sample), TextProgress("decode", len(latents)) as progress:
         return self._write(cfg, latents, progress.advance, facts)
 
-# %% ../../nbs/use/04_codec.ipynb #5c1d0071
-def _is_uncased(tokenizer) -> bool: return tokenizer.tokenize("A") == tokenizer.tokenize("a")
-
-
-# %% ../../nbs/use/04_codec.ipynb #5c1d001f
-def _with_capitals(text:str) -> str:
-    "The text with a capital letter at the beginning of each sentence."
-    return re.sub(r"(^|[.!?]\s+)([^\W\d_])", lambda found: found[1] + found[2].upper(), text)
-
-
 # %% ../../nbs/use/04_codec.ipynb #5c1d002f
 @patch
 @own_world()
@@ -286,8 +276,7 @@ def read(self:LatentCodec,
     tokenizer = self.decoder.tokenizer
     stops = self.model.is_stop(latents, self.cfg).tolist()
     rows = [[] if stop else ids for stop, ids in zip(stops, adapter.named(latents).tolist())]
-    texts = [tokenizer.decode([i for i in ids if i != self.decoder.newline_id]).strip() for ids in rows]
-    return list(map(_with_capitals, texts)) if _is_uncased(self.encoder.tokenizer) else texts
+    return [re.sub(r"\s*\n\s*", "\n", tokenizer.decode(ids).strip()) for ids in rows] # an empty slot names a line break
 
 
 # %% ../../nbs/use/04_codec.ipynb #5c1d0073

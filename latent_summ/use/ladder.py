@@ -96,13 +96,11 @@ def _prompt_loss(decoder, prompts:list, targets:list, device) -> float:
 def _write_after(decoder, prompts:list, cfg, device) -> list:
     "What the decoder writes after prompts of any length (padded on the left, so that all end where writing begins)."
     import torch
-    from latent_summ.model.decode import generation_options
+    from latent_summ.model.decode import write_after
     longest = max(map(len, prompts))
     ids = torch.tensor([[decoder.pad_id] * (longest - len(p)) + p for p in prompts], device=device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
-    out = decoder.model.generate(ids, attention_mask=mask, pad_token_id=decoder.pad_id, eos_token_id=decoder.eos_id,
-                                 **generation_options(cfg))
-    return [t.strip() for t in decoder.tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)]
+    is_read = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    return write_after(decoder, decoder.embed(ids), is_read, cfg)
 
 # %% ../../nbs/use/06_ladder.ipynb #de4b5e55
 def read_text(

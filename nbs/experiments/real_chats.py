@@ -1,6 +1,6 @@
 """Real chats with pretrained backbones: what comes through 8 x 256 numbers, and what the same decoder makes of the chat itself.
 
-    export LATENT_SUMM_DATA=folder        # with folders: chats (train and validation files of both datasets), samsum and dialogsum (validation files);
+    export LATENT_SUMM_DATA=folder        # with folders: chats (train and validation files of both datasets), samsum (both files), dialogsum (a validation file);
                                           # for `rebuild` also the files arxiv.jsonl and wikipedia.jsonl with a column `text`
     export LATENT_SUMM_BACKBONES=folder   # with the folders minilm, smollm2 and perhaps gemma; without it they come from the hub
     python nbs/experiments/real_chats.py train short              # one variant; --resume goes on with one that was stopped
@@ -12,7 +12,7 @@
     python nbs/experiments/real_chats.py rebuild short            # texts of four lengths back from their own latents: summaries, arXiv, Wikipedia
     python nbs/experiments/real_chats.py own short                # summaries of the ten chats in ten_chats.txt, as they come
     python nbs/experiments/real_chats.py baselines                # copied lines and one constant sentence
-    python nbs/experiments/real_chats.py reader --minutes 30      # ceiling: the same decoder reads the chat, with a trained correction
+    python nbs/experiments/real_chats.py reader                   # ceiling: the same decoder reads the chat, with a trained correction
     python nbs/experiments/real_chats.py overlap                  # how many validation dialogues stand in the training file too
     python nbs/experiments/real_chats.py list
 
@@ -35,16 +35,18 @@ from latent_summ.data.sources import load_pairs, load_texts, shared_dialogues
 from latent_summ.encode.backbones import load_decoder, load_encoder
 from latent_summ.encode.embedder import embed_texts
 from latent_summ.encode.tokens import count_pieces, plain_ids, slot_ids, target_ids, token_cells
+from latent_summ.encode.trunk import with_trunk
 from latent_summ.encode.windows import Windows, cell_shape
 from latent_summ.model.decode import pad_labels
-from latent_summ.model.head import head_loss, prefix_loss
+from latent_summ.model.head import head_loss, prefix_loss, token_importance
 from latent_summ.model.model import LowRank, corrected_layers
-from latent_summ.runtime import autocast, seed_everything, write_json
+from latent_summ.runtime import seed_everything, write_json
+from latent_summ.train.optim import lr_factor
 from latent_summ.train.run import environment
 from latent_summ.train.stages import run_pipeline
 from latent_summ.train.words import WindowReadout
 from latent_summ.use.evaluate import evaluate_predictions, rounded
-from latent_summ.use.ladder import SEPARATOR, ladder_report, loss_ladder, read_text, reconstruction
+from latent_summ.use.ladder import SEPARATOR, ladder_report, loss_ladder, read_text, reconstruction, text_prompts
 from latent_summ.use.facts import text_fact_table
 from latent_summ.use.inference import Summarizer
 
@@ -72,7 +74,8 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
 FEWER = dict(finetune_adapter_epochs=1, use_torch_compile=True, max_eval_samples=100)
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
-    "laptop": ("the preset as it is", {}),
+    "laptop": ("the preset as it is, but compiled, on SAMSum alone: `latent_summ train --preset laptop --dataset-name knkarthick/samsum --use-torch-compile`",
+               dict(use_torch_compile=True)),
     "short": ("queries that read the whole chat, and fewer rows in every stage: less than two hours of one core", SHORT),
     "short, more pairs": ("the same pretraining; the decoder sees 12,000 pairs instead of 5,000",
                           SHORT | dict(finetune_adapter_max_samples=12000, run_pretraining=False)),
@@ -93,6 +96,8 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "discriminants, longer": ("8,000 pairs of both datasets, once: every linear layer of the decoder is corrected, not queries and values alone, "
                               "and every token of a summary counts the same in whatever batch",
                               FEWER | dict(finetune_adapter_max_samples=8000)),
+    "forms": ("the same pairs; the slots also tell capitals and line breaks, which the encoder's tokenizer drops",
+              FEWER | dict(finetune_adapter_max_samples=8000)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
 }
@@ -117,12 +122,12 @@ def later_first(lines:list) -> list:
 
 
 ORDERS = {"short, facts, lora, both": shuffled, "short, facts, lora, rest": later_first, "discriminants": shuffled,
-          "discriminants, longer": shuffled} # variants that read the pairs in another order
+          "discriminants, longer": shuffled, "forms": shuffled} # variants that read the pairs in another order
 
 
 def chats(name:str, out:Path) -> Path:
     "The folder with the pairs that a variant reads: chats, or a copy of it in another order."
-    if name not in ORDERS: return DATA / "chats"
+    if name not in ORDERS: return DATA / ("samsum" if name == "laptop" else "chats")
     order = ORDERS[name]
     folder = out / f"{order.__name__}_chats"
     if folder.is_dir(): return folder
@@ -357,10 +362,15 @@ def rebuild(name:str, out:Path, count:int):
             save(f"rebuild {name}", found)
 
 
+def own_chats() -> list:
+    "Ten chats that the project wrote itself."
+    return (RESULTS.parent / "ten_chats.txt").read_text().strip().split("\n\n")
+
+
 def own(name:str, out:Path):
-    "Summaries of ten chats that the project wrote itself."
+    "Their summaries."
     summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
-    chats = (RESULTS.parent / "ten_chats.txt").read_text().strip().split("\n\n")
+    chats = own_chats()
     rows = [dict(chat=chat, summary=text) for chat, text in zip(chats, summarizer.summarize(chats))]
     save(f"own {name}", dict(command=f"python nbs/experiments/real_chats.py own {name!r}", rows=rows))
 
@@ -389,49 +399,67 @@ def baselines(rows:int):
     save("baselines", found)
 
 
-def reader(minutes:float, rank:int, which:str, rows:int, most:int):
-    "The same decoder reads the chat as tokens: as it comes, and with a correction of this rank that learns for so many minutes."
-    cfg = Config.preset("laptop").override(device="cpu", decoder_lora_rank=rank, decoder_lora_layers=which, **backbones())
+def reader(out:Path, rank:int, which:str, rows:int, most:int, resume:bool):
+    "The same decoder reads the chat as tokens: as it comes, and with a correction that learns from the pairs, in the order and by the recipe of `discriminants, longer`."
+    cfg = config("discriminants, longer", out).override(device="cpu", decoder_lora_rank=rank, decoder_lora_layers=which)
+    found = dict(command=f"python nbs/experiments/real_chats.py reader --rank {rank} --layers {which} --rows {rows} --most {most}", rank=rank, layers=which)
     decoder = load_decoder(cfg, torch.device("cpu"))
-    found = dict(command=f"python nbs/experiments/real_chats.py reader --minutes {minutes} --rank {rank} --layers {which} --rows {rows} --most {most}",
-                 rank=rank, layers=which, minutes=minutes, plain={}, trained={})
-    holder = argparse.Namespace(cfg=cfg, decoder=decoder, device=torch.device("cpu"))
+    holder = argparse.Namespace(cfg=cfg.override(batch_size=64), decoder=decoder, device=torch.device("cpu"))
     sets = {dataset: validation(dataset, rows) for dataset in DATASETS}
-    for dataset, pairs in sets.items(): found["plain"][dataset] = scores(pairs, read_text(holder, pairs)[1])
-    save("reader", found)
-    if not minutes: return
-    found["rows"], found["losses"] = _teach_reader(cfg, decoder, minutes, most)
-    for dataset, pairs in sets.items(): found["trained"][dataset] = scores(pairs, read_text(holder, pairs)[1])
-    save("reader", found)
+    read = lambda: {dataset: scores(pairs, read_text(holder, pairs)[1]) for dataset, pairs in sets.items()}
+    found["plain"] = read()
+    if not most: return save("reader", found)
+    found |= teach_reader(cfg, decoder, reader_batches(cfg, decoder, most), out / "reader.pt", resume)
+    found["trained"] = read()
+    chats = own_chats()
+    texts = read_text(holder, [dict(dialogue=chat, summary="") for chat in chats])[1]
+    save("reader", found | dict(own=[dict(chat=chat, summary=text) for chat, text in zip(chats, texts)]))
 
 
-def _teach_reader(cfg:Config, decoder, minutes:float, most:int) -> tuple: # (rows seen, losses)
-    "Teach a low-rank correction to write the summary after the chat."
+def reader_batches(cfg:Config, decoder, most:int) -> list: # of (ids (rows, tokens), labels (rows, tokens - 1))
+    "Chats with their summaries, those of one length together, in random order."
+    pairs = list(load_pairs(cfg, "train", most))
+    prompts = text_prompts(decoder, [r["dialogue"] for r in pairs], SEPARATOR, cfg.max_target_len)
+    targets = target_ids(cfg, decoder, [" " + r["summary"] for r in pairs])
+    order = sorted(range(len(pairs)), key=lambda i: len(prompts[i]))
+    starts = list(range(0, len(order), cfg.finetune_adapter_batch_size))
+    random.Random(0).shuffle(starts)
+    groups = [order[start:start + cfg.finetune_adapter_batch_size] for start in starts]
+    ids = [pad_labels([prompts[i] + targets[i] for i in some]) for some in groups]
+    labels = [pad_labels([[-100] * len(prompts[i]) + targets[i] for i in some]) for some in groups]
+    return [(some.masked_fill(some == -100, decoder.pad_id), wanted[:, 1:]) for some, wanted in zip(ids, labels)]
+
+
+def teach_reader(cfg:Config, decoder, batches:list, kept:Path, resume:bool) -> dict: # rows, losses, seconds
+    "Teach a low-rank correction to write the summary after the chat, at the rate and with the weights of stage 4."
     seed_everything(0)
     corrections = torch.nn.ModuleList(LowRank(m, cfg.decoder_lora_rank) for m in corrected_layers(decoder.model, cfg.decoder_lora_layers))
-    optimizer = torch.optim.AdamW(corrections.parameters(), lr=1e-3)
-    pairs = list(load_pairs(Config(dataset_name=str(DATA / "chats")), "train"))
-    random.Random(0).shuffle(pairs)
-    cue = decoder.tokenizer(SEPARATOR.rstrip(" "), add_special_tokens=False)["input_ids"]
-    tokens = lambda texts: decoder.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    start, losses, seen = time.monotonic(), [], 0
-    while time.monotonic() - start < 60 * minutes and seen < most:
-        some = pairs[seen % len(pairs):][:16]
-        seen += len(some)
-        prompts = [decoder.bos_ids + ids[:cfg.max_seq_len] + cue for ids in tokens([r["dialogue"] for r in some])]
-        targets = [ids[:cfg.max_target_len - 1] + [decoder.eos_id] for ids in tokens([" " + r["summary"] for r in some])]
-        labels = pad_labels([[-100] * len(p) + t for p, t in zip(prompts, targets)])
-        ids = pad_labels([p + t for p, t in zip(prompts, targets)])
-        with autocast(cfg, torch.device("cpu"), decoder=True):
-            hidden = decoder.model.base_model(input_ids=ids.masked_fill(ids == -100, decoder.pad_id), use_cache=False).last_hidden_state[:, :-1]
-            keep = labels[:, 1:] != -100
-            loss = head_loss(decoder.model, hidden[keep], labels[:, 1:][keep]) / keep.sum()
-        loss.backward()
+    decoder = with_trunk(cfg, decoder, torch.device("cpu"), list(corrections))
+    optimizer = torch.optim.AdamW(corrections.parameters(), lr=cfg.decoder_lora_learning_rate, weight_decay=0.0)
+    weights = [token_importance(decoder, labels, cfg.fact_token_weight) for _, labels in batches]
+    usual = float(sum(w.sum() for w in weights)) / len(batches)
+    state = torch.load(kept) if resume else dict(losses=[], seconds=0.0)
+    if resume:
+        corrections.load_state_dict(state["corrections"])
+        optimizer.load_state_dict(state["optimizer"])
+    for step in range(len(state["losses"]), len(batches)):
+        start = time.monotonic()
+        for group in optimizer.param_groups: group["lr"] = cfg.decoder_lora_learning_rate * lr_factor(step, len(batches), cfg.warmup_steps)
+        ids, labels = batches[step]
+        keep = labels != -100
+        hidden = decoder.read(decoder.embed(ids))[:, :-1]
+        loss = head_loss(decoder.model, hidden[keep], labels[keep], weights[step][keep], decoder.trunk.head)
+        (loss / usual).backward()
+        torch.nn.utils.clip_grad_norm_(corrections.parameters(), cfg.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(round(float(loss.detach()), 3))
-        if len(losses) % 10 == 0: print(f"reader: {seen} rows, loss {sum(losses[-10:]) / 10:.3f}", flush=True)
-    return seen, losses[::max(len(losses) // 20, 1)]
+        state["losses"].append(round(float(loss.detach() / weights[step].sum()), 3))
+        state["seconds"] += time.monotonic() - start
+        if (step + 1) % 50 == 0 or step + 1 == len(batches):
+            torch.save(state | dict(corrections=corrections.state_dict(), optimizer=optimizer.state_dict()), kept)
+            print(f"reader: step {step + 1} of {len(batches)}, loss {sum(state['losses'][-50:]) / 50:.3f}, {state['seconds']:.0f} s", flush=True)
+    means = [sum(part) / len(part) for part in (state["losses"][i:i + 50] for i in range(0, len(state["losses"]), 50))]
+    return dict(rows=sum(len(ids) for ids, _ in batches), seconds=state["seconds"], losses_of_50_steps=means)
 
 
 def main():
@@ -443,17 +471,16 @@ def main():
     p.add_argument("--ladder-rows", type=int, default=200, help="of them for the ladder; 0: neither the ladder nor the scores without facts")
     p.add_argument("--beams", type=int, default=4, help="how many beginnings are kept at each word")
     p.add_argument("--candidates", type=int, default=8, help="to choose from")
-    p.add_argument("--minutes", type=float, default=30.0, help="of the reader's lesson; 0: only as it comes")
     p.add_argument("--rank", type=int, default=32, help="of the reader's correction")
     p.add_argument("--layers", choices=("attention", "all"), default="all", help="that the reader's correction is for")
-    p.add_argument("--most", type=int, default=5000, help="rows of the reader's lesson, at most")
+    p.add_argument("--most", type=int, default=8000, help="pairs of the reader's lesson; 0: only as it comes")
     p.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
     opts = p.parse_args()
     for name, (what, _) in VARIANTS.items() if opts.what == "list" else (): print(f"{name:22} {what}")
     if opts.what == "baselines": baselines(opts.rows)
     if opts.what == "overlap": overlap()
     if opts.what == "cells": cells(opts.out, opts.rows)
-    if opts.what == "reader": reader(opts.minutes, opts.rank, opts.layers, opts.rows, opts.most)
+    if opts.what == "reader": reader(opts.out, opts.rank, opts.layers, opts.rows, opts.most, opts.resume)
     for name in opts.names:
         if opts.what == "train": train(name, opts.out, opts.resume)
         if opts.what == "named": named(name, opts.out, opts.rows)
