@@ -143,6 +143,32 @@ def test_what_slots_name_is_counted(data, tmp_path, monkeypatch):
     assert set(found["nats"]) == set(chats.WAYS) and min(found["nats"].values()) > 0
 
 
+def test_a_reader_of_chats_learns_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    real = script("real_chats")
+    cfg = Config.preset("mini").override(decoder_lora_rank=4, decoder_lora_layers="all", decoder_lora_learning_rate=3e-3, finetune_adapter_batch_size=4,
+                                         warmup_steps=2, use_bf16=False, device="cpu")
+    decoder = lambda: real.load_decoder(cfg, torch.device("cpu"))
+    batches = real.reader_batches(cfg, decoder(), 40)
+    assert len(batches) == 10 and all((labels[:, :5] == -100).all() and (labels[:, -1:] != -100).any() for _, labels in batches) # the chat is only read
+    straight = real.teach_reader(cfg, decoder(), batches, tmp_path / "straight.pt", False)
+    assert straight["rows"] == 40 and straight["losses_of_50_steps"][0] > 0
+    losses = torch.load(tmp_path / "straight.pt")["losses"]
+    assert sum(losses[-4:]) < sum(losses[:4])
+
+    monkeypatch.setattr(real, "SAVED_EVERY", 5)
+    with monkeypatch.context() as patch:
+        save = torch.save
+        def save_and_stop(*args):
+            save(*args)
+            raise KeyboardInterrupt
+        patch.setattr(torch, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt): real.teach_reader(cfg, decoder(), batches, tmp_path / "stopped.pt", False)
+    real.teach_reader(cfg, decoder(), batches, tmp_path / "stopped.pt", True)
+    stopped, whole = (torch.load(tmp_path / f"{name}.pt") for name in ("stopped", "straight"))
+    assert stopped["losses"] == whole["losses"]
+    assert all(torch.equal(a, b) for a, b in zip(stopped["corrections"].values(), whole["corrections"].values()))
+
+
 RESULTS = [*EXPERIMENTS.glob("*.json"), *(EXPERIMENTS.parent.parent / "benchmarks/results").glob("*.json")]
 
 

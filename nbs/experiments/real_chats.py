@@ -203,6 +203,12 @@ def save(key:str, found:dict):
     print(json.dumps(rounded(found))[:2000], flush=True)
 
 
+def block_means(steps:list, size:int) -> list:
+    "Steps in blocks: the last step's number, and the means of the losses. A block that is not full is left out."
+    blocks = [steps[i:i + size] for i in range(0, len(steps) - size + 1, size)]
+    return [{k: sum(s[k] for s in block) / size for k in block[-1]} | dict(step=block[-1]["step"]) for block in blocks]
+
+
 def course(run:Path) -> dict:
     "Seconds of each stage, and its losses from beginning to end."
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
@@ -215,9 +221,7 @@ def course(run:Path) -> dict:
         if e["event"] == "step": stage["steps"].append(parts)
         if e["event"] == "validation": stage["validation"].append(parts)
         if e["event"] == "stage_end": stage["seconds"] += e["seconds"]
-    for stage in stages.values():
-        every = max(len(stage["steps"]) // 20, 1)
-        stage["steps"] = stage["steps"][::every]
+    for stage in stages.values(): stage["steps"] = block_means(stage["steps"], max(len(stage["steps"]) // 20, 1))
     return {k: v for k, v in stages.items() if v["seconds"]}
 
 
@@ -430,6 +434,9 @@ def reader_batches(cfg:Config, decoder, most:int) -> list: # of (ids (rows, toke
     return [(some.masked_fill(some == -100, decoder.pad_id), wanted[:, 1:]) for some, wanted in zip(ids, labels)]
 
 
+SAVED_EVERY = 50 # steps of the reader's lesson
+
+
 def teach_reader(cfg:Config, decoder, batches:list, kept:Path, resume:bool) -> dict: # rows, losses, seconds
     "Teach a low-rank correction to write the summary after the chat, at the rate and with the weights of stage 4."
     seed_everything(0)
@@ -448,14 +455,14 @@ def teach_reader(cfg:Config, decoder, batches:list, kept:Path, resume:bool) -> d
         ids, labels = batches[step]
         keep = labels != -100
         hidden = decoder.read(decoder.embed(ids))[:, :-1]
-        loss = head_loss(decoder.model, hidden[keep], labels[keep], weights[step][keep], decoder.trunk.head)
+        loss = head_loss(decoder.model, hidden[keep], labels[keep], weights[step][keep], getattr(decoder.trunk, "head", None))
         (loss / usual).backward()
         torch.nn.utils.clip_grad_norm_(corrections.parameters(), cfg.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         state["losses"].append(round(float(loss.detach() / weights[step].sum()), 3))
         state["seconds"] += time.monotonic() - start
-        if (step + 1) % 50 == 0 or step + 1 == len(batches):
+        if (step + 1) % SAVED_EVERY == 0 or step + 1 == len(batches):
             torch.save(state | dict(corrections=corrections.state_dict(), optimizer=optimizer.state_dict()), kept)
             print(f"reader: step {step + 1} of {len(batches)}, loss {sum(state['losses'][-50:]) / 50:.3f}, {state['seconds']:.0f} s", flush=True)
     means = [sum(part) / len(part) for part in (state["losses"][i:i + 50] for i in range(0, len(state["losses"]), 50))]
