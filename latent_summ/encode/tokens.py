@@ -73,6 +73,7 @@ def _capitals(word:str) -> int: # 0: none, 1: the first letter, 2: all letters
     if not letters or not letters[0].isupper(): return 0
     return 2 if len(letters) > 1 and all(map(str.isupper, letters)) else 1
 
+# %% ../../nbs/encode/04_tokens.ipynb #e20f79a4
 def token_forms(
     text:str,
     places:list, # (start, end) of each token, in characters
@@ -83,6 +84,7 @@ def token_forms(
     lines = zip([*is_break, False], [False, *is_break])
     return [_capitals(text[slice(*place)]) + CAPITALS * ends + 2 * CAPITALS * begins for place, (ends, begins) in zip(places, lines)]
 
+# %% ../../nbs/encode/04_tokens.ipynb #e20f79a5
 def count_forms(
     tokenizer, # of the encoder
 ) -> int: # 12, or 1

@@ -80,6 +80,7 @@ def usual_form(self:Windows,
         input_ids = torch.where(is_counted, input_ids, input_ids % (forms * self.vocabulary))
     return input_ids
 
+# %% ../../nbs/encode/00_windows.ipynb #7d20aa13
 @patch
 def marks(self:Windows,
     input_ids:torch.Tensor, # any shape

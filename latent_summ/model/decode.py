@@ -174,6 +174,7 @@ def write_after(
         else: ids = decoder.model.generate(inputs_embeds=prompt, attention_mask=is_read, **settings, **options)
     return [t.strip() for t in decoder.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
+# %% ../../nbs/model/04_decode.ipynb #626277c5
 def generate(
     decoder:Decoder,
     prefix_embeds:torch.Tensor, # (batch, prefix_len, hidden)
