@@ -252,6 +252,24 @@ def test_capitals_and_line_breaks_come_through_an_encoder_that_reads_neither():
     assert (written, plain) == (text, text.lower().replace("\n", " "))
 
 
+def test_a_trained_model_reads_texts_in_the_forms_that_its_windows_know(tmp_path):
+    "From the encoder's folder to a summarizer: also a text that is read in parts."
+    cfg = config(tmp_path / "run", **WINDOWS)
+    encoder = without_capitals(backbones.load_encoder(cfg, CPU))
+    encoder.model.save_pretrained(tmp_path / "encoder")
+    encoder.tokenizer.save_pretrained(tmp_path / "encoder")
+    cfg = cfg.override(modernbert_model=str(tmp_path / "encoder"), preprocess_cache_dir=str(tmp_path / "cache"), max_seq_len=60)
+    stages.run_pipeline(cfg)
+    s = Summarizer.from_pretrained(cfg.run_dir)
+    assert s.encoder.queries.forms == 12
+    text = "Anna: Hi, see you\nAnna: See you Anna!\nAnna: ok"
+    vectors = torch.from_numpy(embed_texts(s.cfg, s.encoder, [text]))
+    assert torch.equal(s.encode([text]), s.model.document_latents(vectors))
+    long = "\n".join([text] * 4)
+    read, = s.reconstruct([long])
+    assert len(read.splitlines()) > 8 and read.count("Anna: See you Anna") == 4, read
+
+
 def test_a_cache_keeps_the_ids_of_the_encoder_without_the_forms_of_its_tokens():
     cfg = config(Path("unused"), **WINDOWS).override(cache_store_input_ids=True)
     encoder, decoder = without_capitals(backbones.load_encoder(cfg, CPU)), backbones.load_decoder(cfg, CPU)

@@ -16,7 +16,7 @@ import torch
 
 from ..config import Config, ConfigError
 from ..data.chunks import split_text
-from ..encode.tokens import plain_ids
+from ..encode.tokens import encoder_ids
 from ..runtime import DataError, ModelError, counted, say_once
 
 # %% ../../nbs/use/04_arguments.ipynb #249ff4d0
@@ -114,13 +114,13 @@ def split_parts(
     owner:int, # position of the text in the list
     text:str, # a clean one
     ids:array, # its tokens, without special ones
-    tokenizer, # the encoder's
+    encoder, # for its tokens
     room:int, # tokens that a part may have
 ) -> list: # of Part
     "A text as parts of at most `room` tokens; each piece is tokenised once."
     tokens = {text: ids}
     def count(piece):
-        if piece not in tokens: tokens[piece] = array("i", plain_ids(tokenizer, [piece])[0])
+        if piece not in tokens: tokens[piece] = array("i", encoder_ids(encoder, [piece])[0])
         return len(tokens[piece])
     return [Part(owner, piece, tokens[piece]) for piece in split_text(text, count, room)]
 

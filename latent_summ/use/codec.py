@@ -20,7 +20,7 @@ from ..config import Config, ConfigError
 from ..data.side import pack_facts, side_facts
 from ..encode.progress import EmbedProgress, clock
 from ..encode.embedder import Embedder
-from ..encode.tokens import fact_ids, frame_of, plain_ids
+from ..encode.tokens import encoder_ids, fact_ids, frame_of
 from ..model.adapter import WindowAdapter
 from ..model.compress import normalize_latents
 from ..model.decode import facts_before, generate, packed_prompt
@@ -40,12 +40,11 @@ def _parts(self:LatentCodec, texts) -> list: # for each text the list of its Par
     "Each text in parts that the encoder reads whole; a blank text has none."
     texts = clean_texts(texts)
     room = frame_of(self.cfg, self.encoder).room
-    tokenizer = self.encoder.tokenizer
     out = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         window = texts[start:start + TEXTS_AT_ONCE]
-        for owner, (text, ids) in enumerate(zip(window, plain_ids(tokenizer, window)), start):
-            out.append(split_parts(owner, text, array("i", ids), tokenizer, room) if text else [])
+        for owner, (text, ids) in enumerate(zip(window, encoder_ids(self.encoder, window)), start):
+            out.append(split_parts(owner, text, array("i", ids), self.encoder, room) if text else [])
     long = [len(parts) for parts in out if len(parts) > 1]
     if long:
         say_once(f"longer than {room} tokens (max_seq_len={self.cfg.max_seq_len}): {len(long):,} of {counted(len(out), 'text')}, "
