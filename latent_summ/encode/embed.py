@@ -50,7 +50,7 @@ class Window:
     "Some rows of a source with their tokens; the encoder gets one window at a time."
     rows: list # of a source: pairs or texts
     inputs: list # ids of the dialogues or texts, then of the summaries; with the forms of tokens where windows know them
-    vocabulary: int # of the encoder: ids are below it, without their forms
+    vocabulary: Optional[int] # of windows: ids without their forms are below it
     targets: list # ids of the decoder's targets
     counts: dict # what was cut, and how many tokens
 
@@ -68,7 +68,7 @@ def tokenise(
     targets, cut_targets = targets_and_cuts(cfg, decoder, [r["summary" if is_pair else "text"] for r in rows])
     counts = dict(cut_inputs=cut, cut_summaries=cut_summaries, cut_targets=cut_targets,
                   input_tokens=sum(map(len, inputs + summaries)))
-    return Window(rows, inputs + summaries, encoder.vocabulary, targets, counts)
+    return Window(rows, inputs + summaries, getattr(encoder.queries, "vocabulary", None), targets, counts)
 
 # %% ../../nbs/encode/06_embed.ipynb #5b290a3d
 def cached_rows(
@@ -81,7 +81,7 @@ def cached_rows(
     second = [{"summary_embedding": v} for v in vectors[n:]] or [{}] * n
     rows = []
     for i, row in enumerate(window.rows):
-        ids = [number % window.vocabulary for number in window.inputs[i]]
+        ids = window.inputs[i] if window.vocabulary is None else [number % window.vocabulary for number in window.inputs[i]]
         chosen = _optional(cfg, row, ids, window.targets[i])
         rows.append({"id": row["id"], "embedding": vectors[i]} | second[i] | chosen)
     return rows

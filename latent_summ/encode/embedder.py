@@ -144,7 +144,7 @@ def token_states(
     Raises `ModelError` for a layer that the encoder does not have."""
     early = cfg.encoder_early_layer
     is_alone = early and cfg.encoder_pooling == "windows"
-    if cfg.encoder_pooling == "windows": input_ids = input_ids % encoder.vocabulary # without the forms of tokens
+    if cfg.encoder_pooling == "windows": input_ids = input_ids % encoder.queries.vocabulary # without the forms of tokens
     inputs = dict(input_ids=input_ids, attention_mask=attention_mask)
     exact = torch.autocast(input_ids.device.type, enabled=False) if encoder.in_fp32 else contextlib.nullcontext()
     fewer = first_layers(encoder.model, early + 1 if is_alone else 0) # one more: the last may be normed
