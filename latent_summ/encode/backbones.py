@@ -25,7 +25,7 @@ from transformers.utils import is_flash_attn_2_available, logging as transformer
 from ..config import Config, LatentSummError
 from .families import about_folder, check_tokenizer, computes_in, encoder_part, head_count
 from .families import own_generation, position_limit, probe_decoder, probe_encoder, refuse_format
-from .families import text_part, trained_positions
+from .families import text_part, trained_positions, word_rows
 from .unpack import check_gguf, kept_missing, no_gguf_bar, plain_model, read_gguf, unpacked_folder
 from ..data.hub import fetch_gguf, first_line, hub_case, is_gguf, split_gguf
 from .queries import load_queries
@@ -323,7 +323,7 @@ class Encoder:
     @property
     def hidden_size(self) -> int: return self.model.config.get_text_config().hidden_size
     @property
-    def vocabulary(self) -> int: return self.model.get_input_embeddings().num_embeddings
+    def vocabulary(self) -> int: return word_rows(self.model, "The encoder") # words that it has an embedding for
 
     @cached_property
     def latent_ids(self) -> list:

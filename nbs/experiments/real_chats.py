@@ -96,7 +96,7 @@ VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "discriminants, longer": ("8,000 pairs of both datasets, once: every linear layer of the decoder is corrected, not queries and values alone, "
                               "and every token of a summary counts the same in whatever batch",
                               FEWER | dict(finetune_adapter_max_samples=8000)),
-    "forms": ("the same pairs; the slots also tell capitals and line breaks, which the encoder's tokenizer drops",
+    "forms": ("8,000 pairs of both datasets, once; slots also tell capitals and line breaks, which the encoder's tokenizer drops",
               FEWER | dict(finetune_adapter_max_samples=8000)),
     "short, last states": ("the same; the queries read the encoder's last states alone", SHORT | dict(encoder_early_layer=0)),
     "short, gemma": ("the same with the decoder Gemma-3-270m", SHORT | dict(gpt2_model="gemma", gpt2_hidden_dim=640)),
@@ -206,7 +206,8 @@ def save(key:str, found:dict):
 def block_means(steps:list, size:int) -> list:
     "Steps in blocks: the last step's number, and the means of the losses. A block that is not full is left out."
     blocks = [steps[i:i + size] for i in range(0, len(steps) - size + 1, size)]
-    return [{k: sum(s[k] for s in block) / size for k in block[-1]} | dict(step=block[-1]["step"]) for block in blocks]
+    columns = [{k: [s[k] for s in block if k in s] for k in block[-1]} for block in blocks] # a loss may begin within a block
+    return [{k: sum(c) / len(c) for k, c in column.items()} | dict(step=column["step"][-1]) for column in columns]
 
 
 def course(run:Path) -> dict:
