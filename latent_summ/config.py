@@ -173,7 +173,7 @@ _SMALL = dict(
     teach_encoder_batch_size=32, teach_encoder_readout=1.0,
     teach_encoder_dialogues=0.75, pretrain_middle_epochs=0, pretrain_adapter_epochs=0, finetune_middle_epochs=0,
     finetune_adapter_epochs=1, finetune_adapter_batch_size=8, finetune_adapter_train_middle=False,
-    no_repeat_ngram_size=5, end_probability=0.5, side_channel=48, side_channel_drop=0.25, stop_rows=0, fact_token_weight=2.0, decoder_lora_rank=32,
+    no_repeat_ngram_size=5, end_probability=0.5, stop_rows=0, fact_token_weight=2.0, decoder_lora_rank=32,
     decoder_lora_layers="all", decoder_lora_learning_rate=1e-3, run_dir="runs/laptop")
 
 # %% ../nbs/00_config.ipynb #32e71c92

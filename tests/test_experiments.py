@@ -148,9 +148,10 @@ def test_a_reader_of_chats_learns_and_goes_on_where_it_was(tmp_path, monkeypatch
     cfg = Config.preset("mini").override(decoder_lora_rank=4, decoder_lora_layers="all", decoder_lora_learning_rate=3e-3, finetune_adapter_batch_size=4,
                                          warmup_steps=2, use_bf16=False, device="cpu")
     decoder = lambda: real.load_decoder(cfg, torch.device("cpu"))
+    begun = lambda: dict(losses=[], seconds=0.0)
     batches = real.reader_batches(cfg, decoder(), 40)
     assert len(batches) == 10 and all((labels[:, :5] == -100).all() and (labels[:, -1:] != -100).any() for _, labels in batches) # the chat is only read
-    straight = real.teach_reader(cfg, decoder(), batches, tmp_path / "straight.pt", False)
+    straight = real.teach_reader(cfg, decoder(), batches, tmp_path / "straight.pt", begun())
     assert straight["rows"] == 40 and straight["losses_of_50_steps"][0] > 0
     losses = torch.load(tmp_path / "straight.pt")["losses"]
     assert sum(losses[-4:]) < sum(losses[:4])
@@ -162,8 +163,8 @@ def test_a_reader_of_chats_learns_and_goes_on_where_it_was(tmp_path, monkeypatch
             save(*args)
             raise KeyboardInterrupt
         patch.setattr(torch, "save", save_and_stop)
-        with pytest.raises(KeyboardInterrupt): real.teach_reader(cfg, decoder(), batches, tmp_path / "stopped.pt", False)
-    real.teach_reader(cfg, decoder(), batches, tmp_path / "stopped.pt", True)
+        with pytest.raises(KeyboardInterrupt): real.teach_reader(cfg, decoder(), batches, tmp_path / "stopped.pt", begun())
+    real.teach_reader(cfg, decoder(), batches, tmp_path / "stopped.pt", torch.load(tmp_path / "stopped.pt"))
     stopped, whole = (torch.load(tmp_path / f"{name}.pt") for name in ("stopped", "straight"))
     assert stopped["losses"] == whole["losses"]
     assert all(torch.equal(a, b) for a, b in zip(stopped["corrections"].values(), whole["corrections"].values()))

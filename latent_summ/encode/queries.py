@@ -75,10 +75,10 @@ def _queries_of(weights:dict, heads:int) -> Queries:
 
 def _windows_of(weights:dict) -> Windows:
     "New windows of the size of these weights."
-    if "map.weight" not in weights or len(weights["shape"]) < 4: raise RuntimeError(f"{FILE} holds windows of an earlier version: teach the encoder again")
+    if "token_worth" not in weights: raise RuntimeError(f"{FILE} holds windows of an earlier version: teach the encoder again")
     n, cells, size, forms = weights["shape"].tolist()
     width = weights["map.weight"].shape[1] - 1 - (MARKS if forms > 1 else 0)
-    return Windows(n, width, cells, size, weights["token_cells"].shape[1] // forms, forms)
+    return Windows(n, width, cells, size, len(weights["token_cells"]) // forms, forms)
 
 def load_queries(
     folder, # of an encoder

@@ -12,20 +12,16 @@ from fastcore.basics import patch
 from torch import nn
 
 # %% ../../nbs/encode/00_windows.ipynb #7d20aa01
-def _total(x:torch.Tensor) -> torch.Tensor: # (batch, tokens) -> (batch, 1)
-    "The sum of each row; unlike `sum` it adds in the same order however far a row is padded."
-    return x.cumsum(1)[:, -1:]
-
 def edges(
-    most:torch.Tensor, # (batch, tokens): cells of each; 0 for padding, which stands on the right
-    least:torch.Tensor, # (batch, tokens): where there is no room for the most
-    n:int, # cells
-) -> tuple: # (start, end), each (batch, tokens), in whole cells; the same for a token that gets none
-    "Where each token begins and ends."
-    share = ((n - _total(least)) / _total(most - least).clamp(min=1e-6)).clamp(0, 1)
-    widths = share * most + (1 - share) * least
-    widths = widths * (n / _total(widths).clamp(min=1e-6)).clamp(max=1)
-    end = (widths.cumsum(1) - 1e-4).round() # halves go down, whatever the last digit says
+    cells:torch.Tensor, # (batch, tokens), whole numbers; 0 for padding
+    worth:torch.Tensor, # (batch, tokens)
+    n:int, # cells of the text
+) -> tuple: # (start, end), each (batch, tokens); the same for a token that gets none
+    "Where each token begins and ends: those worth most get all of their cells, the first of equals first, as long as there are any."
+    order = worth.masked_fill(cells == 0, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    wanted = cells.gather(1, order)
+    given = wanted * (wanted.cumsum(1) <= n)
+    end = torch.zeros_like(cells).scatter(1, order, given).cumsum(1)
     return F.pad(end[:, :-1], (1, 0)), end
 
 # %% ../../nbs/encode/00_windows.ipynb #5c1d000a
@@ -53,7 +49,8 @@ class Windows(nn.Module):
         super().__init__()
         if cells * size > width: raise ValueError(f"{cells} cells of {size} numbers do not fit into vectors of {width}")
         self.register_buffer("shape", torch.tensor([n, cells, size, forms]))
-        self.register_buffer("token_cells", torch.ones(2, forms * vocabulary)) # the most and the least: see token_cells
+        self.register_buffer("token_cells", torch.ones(forms * vocabulary)) # 0 for a form that was not counted
+        self.register_buffer("token_worth", torch.zeros(forms * vocabulary)) # where there is no room for all
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.map = nn.Linear(width + (MARKS if forms > 1 else 0) + 1, size)
 
@@ -63,7 +60,7 @@ class Windows(nn.Module):
     @property
     def forms(self) -> int: return int(self.shape[3])
     @property
-    def vocabulary(self) -> int: return self.token_cells.shape[1] // self.forms
+    def vocabulary(self) -> int: return len(self.token_cells) // self.forms
 
 
 # %% ../../nbs/encode/00_windows.ipynb #7d20aa11
@@ -76,7 +73,7 @@ def usual_form(self:Windows,
 ) -> torch.Tensor: # of the same shape
     "The tokens in a form that was counted: not at the beginning of a line, or else not at its end, or else without capitals."
     for forms in (2 * CAPITALS, CAPITALS, 1):
-        is_counted = self.token_cells[0, input_ids] > 0
+        is_counted = self.token_cells[input_ids] > 0
         input_ids = torch.where(is_counted, input_ids, input_ids % (forms * self.vocabulary))
     return input_ids
 
@@ -98,7 +95,8 @@ def text_edges(self:Windows,
     attention_mask:torch.Tensor, # (batch, tokens)
 ) -> tuple: # (start, end), each (batch, tokens), in cells
     "Where each token begins and ends."
-    return edges(*self.token_cells[:, self.usual_form(input_ids)] * attention_mask, self.count)
+    input_ids = self.usual_form(input_ids)
+    return edges(self.token_cells[input_ids] * attention_mask, self.token_worth[input_ids], self.count)
 
 
 # %% ../../nbs/encode/00_windows.ipynb #7d20aa1f

@@ -15,7 +15,7 @@ from ..config import Config
 from ..encode.backbones import Decoder, Encoder
 from ..encode.embedder import embed_texts, token_batches, token_states
 from ..encode.progress import EmbedProgress
-from ..encode.tokens import count_forms, count_pieces, frame_of, input_ids, slot_ids, token_cells, token_words
+from ..encode.tokens import count_forms, count_pieces, frame_of, input_ids, slot_ids, token_cells, token_words, token_worth
 from ..encode.windows import TokenStates, Windows, cell_shape
 from ..model.adapter import make_adapter
 from ..model.compress import make_compression, normalize_latents
@@ -77,9 +77,9 @@ def prototypes(
     other:int, # the word of an empty cell
 ) -> tuple: # (numbers (n, numbers of a cell), words (n,))
     "What each cell of each token that was seen looks like, in each form that was counted, and its word; the last is an empty cell."
-    is_known = (windows.token_cells[0] > 0) & (seen.count.repeat(windows.forms) > 0)
+    is_known = (windows.token_cells > 0) & (seen.count.repeat(windows.forms) > 0)
     known = is_known.nonzero().flatten()
-    cells = windows.token_cells[0, known].long()
+    cells = windows.token_cells[known].long()
     tokens = known.repeat_interleave(cells)
     place = torch.arange(len(tokens)) - (cells.cumsum(0) - cells).repeat_interleave(cells)
     states = torch.cat([seen.means()[tokens % windows.vocabulary].float(), windows.marks(tokens), place[:, None].float()], 1)
@@ -119,9 +119,10 @@ def find_windows(
     encoder.queries = windows
     counts = count_pieces(encoder, decoder, counted)
     windows.token_cells[:] = token_cells(counts, windows.vocabulary, windows.forms)
+    windows.token_worth[:] = token_worth(encoder, counts, windows.forms)
     seen = seen_states(cfg, encoder, windows, texts, device)
     windows.fit(seen)
-    words = token_words(counts, windows.token_cells[0], decoder.newline_id)
+    words = token_words(counts, windows.token_cells, decoder.newline_id)
     readout = WindowReadout(cfg, decoder)
     readout.adapter.learn(*prototypes(windows, seen, words, decoder.newline_id))
     encoder.queries = windows.requires_grad_(False).eval().to(device)

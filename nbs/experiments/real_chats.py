@@ -34,7 +34,7 @@ from latent_summ.config import Config
 from latent_summ.data.sources import load_pairs, load_texts, shared_dialogues
 from latent_summ.encode.backbones import load_decoder, load_encoder
 from latent_summ.encode.embedder import embed_texts
-from latent_summ.encode.tokens import count_pieces, plain_ids, slot_ids, target_ids, token_cells
+from latent_summ.encode.tokens import count_pieces, input_ids, plain_ids, slot_ids, target_ids, token_cells, token_worth
 from latent_summ.encode.trunk import with_trunk
 from latent_summ.encode.windows import Windows, cell_shape
 from latent_summ.model.decode import pad_labels
@@ -291,7 +291,17 @@ def slots_report(cfg:Config, rows:int, read:int) -> dict:
         with torch.inference_mode(): words = torch.cat([readout.words(some) for some in vectors.split(32)])
         right = (words == labels)[labels != -100]
         found[kind] = dict(tokens=len(right), named=float(right.float().mean()))
+        found[kind]["longer_than_the_slots"] = long_report(cfg, encoder, texts, decoder.tokenizer.batch_decode(words))
     return found | dict(nats=nats_by_way(cfg, encoder, decoder, readout, read))
+
+
+def long_report(cfg:Config, encoder, texts:list, read:list) -> dict:
+    "Names and numbers that slots name (`read`) of those texts that need more cells than there are."
+    windows = encoder.queries
+    room = lambda ids: windows.token_cells[windows.usual_form(torch.tensor(ids))].sum()
+    long = [i for i, ids in enumerate(input_ids(cfg, encoder, texts)[0]) if room(ids) > windows.count]
+    kept = text_fact_table([read[i] for i in long], [dict(dialogue=texts[i], summary=texts[i]) for i in long]).recall
+    return dict(rows=len(long), facts_kept={kind: None if share != share else float(share) for kind, share in kept.items()})
 
 
 @torch.inference_mode()
@@ -308,7 +318,7 @@ def nats_by_way(cfg:Config, encoder, decoder, readout, rows:int) -> dict: # way 
     return {way: nats_after(cfg, decoder, prefixes[way], pairs) for way in WAYS}
 
 
-CELLS = ("one for each token", "one for each piece, less for a frequent token")
+CELLS = ("one for each token", "one for each piece")
 
 
 def cells(out:Path, rows:int):
@@ -316,8 +326,10 @@ def cells(out:Path, rows:int):
     found = dict(command=f"python nbs/experiments/real_chats.py cells --rows {rows}", rows=rows, datasets={})
     cfg = config("discriminants", out).override(device="cpu")
     encoder, decoder = load_encoder(cfg), load_decoder(cfg)
-    pieces = token_cells(count_pieces(encoder, decoder, [r["dialogue"] for r in load_pairs(cfg, "train", 16_384)]), len(encoder.tokenizer))
-    encoder.queries = Windows(cfg.latent_seq_len, encoder.hidden_size, *cell_shape(cfg), len(encoder.tokenizer))
+    counts = count_pieces(encoder, decoder, [r["dialogue"] for r in load_pairs(cfg, "train", 16_384)])
+    pieces = token_cells(counts, encoder.vocabulary)
+    encoder.queries = Windows(cfg.latent_seq_len, encoder.hidden_size, *cell_shape(cfg), encoder.vocabulary)
+    encoder.queries.token_worth[:] = token_worth(encoder, counts)
     for dataset in DATASETS:
         pairs = validation(dataset, rows)
         ways = found["datasets"][dataset] = {}
@@ -412,9 +424,10 @@ def reader(out:Path, rank:int, which:str, rows:int, most:int, resume:bool):
     holder = argparse.Namespace(cfg=cfg.override(batch_size=64), decoder=decoder, device=torch.device("cpu"))
     sets = {dataset: validation(dataset, rows) for dataset in DATASETS}
     read = lambda: {dataset: scores(pairs, read_text(holder, pairs)[1]) for dataset, pairs in sets.items()}
-    found["plain"] = read()
+    state = torch.load(out / "reader.pt") if resume else dict(plain=read(), losses=[], seconds=0.0)
+    found["plain"] = state["plain"]
     if not most: return save("reader", found)
-    found |= teach_reader(cfg, decoder, reader_batches(cfg, decoder, most), out / "reader.pt", resume)
+    found |= teach_reader(cfg, decoder, reader_batches(cfg, decoder, most), out / "reader.pt", state)
     found["trained"] = read()
     chats = own_chats()
     texts = read_text(holder, [dict(dialogue=chat, summary="") for chat in chats])[1]
@@ -438,7 +451,7 @@ def reader_batches(cfg:Config, decoder, most:int) -> list: # of (ids (rows, toke
 SAVED_EVERY = 50 # steps of the reader's lesson
 
 
-def teach_reader(cfg:Config, decoder, batches:list, kept:Path, resume:bool) -> dict: # rows, losses, seconds
+def teach_reader(cfg:Config, decoder, batches:list, kept:Path, state:dict) -> dict: # rows, losses, seconds
     "Teach a low-rank correction to write the summary after the chat, at the rate and with the weights of stage 4."
     seed_everything(0)
     corrections = torch.nn.ModuleList(LowRank(m, cfg.decoder_lora_rank) for m in corrected_layers(decoder.model, cfg.decoder_lora_layers))
@@ -446,8 +459,7 @@ def teach_reader(cfg:Config, decoder, batches:list, kept:Path, resume:bool) -> d
     optimizer = torch.optim.AdamW(corrections.parameters(), lr=cfg.decoder_lora_learning_rate, weight_decay=0.0)
     weights = [token_importance(decoder, labels, cfg.fact_token_weight) for _, labels in batches]
     usual = float(sum(w.sum() for w in weights)) / len(batches)
-    state = torch.load(kept) if resume else dict(losses=[], seconds=0.0)
-    if resume:
+    if "corrections" in state: # stopped before
         corrections.load_state_dict(state["corrections"])
         optimizer.load_state_dict(state["optimizer"])
     for step in range(len(state["losses"]), len(batches)):
