@@ -71,7 +71,7 @@ STARTS = { # variants that only finetune -> (the variant they start from, which 
     "short, facts, lora, rest": ("short, facts, lora", "finetune"),
     "short, facts, lora, end to end": ("short, facts, lora, rest", "finetune"),
 }
-FEWER = dict(finetune_adapter_epochs=1, use_torch_compile=True, max_eval_samples=100)
+FEWER = dict(finetune_adapter_epochs=1, use_torch_compile=True, max_eval_samples=100, side_channel=48, side_channel_drop=0.25)
 AGAIN = dict(finetune_middle_epochs=0, finetune_adapter_max_samples=12000, run_pretraining=False, use_torch_compile=True)
 VARIANTS = { # name -> (what it is, settings that differ from --preset laptop)
     "laptop": ("the preset as it is, but compiled, on SAMSum alone: `latent_summ train --preset laptop --dataset-name knkarthick/samsum --use-torch-compile`",
