@@ -476,11 +476,11 @@ class Teaching(Section):
     "Teaching the encoder (beyond the reference)"
     teach_encoder_steps: int = par(0, "Optimizer steps of stage 0, in which latent tokens and the top "
                                       "num_encoder_unfrozen_layers learn to represent a text before texts are cached "
-                                      "(0: no such stage)",
+                                      "(0: no such stage; windows are computed from the texts that so many steps would read)",
                                    ge=0, affects="cache training")
     teach_encoder_batch_size: Optional[int] = par(None, "Batch size of stage 0 (None: batch_size)", ge=1,
                                                   affects="cache training")
-    teach_encoder_learning_rate: float = par(1e-3, "Peak learning rate of stage 0, for both AdamW and Muon", gt=0,
+    teach_encoder_learning_rate: float = par(1e-3, "Peak learning rate of stage 0, for both AdamW and Muon (windows have none)", gt=0,
                                              affects="cache training")
     teach_encoder_readout: float = par(0.7, "Share of stage 0 that predicts words from the vectors alone; "
                                             "the rest also trains through the frozen decoder", ge=0, le=1,
