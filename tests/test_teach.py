@@ -8,6 +8,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,14 +16,16 @@ from forks import Command
 from safetensors.torch import load_file
 
 from latent_summ.encode import backbones
-from latent_summ.encode.embed import cached_rows, tokenise
+from latent_summ.encode.embed import cached_rows, preprocess, tokenise
 from latent_summ.encode.embedder import embed_texts
-from latent_summ.encode.tokens import count_forms, slot_ids
+from latent_summ.encode.tokens import count_forms, input_ids, slot_ids
 from latent_summ.encode.windows import Windows, cell_shape
 from latent_summ.train import stages
 from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.config import Config, ConfigError
 from latent_summ.data.messenger import chats
+from latent_summ.data.sources import load_pairs
+from latent_summ.plan import stage_table
 from latent_summ.use.inference import Summarizer
 from latent_summ.runtime import CacheError, CheckpointError, ModelError
 from latent_summ.train.teach import Lesson, lesson_loss, with_latent_tokens
@@ -250,6 +253,43 @@ def test_capitals_and_line_breaks_come_through_an_encoder_that_reads_neither():
     vectors = torch.from_numpy(embed_texts(cfg, encoder, [text, text.lower().replace("\n", " ")]))
     written, plain = (decoder.tokenizer.decode(ids).strip() for ids in readout.words(vectors))
     assert (written, plain) == (text, text.lower().replace("\n", " "))
+
+
+@pytest.mark.parametrize("keeps_capitals", [True, False])
+def test_numbers_of_a_chat_that_is_too_long_for_its_slots_stay_there(keeps_capitals):
+    "What is left out are words that every chat has, and that say less."
+    cfg = config(Path("unused"), **WINDOWS)
+    encoder, decoder = backbones.load_encoder(cfg, CPU), backbones.load_decoder(cfg, CPU)
+    if not keeps_capitals: encoder = without_capitals(encoder)
+    texts = vocabulary_texts(cfg, encoder) + [r["dialogue"] for r in chats(200, seed=1)]
+    readout = find_windows(cfg, encoder, decoder, texts, texts + ["0 1 2 3 4 5 6 7 8 9"] * 1000, CPU) # digits are frequent
+    some = [r["dialogue"] for r in chats(100, seed=2) if re.search(r"\d", r["dialogue"])]
+    room = [int(encoder.queries.token_cells[encoder.queries.usual_form(torch.tensor(ids))].sum()) for ids in input_ids(cfg, encoder, some)[0]]
+    long = [text for text, cells in zip(some, room) if 90 < cells < 120] # of 80
+    vectors = torch.from_numpy(embed_texts(cfg, encoder, long))
+    read = decoder.tokenizer.batch_decode(readout.words(vectors))
+    assert len(long) >= 5 and encoder.queries.filled(vectors).min() > 75
+    for text, slots in zip(long, read): assert re.findall(r"\d", slots) == re.findall(r"\d", text), (text, slots)
+
+
+def test_chats_of_one_length_share_a_batch_where_their_windows_are_read(tmp_path):
+    "With and without facts beside them: the decoder reads no empty slots, so a long chat costs more."
+    cfg = config(tmp_path / "run", **WINDOWS, finetune_adapter_epochs=1, run_finetuning=True)
+    encoder, decoder = backbones.load_encoder(cfg, CPU), backbones.load_decoder(cfg, CPU)
+    texts = vocabulary_texts(cfg, encoder) + [r["dialogue"] for r in chats(40, seed=1)]
+    find_windows(cfg, encoder, decoder, texts, texts, CPU)
+    encoder = replace(encoder, identity=encoder.identity | dict(revision="taught"))
+    for beside in (0, 16):
+        own = cfg.override(side_channel=beside)
+        run = SimpleNamespace(cfg=own, encoder=encoder, decoder=decoder, sources=preprocess(own, encoder, decoder))
+        stage = next(s for s in stage_table(own) if s.name == "finetune_adapter")
+        rows = stages._rows(run, stage, "train")
+        cells = encoder.queries.token_cells
+        dialogues = {r["id"]: r["dialogue"] for r in load_pairs(own, "train")}
+        wanted = [int(cells[ids].sum()) for ids in input_ids(own, encoder, [dialogues[i] for i in rows.ids])[0]]
+        read = rows.lengths - rows.targets.lengths
+        assert len(set(wanted)) > 10 and all(r == w if w <= 80 else 75 < r <= 80 for r, w in zip(read, wanted))
+        assert (rows.facts is None) == (beside == 0)
 
 
 def test_a_trained_model_reads_texts_in_the_forms_that_its_windows_know(tmp_path):

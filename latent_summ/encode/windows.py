@@ -139,6 +139,18 @@ def forward(self:Windows,
     return F.pad(vectors, (0, states.shape[-1] - vectors.shape[-1]))
 
 
+# %% ../../nbs/encode/00_windows.ipynb #7d20aa31
+@patch
+def filled(self:Windows,
+    vectors:torch.Tensor, # (batch, n, width), as forward makes them, or rounded to int8
+) -> torch.Tensor: # (batch,) int64
+    "How many cells a text fills, up to its last one."
+    _, cells, size, _ = self.shape.tolist()
+    numbers = vectors[..., :cells * size].unflatten(-1, (cells, size)) # (batch, n, cells, size)
+    step = vectors.abs().amax(-1)[..., None, None] / 127 # of int8
+    is_filled = ((numbers - self.map.bias.to(vectors)).abs() > step).any(-1).flatten(1) # (batch, cells of the text)
+    return (is_filled * torch.arange(1, is_filled.shape[1] + 1, device=vectors.device)).amax(1)
+
 # %% ../../nbs/encode/00_windows.ipynb #5c1d0002
 class TokenStates:
     "How often each token was seen, the sum of its states, and the products of all states."

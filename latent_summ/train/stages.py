@@ -37,7 +37,7 @@ from .checkpoint import Saver, config_of, content_hash, load_checkpoint, load_fi
 from .events import EventLog
 from .lesson import lesson_rates, taught
 from .objectives import objective_of, stage_objective
-from .rows import CachedRows, Ragged, StageRows, Waiting, chosen_rows, side_ids, stage_rows, token_rows
+from .rows import CachedRows, Ragged, StageRows, Vectors, Waiting, chosen_rows, side_ids, stage_rows, token_rows
 from .rows import with_latents
 from .run import Run, checkpoint_folder, held_folder, latents_maker, newest_step, open_run
 from .run import check_run, save_model
@@ -57,10 +57,21 @@ def _weight(run:Run) -> Callable:
         return float(token_importance(run.decoder, batch["labels"], factor).sum())
     return weighted_tokens
 
+# %% ../../nbs/train/10_stages.ipynb #4ee96f1e
+_AT_A_TIME = 1024 # rows
+
+def _measured(run:Run, stage:Stage, rows):
+    "The rows; where the decoder reads their windows, also how many cells each one fills: empty ones are not read."
+    is_read = run.cfg.encoder_pooling == "windows" and "text" in stage.wants
+    if not is_read or not isinstance(getattr(rows, "inputs", None), Vectors): return rows
+    parts = range(0, len(rows), _AT_A_TIME)
+    counts = [run.encoder.queries.filled(rows.inputs[i:i + _AT_A_TIME]) for i in parts]
+    return replace(rows, read=torch.cat(counts).numpy())
+
 # %% ../../nbs/train/10_stages.ipynb #e6ace539
 def _rows(run:Run, stage:Stage, split:str):
     "A stage's rows; with a teacher or a side-channel, also what these read of the dialogues, in the decoder's tokens."
-    rows = stage_rows(run.cfg, stage, run.sources, split)
+    rows = _measured(run, stage, stage_rows(run.cfg, stage, run.sources, split))
     wanted = [want for want in ("teacher", "facts") if want in stage.wants]
     if rows is None or not wanted or getattr(rows, "context", None) or getattr(rows, "facts", None): return rows
     if isinstance(rows, CachedRows):
@@ -74,12 +85,11 @@ _CHARACTERS = 4 # of a token, about
 
 def _with_dialogues(run:Run, rows:StageRows, dialogues:list, wanted:list) -> StageRows:
     "The rows with what a teacher and a side-channel read of their dialogues."
-    if "teacher" in wanted or run.cfg.encoder_pooling == "windows": # the longer a dialogue, the more is read of it
-        rows = replace(rows, read=np.array([len(text) // _CHARACTERS for text in dialogues]))
     if "facts" in wanted: rows = replace(rows, facts=side_ids(run.cfg, run.decoder, dialogues))
     if "teacher" not in wanted: return rows
+    read = np.array([len(text) // _CHARACTERS for text in dialogues]) + (0 if rows.read is None else rows.read)
     targets = [rows.targets[i].tolist() for i in range(len(rows))]
-    return replace(rows, context=Ragged(teacher_prompts(run.cfg, run.decoder, dialogues, targets)))
+    return replace(rows, read=read, context=Ragged(teacher_prompts(run.cfg, run.decoder, dialogues, targets)))
 
 # %% ../../nbs/train/10_stages.ipynb #2f69636d
 def stage_loss(
