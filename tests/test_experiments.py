@@ -156,6 +156,12 @@ def test_a_reader_of_chats_learns_and_goes_on_where_it_was(tmp_path, monkeypatch
     losses = torch.load(tmp_path / "straight.pt")["losses"]
     assert sum(losses[-4:]) < sum(losses[:4])
 
+    with monkeypatch.context() as patch:
+        patch.setattr(real, "AT_ONCE", 1) # row by row
+        parts = real.teach_reader(cfg, decoder(), batches[:4], tmp_path / "parts.pt", begun())
+    together = real.teach_reader(cfg, decoder(), batches[:4], tmp_path / "together.pt", begun())
+    assert parts["losses_of_50_steps"] == pytest.approx(together["losses_of_50_steps"], rel=1e-3)
+
     monkeypatch.setattr(real, "SAVED_EVERY", 5)
     with monkeypatch.context() as patch:
         save = torch.save

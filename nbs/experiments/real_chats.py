@@ -449,6 +449,14 @@ def reader_batches(cfg:Config, decoder, most:int) -> list: # of (ids (rows, toke
 
 
 SAVED_EVERY = 50 # steps of the reader's lesson
+AT_ONCE = 3200 # tokens: a batch of long chats is read in parts, since attention needs memory for every pair of tokens
+
+
+def reader_loss(decoder, ids, labels, weights) -> torch.Tensor: # (rows, tokens) ids; (rows, tokens - 1) labels and weights
+    "The sum of the targets' weighted cross-entropies."
+    keep = labels != -100
+    hidden = decoder.read(decoder.embed(ids))[:, :-1]
+    return head_loss(decoder.model, hidden[keep], labels[keep], weights[keep], getattr(decoder.trunk, "head", None))
 
 
 def teach_reader(cfg:Config, decoder, batches:list, kept:Path, state:dict) -> dict: # rows, losses, seconds
@@ -466,14 +474,15 @@ def teach_reader(cfg:Config, decoder, batches:list, kept:Path, state:dict) -> di
         start = time.monotonic()
         for group in optimizer.param_groups: group["lr"] = cfg.decoder_lora_learning_rate * lr_factor(step, len(batches), cfg.warmup_steps)
         ids, labels = batches[step]
-        keep = labels != -100
-        hidden = decoder.read(decoder.embed(ids))[:, :-1]
-        loss = head_loss(decoder.model, hidden[keep], labels[keep], weights[step][keep], getattr(decoder.trunk, "head", None))
-        (loss / usual).backward()
+        total, rows = 0.0, max(1, AT_ONCE // ids.shape[1])
+        for part in zip(ids.split(rows), labels.split(rows), weights[step].split(rows)):
+            loss = reader_loss(decoder, *part)
+            (loss / usual).backward()
+            total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(corrections.parameters(), cfg.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        state["losses"].append(round(float(loss.detach() / weights[step].sum()), 3))
+        state["losses"].append(round(total / float(weights[step].sum()), 3))
         state["seconds"] += time.monotonic() - start
         if (step + 1) % SAVED_EVERY == 0 or step + 1 == len(batches):
             torch.save(state | dict(corrections=corrections.state_dict(), optimizer=optimizer.state_dict()), kept)
