@@ -19,9 +19,9 @@ def edges(
 ) -> tuple: # (start, end), each (batch, tokens); the same for a token that gets none
     "Where each token begins and ends: those worth most get all of their cells, the first of equals first, as long as there are any."
     order = worth.masked_fill(cells == 0, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    wanted = cells.gather(1, order)
-    given = wanted * (wanted.cumsum(1) <= n)
-    end = torch.zeros_like(cells).scatter(1, order, given).cumsum(1)
+    widths = cells.gather(1, order)
+    widths = widths * (widths.cumsum(1) <= n)
+    end = torch.zeros_like(cells).scatter(1, order, widths).cumsum(1)
     return F.pad(end[:, :-1], (1, 0)), end
 
 # %% ../../nbs/encode/00_windows.ipynb #5c1d000a

@@ -291,7 +291,7 @@ def slots_report(cfg:Config, rows:int, read:int) -> dict:
         with torch.inference_mode(): words = torch.cat([readout.words(some) for some in vectors.split(32)])
         right = (words == labels)[labels != -100]
         found[kind] = dict(tokens=len(right), named=float(right.float().mean()))
-        found[kind]["longer_than_the_slots"] = long_report(cfg, encoder, texts, decoder.tokenizer.batch_decode(words))
+        if kind == "dialogue": found[kind]["longer_than_the_slots"] = long_report(cfg, encoder, texts, decoder.tokenizer.batch_decode(words))
     return found | dict(nats=nats_by_way(cfg, encoder, decoder, readout, read))
 
 
