@@ -143,6 +143,21 @@ def test_what_slots_name_is_counted(data, tmp_path, monkeypatch):
     assert set(found["nats"]) == set(chats.WAYS) and min(found["nats"].values()) > 0
 
 
+def test_the_ladder_of_a_variant_is_measured(data, tmp_path, monkeypatch):
+    "`real_chats.py ladder` with the shipped model."
+    chats = script("real_chats")
+    folder = tmp_path / "samsum"
+    folder.mkdir()
+    (folder / "validation.jsonl").write_text((data / "samsum.validation.jsonl").read_text())
+    monkeypatch.setattr(chats, "config", lambda name, out: Config().override(run_dir="mini"))
+    monkeypatch.setattr(chats, "DATA", tmp_path)
+    monkeypatch.setattr(chats, "RESULTS", tmp_path / "found.json")
+    chats.ladder("laptop", tmp_path, 3)
+    found = json.loads((tmp_path / "found.json").read_text())["ladder laptop"]
+    assert found["rows"] == 3 and found["command"].endswith("ladder 'laptop' --rows 3")
+    assert found["rungs"]["oracle"]["bits_per_text"] < found["rungs"]["null"]["bits_per_text"]
+
+
 def test_a_reader_of_chats_learns_and_goes_on_where_it_was(tmp_path, monkeypatch):
     real = script("real_chats")
     cfg = Config.preset("mini").override(decoder_lora_rank=4, decoder_lora_layers="all", decoder_lora_learning_rate=3e-3, finetune_adapter_batch_size=4,

@@ -248,6 +248,13 @@ def judge(name:str, out:Path, rows:int, climbed:int):
         save(name, found)
 
 
+def ladder(name:str, out:Path, rows:int):
+    "What a trained variant loses where, on SAMSum's first validation rows."
+    summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
+    found = dict(command=f"python nbs/experiments/real_chats.py ladder {name!r} --rows {rows}")
+    save(f"ladder {name}", found | ladder_report(loss_ladder(summarizer, validation("samsum", rows))))
+
+
 def search(name:str, out:Path, rows:int, beams:int, candidates:int):
     "Scores of a trained variant on SAMSum's first validation rows, written in several ways."
     summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
@@ -493,7 +500,7 @@ def teach_reader(cfg:Config, decoder, batches:list, kept:Path, state:dict) -> di
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=("list", "train", "named", "cells", "judge", "search", "rebuild", "own", "baselines", "reader", "overlap"))
+    p.add_argument("what", choices=("list", "train", "named", "cells", "judge", "ladder", "search", "rebuild", "own", "baselines", "reader", "overlap"))
     p.add_argument("names", nargs="*", choices=[[], *VARIANTS], help="variants")
     p.add_argument("--out", type=Path, default=Path("build/real_chats"))
     p.add_argument("--rows", type=int, default=1000, help="validation rows of each dataset, at most")
@@ -513,6 +520,7 @@ def main():
     for name in opts.names:
         if opts.what == "train": train(name, opts.out, opts.resume)
         if opts.what == "named": named(name, opts.out, opts.rows)
+        if opts.what == "ladder": ladder(name, opts.out, opts.rows)
         if opts.what == "search": search(name, opts.out, opts.rows, opts.beams, opts.candidates)
         if opts.what == "own": own(name, opts.out)
         if opts.what == "rebuild": rebuild(name, opts.out, min(opts.rows, 50))
