@@ -123,36 +123,36 @@ def test_scripts_of_an_experiment_run_through(name, args, key, tmp_path, monkeyp
     assert key in found and found["command"].startswith(f"python nbs/experiments/{name}.py") and found["environment"]["torch"]
 
 
-def test_what_slots_name_is_counted(data, tmp_path, monkeypatch):
-    "`real_chats.py named` with the built-in pair, after a short stage 0 of windows."
-    chats = script("real_chats")
+@pytest.fixture
+def real_chats(data, tmp_path, monkeypatch):
+    "The script, with SAMSum's validation rows and its results in `tmp_path`."
+    module = script("real_chats")
     folder = tmp_path / "samsum"
     folder.mkdir()
     (folder / "validation.jsonl").write_text((data / "samsum.validation.jsonl").read_text())
+    monkeypatch.setattr(module, "DATA", tmp_path)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "found.json")
+    return module
+
+
+def test_what_slots_name_is_counted(real_chats, tmp_path, monkeypatch):
+    "`real_chats.py named` with the built-in pair, after a short stage 0 of windows."
     cfg = Config.preset("mini").override(
         encoder_pooling="windows", prefix_len=80, embedding_normalizer="none", num_encoder_unfrozen_layers=0, teach_encoder_readout=1.0,
         teach_encoder_summaries=0.0, teach_encoder_batch_size=8, teach_encoder_steps=30, teach_encoder_learning_rate=3e-3, warmup_steps=2, messenger_rows=100,
         device="cpu", run_dir=str(tmp_path), preprocess_cache_dir=str(tmp_path / "cache"))
-    taught(cfg, EventLog(), torch.device("cpu"), chats.load_encoder(cfg), chats.load_decoder(cfg))
-    monkeypatch.setattr(chats, "config", lambda name, out: cfg)
-    monkeypatch.setattr(chats, "DATA", tmp_path)
-    monkeypatch.setattr(chats, "RESULTS", tmp_path / "found.json")
-    chats.named("discriminants", tmp_path, 4)
+    taught(cfg, EventLog(), torch.device("cpu"), real_chats.load_encoder(cfg), real_chats.load_decoder(cfg))
+    monkeypatch.setattr(real_chats, "config", lambda name, out: cfg)
+    real_chats.named("discriminants", tmp_path, 4)
     found = json.loads((tmp_path / "found.json").read_text())["named discriminants"]
     assert found["dialogue"]["tokens"] > 50 and 0.5 < found["dialogue"]["named"] <= 1
-    assert set(found["nats"]) == set(chats.WAYS) and min(found["nats"].values()) > 0
+    assert set(found["nats"]) == set(real_chats.WAYS) and min(found["nats"].values()) > 0
 
 
-def test_the_ladder_of_a_variant_is_measured(data, tmp_path, monkeypatch):
+def test_the_ladder_of_a_variant_is_measured(real_chats, tmp_path, monkeypatch):
     "`real_chats.py ladder` with the shipped model."
-    chats = script("real_chats")
-    folder = tmp_path / "samsum"
-    folder.mkdir()
-    (folder / "validation.jsonl").write_text((data / "samsum.validation.jsonl").read_text())
-    monkeypatch.setattr(chats, "config", lambda name, out: Config().override(run_dir="mini"))
-    monkeypatch.setattr(chats, "DATA", tmp_path)
-    monkeypatch.setattr(chats, "RESULTS", tmp_path / "found.json")
-    chats.ladder("laptop", tmp_path, 3)
+    monkeypatch.setattr(real_chats, "config", lambda name, out: Config().override(run_dir="mini"))
+    real_chats.ladder("laptop", tmp_path, 3)
     found = json.loads((tmp_path / "found.json").read_text())["ladder laptop"]
     assert found["rows"] == 3 and found["command"].endswith("ladder 'laptop' --rows 3")
     assert found["rungs"]["oracle"]["bits_per_text"] < found["rungs"]["null"]["bits_per_text"]

@@ -249,7 +249,7 @@ def judge(name:str, out:Path, rows:int, climbed:int):
 
 
 def ladder(name:str, out:Path, rows:int):
-    "What a trained variant loses where, on SAMSum's first validation rows."
+    "The ladder alone, on more of SAMSum's validation rows than `judge` takes for it."
     summarizer = Summarizer.from_pretrained(Path(config(name, out).run_dir))
     found = dict(command=f"python nbs/experiments/real_chats.py ladder {name!r} --rows {rows}")
     save(f"ladder {name}", found | ladder_report(loss_ladder(summarizer, validation("samsum", rows))))
