@@ -25,8 +25,11 @@ from latent_summ.train.checkpoint import load_checkpoint
 from latent_summ.config import Config, ConfigError
 from latent_summ.data.messenger import chats
 from latent_summ.data.sources import load_pairs
+from latent_summ.model.decode import read_positions
 from latent_summ.plan import stage_table
+from latent_summ.use import codec
 from latent_summ.use.inference import Summarizer
+from latent_summ.use.ladder import latents_loss
 from latent_summ.runtime import CacheError, CheckpointError, ModelError
 from latent_summ.train.teach import Lesson, lesson_loss, with_latent_tokens
 from latent_summ.train.words import find_windows, named_share, vocabulary_texts
@@ -308,6 +311,29 @@ def test_a_trained_model_reads_texts_in_the_forms_that_its_windows_know(tmp_path
     long = "\n".join([text] * 4)
     read, = s.reconstruct([long])
     assert len(read.splitlines()) > 8 and read.count("Anna: See you Anna") == 4, read
+
+
+def test_prompts_of_one_length_are_written_together_and_every_text_keeps_its_place(tmp_path, monkeypatch):
+    "A batch reads as many slots as its longest prompt, so texts of all lengths in one batch would all cost as much as the longest."
+    cfg = config(tmp_path / "run", **WINDOWS)
+    stages.run_pipeline(cfg)
+    s = Summarizer.from_pretrained(cfg.run_dir)
+    texts = [r["dialogue"][:n] for r, n in zip(chats(12, seed=3), [90, 10, 60, 20, 120, 40] * 2)]
+    latents = s.encode(texts)
+    lengths = s.slots_read(latents)
+    assert len(set(lengths)) > 4
+    batches, generate = [], codec.generate
+    def watched(decoder, prefix, *options):
+        is_read = read_positions(decoder, prefix)[:, len(decoder.bos_ids):][:, :80]
+        batches.append((is_read * torch.arange(1, 81)).amax(1))
+        return generate(decoder, prefix, *options)
+    monkeypatch.setattr(codec, "generate", watched)
+    written = s.decode(latents, batch_size=1, do_sample=False) # four at a time
+    assert torch.cat(batches).tolist() == sorted(lengths, reverse=True)
+    assert written == [s.decode(latents[i:i + 1], do_sample=False)[0] for i in range(12)]
+    targets = [s.decoder.tokenizer(r["summary"])["input_ids"] for r in chats(12, seed=3)]
+    alone = sum(latents_loss(s, latents[i:i + 1], targets[i:i + 1]) for i in range(12))
+    assert latents_loss(s, latents, targets) == pytest.approx(alone, rel=1e-4)
 
 
 def test_a_cache_keeps_the_ids_of_the_encoder_without_the_forms_of_its_tokens():

@@ -161,6 +161,7 @@ def directions(self:WindowAdapter,
 # %% ../../nbs/model/03_adapter.ipynb #4b1b619e
 CHOICES = 16 # prototypes between which the gradient can move a slot
 SHARPNESS = 30.0 # of the mixture: cosines are multiplied by it
+_AT_ONCE = 16 # cells that a CPU compares with all prototypes: the cosines stay in its cache
 
 @patch
 @torch.compiler.disable
@@ -172,8 +173,11 @@ def nearest(self:WindowAdapter,
     "The prototypes of the nearest directions; raises `ModelError` before stage 0."
     if not len(self.words): raise ModelError("These windows have no words yet: stage 0 (teach_encoder_steps) finds them.")
     n = min(n, len(self.words))
+    cells, place = directions.flatten(0, 1).unique(dim=0, return_inverse=True) # empty ones are all alike
+    parts = cells.split(_AT_ONCE if directions.device.type == "cpu" else directions.shape[1])
     with torch.autocast(directions.device.type, enabled=False):
-        return torch.stack([(cells @ self.prototypes.T).topk(n).indices for cells in directions])
+        chosen = torch.cat([(part @ self.prototypes.T).topk(n).indices for part in parts])
+    return chosen[place].unflatten(0, directions.shape[:2])
 
 
 # %% ../../nbs/model/03_adapter.ipynb #16cf9441

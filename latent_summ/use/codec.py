@@ -198,6 +198,22 @@ def _prefix(self:LatentCodec, latents:torch.Tensor, facts:Optional[list]=None) -
     ids = fact_ids(config_of(self.meta), self.decoder, facts)
     return facts_before(self.decoder, torch.tensor(ids, device=self.device), prefix)
 
+# %% ../../nbs/use/04_codec.ipynb #5c1d00a1
+_AT_A_TIME = 256 # rows whose slots are looked at together
+
+@patch
+@own_world()
+def slots_read(self:LatentCodec,
+    latents, # (texts, latent_seq_len, latent_dim), torch or numpy
+) -> list: # a number for each row
+    "How many positions of a row's prefix the decoder reads: with windows, up to the last slot that is not empty."
+    adapter = self.model.adapter
+    latents = self._checked(latents).to(self.device)
+    if not isinstance(adapter, WindowAdapter): return [self.cfg.prefix_len] * len(latents)
+    places = torch.arange(1, self.cfg.prefix_len + 1, device=self.device)
+    is_filled = [adapter.named(part) != self.decoder.newline_id for part in latents.split(_AT_A_TIME)]
+    return [n for part in is_filled for n in (part * places).amax(1).tolist()]
+
 # %% ../../nbs/use/04_codec.ipynb #4d6660e1
 @patch
 @own_world()
@@ -209,6 +225,9 @@ def _write(self:LatentCodec, cfg:Config, latents:torch.Tensor, advance:Callable,
     rows = (~stops).nonzero().flatten().tolist()
     advance(len(out) - len(rows), len(out) - len(rows))
     size = max(4 * cfg.batch_size // cfg.num_beams, 1)
+    if len(rows) > size:
+        lengths = self.slots_read(latents)
+        rows.sort(key=lambda row: -lengths[row])
     for start in range(0, len(rows), size):
         batch = rows[start:start + size]
         prefix = self._prefix(latents[batch], facts and [facts[row] for row in batch])

@@ -121,8 +121,9 @@ _UNCALIBRATED = "this model has no calibrated support: its parts are shown, but 
 @patch
 @own_world()
 def _certainties(self:Summarizer, cfg:Config, predicted:torch.Tensor, summaries:list, facts:Optional[list]) -> list:
-    "How sure the decoder is of each word of each summary; summaries of like length share a batch."
-    order = sorted(range(len(summaries)), key=lambda i: len(summaries[i]))
+    "How sure the decoder is of each word of each summary; rows of like length share a batch."
+    lengths = self.slots_read(predicted)
+    order = sorted(range(len(summaries)), key=lambda i: (lengths[i], len(summaries[i])))
     out = {}
     for start in range(0, len(order), cfg.batch_size):
         rows = order[start:start + cfg.batch_size]

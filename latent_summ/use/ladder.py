@@ -157,12 +157,14 @@ def latents_loss(
     decoder = summarizer.decoder
     device = summarizer.device
     size = summarizer.cfg.batch_size
+    lengths = summarizer.slots_read(latents)
+    order = sorted(range(len(targets)), key=lambda row: lengths[row]) # a batch takes as long as its longest row
     total = 0.0
-    for start in range(0, len(targets), size):
-        batch = slice(start, start + size)
+    for start in range(0, len(order), size):
+        batch = order[start:start + size]
         with torch.inference_mode(), autocast(summarizer.cfg, device, decoder=True):
             prefix = summarizer.model.prefix(latents[batch].to(device)).to(decoder.model.dtype)
-            total += prefix_loss(decoder, prefix, pad_labels(targets[batch], device))[0].item()
+            total += prefix_loss(decoder, prefix, pad_labels([targets[row] for row in batch], device))[0].item()
     return total
 
 # %% ../../nbs/use/06_ladder.ipynb #8d9c4ede
