@@ -334,6 +334,7 @@ def test_prompts_of_one_length_are_written_together_and_every_text_keeps_its_pla
     targets = [s.decoder.tokenizer(r["summary"])["input_ids"] for r in chats(12, seed=3)]
     alone = sum(latents_loss(s, latents[i:i + 1], targets[i:i + 1]) for i in range(12))
     assert latents_loss(s, latents, targets) == pytest.approx(alone, rel=1e-4)
+    assert (s.slots_read(latents[:0]), s.decode(latents[:0]), s.summarize([]), latents_loss(s, latents[:0], [])) == ([], [], [], 0)
 
 
 def test_a_cache_keeps_the_ids_of_the_encoder_without_the_forms_of_its_tokens():

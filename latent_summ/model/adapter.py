@@ -155,7 +155,7 @@ def directions(self:WindowAdapter,
     "What each cell holds. Raises `ModelError` for latents of another shape."
     check_shape(latents, ("batch", self.latent_seq_len, self.latent_dim), "latents", "latent_seq_len and latent_dim")
     cells = latents[..., :self.cells * self.size].float()
-    return F.normalize(cells.reshape(len(latents), -1, self.size), dim=-1)
+    return F.normalize(cells.unflatten(-1, (self.cells, self.size)).flatten(1, 2), dim=-1)
 
 
 # %% ../../nbs/model/03_adapter.ipynb #4b1b619e
